@@ -1,0 +1,112 @@
+"""From a function to a console command: typed options, one error voice, the exit codes of decisions.md."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import inspect
+import logging
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import typer
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from swinssl.errors import Interrupted, UserError
+
+USER_CAN_MEND_IT = 2
+INTERRUPTED = 130
+# Errors of the machine rather than of the program: full or read-only disk, no permission, quota.
+MENDABLE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def command(function: Callable[..., None]) -> Callable[[], None]:
+    """The console entry point of `function`: its signature becomes the options, its docstring the help.
+
+    A parameter annotated with a pydantic model becomes one option a field; the field's default, type and description
+    stand in the model and nowhere else.
+    """
+
+    def main() -> None:
+        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+        app.command()(_with_exit_codes(_flattened(function)))
+        app()
+
+    return main
+
+
+def _with_exit_codes(function: Callable[..., None]) -> Callable[..., None]:
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(USER_CAN_MEND_IT) from None
+        except Interrupted as stop:
+            print(f"\nstopped: {stop}", file=sys.stderr)
+            raise SystemExit(INTERRUPTED) from None
+        except KeyboardInterrupt:
+            print("\nstopped: the same command goes on where it was.", file=sys.stderr)
+            raise SystemExit(INTERRUPTED) from None
+        except OSError as error:
+            if error.errno not in MENDABLE_ERRNOS:
+                raise
+            print(
+                f"error: {error.filename or 'a file'}: {error.strerror}. Free some space there, change its "
+                "permissions, or choose another folder.",
+                file=sys.stderr,
+            )
+            raise SystemExit(USER_CAN_MEND_IT) from None
+
+    return wrapped
+
+
+def _flattened(function: Callable[..., None]) -> Callable[..., None]:
+    """`function` with each pydantic-model parameter replaced by one option a field."""
+    hints = get_type_hints(function, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    models: dict[str, type[BaseModel]] = {}
+    for name, parameter in inspect.signature(function).parameters.items():
+        model = hints[name]
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            models[name] = model
+            parameters += [_option(field, info) for field, info in model.model_fields.items()]
+        else:
+            parameters.append(parameter.replace(annotation=model, kind=inspect.Parameter.KEYWORD_ONLY))
+
+    @functools.wraps(function)
+    def flattened(**values: Any) -> None:
+        for name, model in models.items():
+            values[name] = _build(model, {field: values.pop(field) for field in model.model_fields})
+        function(**values)
+
+    flattened.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    flattened.__annotations__ = {p.name: p.annotation for p in parameters}
+    return flattened
+
+
+def _option(name: str, info: FieldInfo) -> inspect.Parameter:
+    declared = "--" + name.replace("_", "-")
+    flags = [f"{declared}/--no-{declared[2:]}"] if info.annotation is bool else [declared]
+    option = typer.Option(*flags, help=info.description)
+    annotation = Annotated[_plain_type(info.annotation), option]  # type: ignore[valid-type]
+    default = info.get_default(call_default_factory=True)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def _plain_type(annotation: Any) -> Any:
+    """The annotation without pydantic's constraints, which typer does not know."""
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def _build(model: type[BaseModel], values: dict[str, Any]) -> BaseModel:
+    try:
+        return model(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        flag = "--" + str(first["loc"][0] if first["loc"] else "").replace("_", "-")
+        raise UserError(f"{flag} {first['input']}: {first['msg']}. See --help.") from None

@@ -1,0 +1,132 @@
+"""What the values of a label map mean: exclusive labels or overlapping regions, the ignore label, and stored codes."""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+# Names, split into words, that say on which side a structure lies, or that it is a lesion or a target.
+SIDE_WORDS = {"left", "right", "l", "r", "lt", "rt", "li", "re", "sin", "dex"}
+TUMOUR_WORDS = re.compile(
+    r"tumou?r|lesion|cancer|carcinoma|metasta|nodule|neoplas|\bgtv|\bctv|\bptv|\bmass\b|\btarget\b|infarct|stroke", re.I
+)
+
+
+class LabelSet(BaseModel):
+    """The structures of a data set.
+
+    Three codings, and who uses which:
+        raw value: what stands in the user's files; any non-negative integers.
+        code: what the store and the network's targets hold; 0 background, 1..n the declared foreground values in
+            rising order (so that consecutive raw values are their own codes), `ignore_code` and `outside_code` above.
+        output channel: softmax over background and structures, or one sigmoid channel a region.
+
+    Args:
+        names: structures in declaration order, without background and ignore.
+        values: raw values of each structure; one value each unless `regions`.
+        regions: structures may overlap (nnU-Net's lists of values); one sigmoid channel each.
+        region_order: raw value that each region writes into a label map, later ones over earlier ones.
+        ignore_value: raw value of unannotated voxels, or None.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    names: tuple[str, ...]
+    values: tuple[tuple[int, ...], ...]
+    regions: bool = False
+    region_order: tuple[int, ...] = ()
+    ignore_value: int | None = None
+
+    @cached_property
+    def raw_values(self) -> tuple[int, ...]:
+        """Declared foreground raw values, rising; the one at index i has code i + 1."""
+        return tuple(sorted({value for values in self.values for value in values} - {0}))
+
+    @property
+    def code_dtype(self) -> np.dtype:
+        """uint8 where the codes and the two reserved ones fit, else uint16."""
+        return np.dtype(np.uint8 if len(self.raw_values) < 254 else np.uint16)
+
+    @property
+    def ignore_code(self) -> int:
+        """Code of voxels that nobody annotated: no loss, no metric."""
+        return int(np.iinfo(self.code_dtype).max) - 1
+
+    @property
+    def outside_code(self) -> int:
+        """Code of voxels outside the image's non-zero mask or beyond its border: background for loss and metric."""
+        return int(np.iinfo(self.code_dtype).max)
+
+    @property
+    def num_outputs(self) -> int:
+        """Channels of the network's output: structures and background (softmax), or regions (sigmoid)."""
+        return len(self.names) + (0 if self.regions else 1)
+
+    @cached_property
+    def structure_codes(self) -> tuple[tuple[int, ...], ...]:
+        """Codes of each structure, in the order of `names`."""
+        code = {value: index + 1 for index, value in enumerate(self.raw_values)}
+        return tuple(tuple(sorted(code[v] for v in values if v != 0)) for values in self.values)
+
+    def encode(self, raw: NDArray) -> NDArray:
+        """Codes of a raw label array; the caller has checked that every value is declared.
+
+        Raises:
+            ValueError: a value is not declared.
+        """
+        integers = np.asarray(raw)
+        if integers.dtype.kind == "f":
+            integers = np.rint(integers).astype(np.int64)
+        declared = [0, *self.raw_values, *([] if self.ignore_value is None else [self.ignore_value])]
+        highest = max(declared)
+        table = np.full(highest + 1, -1, dtype=np.int32)
+        table[0] = 0
+        table[list(self.raw_values)] = np.arange(1, len(self.raw_values) + 1)
+        if self.ignore_value is not None:
+            table[self.ignore_value] = self.ignore_code
+        if integers.size and (integers.min() < 0 or integers.max() > highest):
+            raise ValueError(f"values {integers.min()} to {integers.max()}; declared are {declared}")
+        codes = table[integers]
+        if codes.size and codes.min() < 0:
+            raise ValueError(f"values {np.unique(integers[codes < 0]).tolist()} are not declared")
+        return codes.astype(self.code_dtype)
+
+    def decode(self, codes: NDArray) -> NDArray:
+        """Raw label values of codes 0..n; the smallest unsigned integers that hold them."""
+        table = np.array([0, *self.raw_values])
+        return table.astype(np.min_scalar_type(int(table.max())))[codes]
+
+    def output_to_raw(self, segmentation: NDArray) -> NDArray:
+        """Raw label map of the network's decision.
+
+        Args:
+            segmentation: (Z, Y, X) index of the winning structure (0 background, i + 1 structure i of `names`) for
+                exclusive labels; (R, Z, Y, X) booleans for regions.
+        """
+        if not self.regions:
+            table = np.array([0, *(values[0] for values in self.values)])
+            return table.astype(np.min_scalar_type(int(table.max())))[segmentation]
+        out = np.zeros(segmentation.shape[1:], dtype=np.min_scalar_type(max(self.region_order, default=0)))
+        for mask, value in zip(segmentation, self.region_order, strict=True):
+            out[mask.astype(bool)] = value
+        return out
+
+    @property
+    def lateral(self) -> bool:
+        """Whether two structures differ only in the side: mirroring left to right would confuse them."""
+        stripped = [tuple(w for w in _words(name) if w not in SIDE_WORDS) for name in self.names]
+        sided = [any(word in SIDE_WORDS for word in _words(name)) for name in self.names]
+        return any(sided[i] and stripped.count(stripped[i]) > 1 for i in range(len(self.names)))
+
+    @property
+    def tumour_like(self) -> tuple[bool, ...]:
+        """Per structure, whether its name says tumour, lesion or target volume."""
+        return tuple(bool(TUMOUR_WORDS.search(name.replace("_", " "))) for name in self.names)
+
+
+def _words(name: str) -> list[str]:
+    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name.replace("_", " "))]

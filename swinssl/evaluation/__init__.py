@@ -1,0 +1,1 @@
+"""Metrics per case, confidence intervals, figures and reports."""

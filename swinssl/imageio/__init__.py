@@ -1,0 +1,1 @@
+"""One volume: read and write NIfTI, NRRD and MHA with its geometry."""

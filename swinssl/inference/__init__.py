@@ -1,0 +1,1 @@
+"""Sliding window, predictor and export to the source geometry."""

@@ -1,0 +1,1 @@
+"""Swin encoder, segmentor, size presets and weight transfer."""

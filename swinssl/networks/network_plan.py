@@ -1,0 +1,94 @@
+"""The network as data: what a plan says about it, and the named sizes. No torch here, so that commands start fast."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from swinssl.errors import UserError
+
+MergeOrder = Literal["lexicographic", "smit", "monai", "monai_legacy"]
+
+
+class SwinEncoderPlan(BaseModel):
+    """A 3D Swin encoder (spec: networks_and_methods 1.2).
+
+    Args:
+        embed_dim: channels after the patch embedding; stage i has embed_dim * 2**i.
+        depths: transformer blocks of the four stages.
+        heads: attention heads of the four stages.
+        window: window edge in tokens, on every axis.
+        qkv_bias: bias of the query, key and value projections; the paper's networks have none.
+        patch_norm: LayerNorm after the patch embedding (SMIT has it, MONAI does not).
+        skip_norm: LayerNorm of the skip outputs: learned (SMIT) or without parameters (MONAI).
+        skip_taps: skips are the blocks' outputs (`stage`, SMIT) or the patch embedding and the merged maps (`merge`).
+        merge_order: order of the eight neighbours in patch merging; `monai_legacy` duplicates two of them.
+        legacy_bias_index: cut the bias index of a shrunken window as MONAI does; only for its weights.
+        shrink_window: where a map is not larger than the window, shrink the window and do not shift (MONAI); else
+            pad and shift always (SMIT).
+        drop_path: stochastic depth of the last block, rising linearly from 0.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    embed_dim: int = 48
+    depths: tuple[int, int, int, int] = (2, 2, 8, 2)
+    heads: tuple[int, int, int, int] = (4, 4, 8, 16)
+    window: int = 4
+    qkv_bias: bool = False
+    patch_norm: bool = True
+    skip_norm: Literal["affine", "plain"] = "affine"
+    skip_taps: Literal["stage", "merge"] = "stage"
+    merge_order: MergeOrder = "smit"
+    legacy_bias_index: bool = False
+    shrink_window: bool = False
+    drop_path: float = 0.1
+
+
+class NetworkPlan(BaseModel):
+    """Encoder and decoder of a segmentor.
+
+    Args:
+        architecture: `swin`, or a CNN baseline of dynamic-network-architectures.
+        preset: name of the size; see PRESETS.
+        decoder: `full` (the paper's) or `light` (at most 16 channels at full resolution).
+        norm: normalisation of the decoder's convolutions.
+        deep_supervision: losses at lower decoder resolutions too.
+        encoder: the Swin encoder; unused by the CNN baselines.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    architecture: Literal["swin", "plainconv", "resenc"] = "swin"
+    preset: str = "small"
+    decoder: Literal["full", "light"] = "full"
+    norm: Literal["batch", "instance"] = "batch"
+    deep_supervision: bool = False
+    encoder: SwinEncoderPlan = SwinEncoderPlan()
+
+
+# Widths are multiples of 16, so that vector units are full. smitp's heads are a documented guess: the paper names
+# neither heads nor window, and of the plain (V1) blocks this choice rounds to its 586.1 M parameters.
+PRESETS: dict[str, SwinEncoderPlan] = {
+    "tiny": SwinEncoderPlan(embed_dim=16, depths=(2, 2, 2, 2), heads=(1, 2, 4, 8)),
+    "small": SwinEncoderPlan(embed_dim=32, depths=(2, 2, 2, 2), heads=(2, 4, 8, 16)),
+    "smit96": SwinEncoderPlan(),
+    "smit128": SwinEncoderPlan(),
+    "smits": SwinEncoderPlan(embed_dim=96, depths=(2, 2, 18, 2)),
+    "smitp": SwinEncoderPlan(embed_dim=128, depths=(2, 2, 40, 4), heads=(8, 16, 32, 64)),
+}
+
+
+def encoder_preset(name: str) -> SwinEncoderPlan:
+    """The encoder of a size preset.
+
+    Raises:
+        UserError: there is no such preset; the nearest name is given.
+    """
+    if name in PRESETS:
+        return PRESETS[name]
+    near = difflib.get_close_matches(name, PRESETS, n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    raise UserError(f"--preset {name}: unknown.{hint} Choose one of {', '.join(PRESETS)}.")

@@ -1,0 +1,1 @@
+"""Fingerprint, plan, then crop, normalise, resample and store."""

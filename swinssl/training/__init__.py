@@ -1,0 +1,1 @@
+"""The training engine, patch sampling, augmentation, losses, schedules and checkpoints."""

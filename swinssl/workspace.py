@@ -1,0 +1,104 @@
+"""Where data live: raw, preprocessed and results folders, and how a DATASET argument finds its folder."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from swinssl.errors import UserError
+
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+# Windows opens devices under these names, whatever ending follows.
+RESERVED_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The root folder with `raw/`, `preprocessed/` and `results/`; raw data may also lie where nnU-Net's do."""
+
+    root: Path
+
+    @classmethod
+    def locate(cls, root: Path | None = None) -> Workspace:
+        """The workspace of `--root`, else of the environment's SWINSSL_ROOT, else `./swinssl_data`."""
+        return cls(Path(root or os.environ.get("SWINSSL_ROOT") or "swinssl_data"))
+
+    @property
+    def raw_roots(self) -> tuple[Path, ...]:
+        """Folders searched for raw data sets, in order."""
+        nnunet = os.environ.get("nnUNet_raw")
+        return (self.root / "raw", *([Path(nnunet)] if nnunet else []))
+
+    def raw(self, dataset: str) -> Path:
+        """The raw folder of a path, an id (`101`) or a name (`Dataset101_HeadNeck` or `HeadNeck`).
+
+        Raises:
+            UserError: nothing, or more than one folder, answers to `dataset`.
+        """
+        if _is_folder_path(dataset):
+            return Path(dataset).resolve()
+        return self._find(dataset, self.raw_roots, "raw data set")
+
+    def preprocessed(self, dataset: str) -> Path:
+        """The folder with the fingerprint, plans and preprocessed cases of a data set; it need not exist yet."""
+        return self.root / "preprocessed" / self.name(dataset)
+
+    def results(self, dataset: str) -> Path:
+        """The folder with the trained models of a data set; it need not exist yet."""
+        return self.root / "results" / self.name(dataset)
+
+    def name(self, dataset: str) -> str:
+        """The folder name of a data set that was given as path, id or name, raw or preprocessed."""
+        if _is_folder_path(dataset):
+            return safe_name(Path(dataset).resolve().name, what=f"data set folder {dataset}")
+        return self._find(dataset, (*self.raw_roots, self.root / "preprocessed"), "data set").name
+
+    def _find(self, dataset: str, roots: tuple[Path, ...], what: str) -> Path:
+        known = {p.name: p for root in reversed(roots) if root.is_dir() for p in sorted(root.iterdir()) if p.is_dir()}
+        found = [path for name, path in known.items() if _answers_to(name, dataset)]
+        if len(found) == 1:
+            return found[0]
+        searched = ", ".join(map(str, roots))
+        if found:
+            listed = ", ".join(path.name for path in found)
+            raise UserError(f"{dataset}: more than one {what} answers to it ({listed}). Give the whole name.")
+        near = difflib.get_close_matches(dataset, known, n=1)
+        hint = f" Did you mean {near[0]}?" if near else (f" Known: {', '.join(sorted(known))}." if known else "")
+        raise UserError(
+            f"{dataset}: no such {what} in {searched}.{hint} "
+            "Give the folder's path, or put it there, or say where with --root."
+        )
+
+
+def safe_name(name: str, *, what: str) -> str:
+    """`name`, if it can be a file name on every system and stays inside its folder.
+
+    Raises:
+        UserError: it has other characters than letters, digits, `.`, `_`, `-`, is over 64 long or reserved.
+    """
+    stem = name.split(".")[0].lower()
+    if not SAFE_NAME.fullmatch(name) or stem in RESERVED_NAMES or name.endswith("."):
+        raise UserError(
+            f"{what}: the name {name!r} cannot be used. Take 1 to 64 letters, digits, '.', '_' or '-', beginning with "
+            "a letter or digit, and none of Windows' reserved names."
+        )
+    return name
+
+
+def _is_folder_path(dataset: str) -> bool:
+    looks_like_path = os.sep in dataset or "/" in dataset or dataset.startswith(".")
+    if looks_like_path and not Path(dataset).is_dir():
+        raise UserError(f"{dataset}: no such folder. Give an existing raw data set folder, an id or a name.")
+    return looks_like_path or (Path(dataset) / "dataset.json").is_file()
+
+
+def _answers_to(name: str, dataset: str) -> bool:
+    if name == dataset:
+        return True
+    match = re.fullmatch(r"Dataset(\d+)_(.+)", name)
+    if match is None:
+        return False
+    return (dataset.isdigit() and int(dataset) == int(match[1])) or dataset == match[2]

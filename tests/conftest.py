@@ -1,0 +1,19 @@
+"""What several test folders share: where real data are, if this machine has them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder with real data (`raw/`, `volumes/`); the test is skipped where the machine has none."""
+    folder = Path(os.environ.get("SWINSSL_TEST_DATA") or ROOT.parent / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}: set SWINSSL_TEST_DATA to the folder with raw/ and volumes/")
+    return folder
