@@ -29,7 +29,7 @@ class Workspace:
     @property
     def raw_roots(self) -> tuple[Path, ...]:
         """Folders searched for raw data sets, in order."""
-        nnunet = os.environ.get("nnUNet_raw")
+        nnunet = os.environ.get("nnUNet_raw")  # noqa: SIM112 (their spelling)
         return (self.root / "raw", *([Path(nnunet)] if nnunet else []))
 
     def raw(self, dataset: str) -> Path:

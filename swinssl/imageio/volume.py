@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,14 +34,17 @@ class AxisMap:
         """The array with its last three axes mapped; a view where numpy can."""
         lead = array.ndim - 3
         moved = array.transpose(*range(lead), *(lead + axis for axis in self.order))
-        return moved[(..., *(slice(None, None, -1 if flip else 1) for flip in self.flips))]
+        return moved[self._flip()]
 
     def invert(self, array: NDArray) -> NDArray:
         """The array with its last three axes mapped back: `invert(apply(a))` is `a`."""
         lead = array.ndim - 3
-        unflipped = array[(..., *(slice(None, None, -1 if flip else 1) for flip in self.flips))]
+        unflipped = array[self._flip()]
         back = [self.order.index(axis) for axis in range(3)]
         return unflipped.transpose(*range(lead), *(lead + axis for axis in back))
+
+    def _flip(self) -> tuple[Any, ...]:
+        return (..., *(slice(None, None, -1 if flip else 1) for flip in self.flips))
 
 
 @dataclass(frozen=True, eq=False)
