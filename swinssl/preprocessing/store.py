@@ -1,0 +1,353 @@
+"""The preprocessed data set on disk: one folder a case, read in parts, safe to read from several threads.
+
+    <folder>/swinsslPlans.json, dataset.json
+    <folder>/gt_segmentations/<case><ending>    reference labels, as they came
+    <folder>/cases/<case>/image.b2nd            (C, Z, Y, X) float16 or float32, blosc2
+                          label.b2nd            (Z, Y, X) codes of `LabelSet`, blosc2; only of annotated cases
+                          locations.safetensors flat voxel indices per code; only of annotated cases
+                          properties.json       written last: a case exists if and only if this file does
+
+docs/preprocessed-format.md says the same for readers in other languages.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import blosc2
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from swinssl import files
+from swinssl.dataset.labels import LabelSet
+from swinssl.errors import UserError
+from swinssl.imageio.volume import Geometry
+from swinssl.preprocessing.plans import Plans
+from swinssl.randomness import generator
+
+STORE_VERSION = 1
+REMEDY = "Run swinssl_preprocess: it makes missing, outdated and damaged cases anew."
+
+CASES = "cases"
+REFERENCES = "gt_segmentations"
+IMAGE, LABEL, LOCATIONS, PROPERTIES = "image.b2nd", "label.b2nd", "locations.safetensors", "properties.json"
+
+# float16 has 11 bits: up to 1e3 its steps are at most 0.5, and below 1e-3 for intensities in [0, 1].
+FLOAT16_LIMIT = 1e3
+# A block is what one read decodes at least: 32^3 keeps a 96^3 patch within 1.8 times its own voxels on average,
+# and a chunk of 64^3 (512 KiB of float16) keeps the index small.
+BLOCK, CHUNK = 32, 64
+MAX_LOCATIONS = 1_000_000
+
+Codec = Literal["lz4", "lz4hc", "zstd"]
+Region = tuple[slice, slice, slice]
+T = TypeVar("T")
+
+
+class StoredFile(BaseModel):
+    """What a file must look like: its length in bytes and its SHA-256."""
+
+    model_config = ConfigDict(frozen=True)
+
+    bytes: int
+    sha256: str
+
+
+class CaseProperties(BaseModel):
+    """What is known of a preprocessed case beside its voxels. All triples are (z, y, x).
+
+    Args:
+        source_shape: voxels of the file as stored.
+        source_affine: (4, 4) `Geometry.affine` of the file as stored.
+        crop: [start, stop) per axis in voxels of the canonical (`Volume.canonical`) source grid.
+        cropped_spacing: mm, of the canonical source grid.
+        shape: voxels of the stored arrays.
+        spacing: mm, of the stored arrays: crop extent over shape, near the plan's spacing but not it.
+        labels_present: structures that were annotated in this case; None says all of them.
+        annotated: whether label and locations are stored.
+        voxels_before: per structure, voxels on the cropped source grid.
+        voxels_after: per structure, voxels in the stored label.
+        input_sha256: per input file name, the hash of its content.
+        content_hash: of everything that the stored arrays depend on; see `content_hash`.
+        files: the files beside this one.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int = STORE_VERSION
+    case_id: str
+    source_shape: tuple[int, int, int]
+    source_affine: tuple[tuple[float, float, float, float], ...]
+    crop: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+    cropped_spacing: tuple[float, float, float]
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    labels_present: tuple[str, ...] | None = None
+    annotated: bool
+    voxels_before: dict[str, int] = {}
+    voxels_after: dict[str, int] = {}
+    input_sha256: dict[str, str] = {}
+    content_hash: str = ""
+    files: dict[str, StoredFile] = {}
+
+    @property
+    def source_geometry(self) -> Geometry:
+        """The grid of the file as stored."""
+        return Geometry(self.source_shape, np.array(self.source_affine, dtype=np.float64))
+
+
+class PreprocessedDataset:
+    """The preprocessed cases of a data set and the plans that they were made with."""
+
+    def __init__(self, folder: Path, plans: Plans, case_ids: tuple[str, ...]) -> None:
+        self.folder = folder
+        self.plans = plans
+        self.case_ids = case_ids
+        self._cases: dict[str, PreprocessedCase] = {}
+
+    @classmethod
+    def open(cls, folder: Path) -> PreprocessedDataset:
+        """The data set in `<root>/preprocessed/<name>`.
+
+        Raises:
+            UserError: no plans, or no preprocessed case.
+        """
+        folder = Path(folder)
+        plans = Plans.read(folder)
+        case_ids = tuple(sorted(path.parent.name for path in (folder / CASES).glob(f"*/{PROPERTIES}")))
+        if not case_ids:
+            raise UserError(f"{folder / CASES}: no preprocessed case here. {REMEDY}")
+        return cls(folder, plans, case_ids)
+
+    def case(self, case_id: str) -> PreprocessedCase:
+        """One case; it is opened once and kept.
+
+        Raises:
+            UserError: the case is missing, damaged, or was made with other plans than those that lie here now.
+        """
+        if case_id not in self._cases:
+            case = PreprocessedCase.open(self.folder, case_id)
+            made_with = content_hash(case.properties.input_sha256, self.plans, case.properties.labels_present)
+            if made_with != case.properties.content_hash:
+                raise UserError(f"{case.folder}: made with other plans than {self.folder} has now. {REMEDY}")
+            self._cases[case_id] = case
+        return self._cases[case_id]
+
+
+class PreprocessedCase:
+    """One case; reads parts of its arrays. Files are opened at the first read and kept; threads may share it."""
+
+    def __init__(self, folder: Path, properties: CaseProperties) -> None:
+        self.folder = folder
+        self.properties = properties
+        self._arrays: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, folder: Path, case_id: str) -> PreprocessedCase:
+        """The case of a preprocessed data set folder.
+
+        Raises:
+            UserError: it is missing, of another version, or a file of it is missing or has another length.
+        """
+        own = case_folder(folder, case_id)
+        properties = _read_properties(own / PROPERTIES)
+        for name, expected in properties.files.items():
+            found = (own / name).stat().st_size if (own / name).is_file() else None
+            if found != expected.bytes:
+                has = "missing" if found is None else f"{found} bytes"
+                raise UserError(f"{own / name}: {has}; {expected.bytes} bytes were written. {REMEDY}")
+        return cls(own, properties)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels of the stored arrays."""
+        return self.properties.shape
+
+    def image(self, region: Region | None = None) -> NDArray[np.float32]:
+        """The image, or the part of it that `region` (slices within the shape, step 1) names.
+
+        Returns:
+            (C, Z, Y, X) float32.
+        """
+        return self._read(IMAGE, (slice(None), *(region or ()))).astype(np.float32, copy=False)
+
+    def label(self, region: Region | None = None) -> NDArray:
+        """The label codes, whole or in `region`; uint8 or uint16, see `LabelSet`.
+
+        Raises:
+            ValueError: the case is not annotated.
+        """
+        if not self.properties.annotated:
+            raise ValueError(f"case {self.properties.case_id} has no label")
+        return self._read(LABEL, region or ())
+
+    def locations(self, code: int) -> NDArray[np.int64]:
+        """Where `code` is: rising flat C-order indices into (Z, Y, X), all of them or a random million.
+
+        Empty where the code is not in the case. Background is kept only where some voxels are not annotated (ignore).
+        """
+        if not self.properties.annotated:
+            return np.empty(0, np.int64)
+        path = self.folder / LOCATIONS
+
+        def read() -> NDArray[np.int64]:
+            with safe_open(path, framework="numpy") as tensors:
+                _check_version(path, (tensors.metadata() or {}).get("version"))
+                if str(code) not in tensors.keys():  # noqa: SIM118 (not a mapping)
+                    return np.empty(0, np.int64)
+                return tensors.get_tensor(str(code)).astype(np.int64)
+
+        return _mendable(path, read)
+
+    def is_intact(self) -> bool:
+        """Whether every file still has the content that was written; reads them whole."""
+        return all(files.sha256_of(self.folder / name) == kept.sha256 for name, kept in self.properties.files.items())
+
+    def _read(self, name: str, index: tuple[slice, ...]) -> NDArray:
+        path = self.folder / name
+        # blosc2 decodes through a context of the array, which only one thread may use at a time.
+        with self._lock:
+            if name not in self._arrays:
+                self._arrays[name] = _mendable(path, lambda: _open_array(path))
+            return _mendable(path, lambda: self._arrays[name][index])
+
+    def __getstate__(self) -> tuple[Path, CaseProperties]:
+        # Open files and locks stay behind when a case goes to another process.
+        return self.folder, self.properties
+
+    def __setstate__(self, state: tuple[Path, CaseProperties]) -> None:
+        self.__init__(*state)  # type: ignore[misc]
+
+
+def case_folder(folder: Path, case_id: str) -> Path:
+    """Where a case of a preprocessed data set lies."""
+    return Path(folder) / CASES / case_id
+
+
+def content_hash(
+    input_sha256: Mapping[str, str], plans: Plans, labels_present: tuple[str, ...] | None, *, code_version: int = 1
+) -> str:
+    """Hash of what a stored case depends on: input files, decisions, which structures are annotated, format and code.
+
+    `code_version` rises when preprocessing gives other numbers than before.
+    """
+    parts = [dict(input_sha256), plans.preprocessing_key, labels_present, STORE_VERSION, code_version]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def write_case(
+    folder: Path,
+    properties: CaseProperties,
+    *,
+    image: NDArray,
+    label: NDArray | None,
+    labels: LabelSet,
+    codec: Codec = "lz4",
+) -> None:
+    """Write a case of the preprocessed data set `folder`; one that is there already ceases to exist first.
+
+    Args:
+        properties: everything but `files`, which is filled in here.
+        image: (C, Z, Y, X) float32.
+        label: (Z, Y, X) codes, or None for a case without annotation.
+        labels: the meaning of the codes.
+        codec: `lz4` writes and reads fastest, `zstd` is about 15 % smaller.
+    """
+    own = case_folder(folder, properties.case_id)
+    own.mkdir(parents=True, exist_ok=True)
+    for stale in (PROPERTIES, IMAGE, LABEL, LOCATIONS):  # properties first: from here on the case does not exist
+        (own / stale).unlink(missing_ok=True)
+    written = [IMAGE]
+    _write_array(own / IMAGE, _storage_precision(image), codec)
+    if label is not None:
+        written += [LABEL, LOCATIONS]
+        _write_array(own / LABEL, label.astype(labels.code_dtype, copy=False), codec)
+        with files.atomic_path(own / LOCATIONS) as temporary:
+            save_file(
+                _locations(label, labels, properties.case_id), temporary, metadata={"version": str(STORE_VERSION)}
+            )
+    kept = {n: StoredFile(bytes=(own / n).stat().st_size, sha256=files.sha256_of(own / n)) for n in written}
+    complete = properties.model_copy(update={"files": kept})
+    files.write_json(own / PROPERTIES, complete.model_dump(mode="json"))
+
+
+def _storage_precision(image: NDArray) -> NDArray:
+    small = image.size == 0 or max(float(image.max()), -float(image.min())) <= FLOAT16_LIMIT
+    return image.astype(np.float16 if small else np.float32)
+
+
+def _locations(label: NDArray, labels: LabelSet, case_id: str) -> dict[str, NDArray]:
+    """Flat indices per code, rising; of codes with over a million voxels a random million that the case id draws."""
+    flat = label.reshape(-1)
+    # Half the size of int64; a volume of over 4.29e9 voxels is beyond what fits into memory here anyway.
+    dtype = np.uint32 if flat.size <= np.iinfo(np.uint32).max else np.uint64
+    # One pass over the volume, the codes are then told apart among the foreground alone.
+    foreground = np.flatnonzero((flat > 0) & (flat < labels.ignore_code))
+    codes = flat[foreground]
+    found = {int(code): foreground[codes == code] for code in np.unique(codes)}
+    if (flat == labels.ignore_code).any():
+        found[0] = np.flatnonzero(flat == 0)
+    out = {}
+    for code, where in found.items():
+        if len(where) > MAX_LOCATIONS:
+            draw = generator(0, f"locations of {case_id}", sample=code)
+            where = np.sort(draw.choice(where, MAX_LOCATIONS, replace=False, shuffle=False))
+        out[str(code)] = where.astype(dtype)
+    return out
+
+
+def _write_array(path: Path, array: NDArray, codec: Codec) -> None:
+    lead = (1,) * (array.ndim - 3)
+    parameters = blosc2.CParams(
+        codec=getattr(blosc2.Codec, codec.upper()), clevel=1, filters=[blosc2.Filter.SHUFFLE], nthreads=1
+    )
+    with files.atomic_path(path) as temporary:
+        stored = blosc2.asarray(
+            np.ascontiguousarray(array),
+            chunks=(*lead, *(min(CHUNK, n) for n in array.shape[-3:])),
+            blocks=(*lead, *(min(BLOCK, n) for n in array.shape[-3:])),
+            cparams=parameters,
+            urlpath=str(temporary),
+            mode="w",
+        )
+        stored.schunk.vlmeta["swinssl"] = {"version": STORE_VERSION}
+        del stored
+
+
+def _open_array(path: Path) -> Any:
+    # One decoding thread: training has several readers already.
+    array = blosc2.open(str(path), mode="r", dparams=blosc2.DParams(nthreads=1))
+    _check_version(path, array.schunk.vlmeta["swinssl"]["version"])
+    return array
+
+
+def _read_properties(path: Path) -> CaseProperties:
+    content = files.read_json(path, what="preprocessed case", remedy=REMEDY)
+    _check_version(path, content.get("version") if isinstance(content, dict) else None)
+    try:
+        return CaseProperties.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}. {REMEDY}") from None
+
+
+def _check_version(path: Path, version: object) -> None:
+    if str(version) != str(STORE_VERSION):
+        raise UserError(f"{path}: store version {version}; this swinssl reads version {STORE_VERSION}. {REMEDY}")
+
+
+def _mendable(path: Path, read: Callable[[], T]) -> T:
+    """What `read` gives; a damaged or missing file becomes a message that says what to do."""
+    try:
+        return read()
+    except (RuntimeError, ValueError, KeyError, TypeError, FileNotFoundError, SafetensorError) as error:
+        raise UserError(f"{path}: damaged or missing ({error}). {REMEDY}") from None
