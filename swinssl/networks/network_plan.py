@@ -28,6 +28,7 @@ class SwinEncoderPlan(BaseModel):
         legacy_bias_index: cut the bias index of a shrunken window as MONAI does; only for its weights.
         shrink_window: where a map is not larger than the window, shrink the window and do not shift (MONAI); else
             pad and shift always (SMIT).
+        mask_padding: padded tokens are no keys; published encoders let them take part in the softmax.
         drop_path: stochastic depth of the last block, rising linearly from 0.
     """
 
@@ -44,6 +45,7 @@ class SwinEncoderPlan(BaseModel):
     merge_order: MergeOrder = "smit"
     legacy_bias_index: bool = False
     shrink_window: bool = False
+    mask_padding: bool = False
     drop_path: float = 0.1
 
 
@@ -71,9 +73,15 @@ class NetworkPlan(BaseModel):
 
 # Widths are multiples of 16, so that vector units are full. smitp's heads are a documented guess: the paper names
 # neither heads nor window, and of the plain (V1) blocks this choice rounds to its 586.1 M parameters.
+# tiny and small are made for small patches on a CPU: there half of the deepest window would be padding, hence shrunken
+# windows and masked padding; the others keep the arithmetic of the published encoders.
 PRESETS: dict[str, SwinEncoderPlan] = {
-    "tiny": SwinEncoderPlan(embed_dim=16, depths=(2, 2, 2, 2), heads=(1, 2, 4, 8)),
-    "small": SwinEncoderPlan(embed_dim=32, depths=(2, 2, 2, 2), heads=(2, 4, 8, 16)),
+    "tiny": SwinEncoderPlan(
+        embed_dim=16, depths=(2, 2, 2, 2), heads=(1, 2, 4, 8), shrink_window=True, mask_padding=True
+    ),
+    "small": SwinEncoderPlan(
+        embed_dim=32, depths=(2, 2, 2, 2), heads=(2, 4, 8, 16), shrink_window=True, mask_padding=True
+    ),
     "smit96": SwinEncoderPlan(),
     "smit128": SwinEncoderPlan(),
     "smits": SwinEncoderPlan(embed_dim=96, depths=(2, 2, 18, 2)),

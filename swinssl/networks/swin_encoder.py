@@ -1,0 +1,249 @@
+"""The 3D Swin encoder: patch embedding, four stages of shifted-window attention, patch merging after each."""
+
+from __future__ import annotations
+
+import math
+from itertools import accumulate
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from swinssl.networks.network_plan import SwinEncoderPlan
+from swinssl.networks.window_maps import Gather, Size, WindowMaps, bias_index, merge_map, window_maps
+
+MLP_RATIO = 4
+# Patch embedding and four mergings halve the map five times.
+DIVISOR = 32
+
+
+class SwinEncoder(nn.Module):
+    """Swin Transformer encoder of volumes (spec: networks_and_methods 1.2; Swin, arXiv 2103.14030).
+
+    Args:
+        plan: widths, depths, window and the options that published weights need.
+        in_channels: image channels.
+    """
+
+    def __init__(self, plan: SwinEncoderPlan, *, in_channels: int) -> None:
+        super().__init__()
+        self.plan = plan
+        self.patch_embed = PatchEmbedding(in_channels, plan.embed_dim, norm=plan.patch_norm)
+        self.stages = nn.ModuleList(
+            Stage(plan, index, first_block=first)
+            for index, first in enumerate(accumulate((0, *plan.depths[:-1])))
+        )
+        widths = [plan.embed_dim * 2**i for i in range(4)]
+        self.norms = nn.ModuleList(nn.LayerNorm(w) for w in widths) if plan.skip_norm == "affine" else None
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of the five outputs."""
+        return tuple(self.plan.embed_dim * 2**i for i in range(5))
+
+    def forward(self, image: Tensor, drop_path_draws: Tensor | None = None) -> list[Tensor]:
+        """Five feature maps, from half the image's resolution to a thirty-second.
+
+        Args:
+            image: (B, C, Z, Y, X), edges multiples of 32.
+            drop_path_draws: (B, blocks, 2) uniform in [0, 1), one for each residual branch; None drops nothing.
+
+        Returns:
+            (B, embed_dim * 2**i, Z, Y, X) maps at 1/2, 1/4, 1/8, 1/16 and 1/32.
+
+        Raises:
+            ValueError: an edge is not a multiple of 32.
+        """
+        if any(edge % DIVISOR for edge in image.shape[2:]):
+            raise ValueError(f"image edges {tuple(image.shape[2:])} must be multiples of {DIVISOR}")
+        embedded = self.patch_embed(image)
+        size: Size = (embedded.shape[2], embedded.shape[3], embedded.shape[4])
+        shrink, window, device = self.plan.shrink_window, self.plan.window, image.device
+        tokens = embedded.flatten(2).transpose(1, 2)
+        order = window_maps(size, window, shrink=shrink, mask_padding=False, device=device).order
+        tokens = tokens[:, order]
+
+        by_stage = self.plan.skip_taps == "stage"
+        maps = [] if by_stage else [self._skip(embedded, 0)]
+        for index, stage in enumerate(self.stages):
+            draws = None
+            if drop_path_draws is not None:
+                first = sum(self.plan.depths[:index])
+                draws = drop_path_draws[:, first : first + self.plan.depths[index]]
+            where = window_maps(size, window, shrink=shrink, mask_padding=self.plan.mask_padding, device=device)
+            tokens = stage.transform(tokens, where, draws)
+            if by_stage:
+                maps.append(self._skip(_as_map(tokens[:, where.rank], size), index))
+            tokens = stage.merge(tokens, size)
+            size = (size[0] // 2, size[1] // 2, size[2] // 2)
+            last = index == len(self.stages) - 1
+            if last or not by_stage:
+                raster = tokens if last else tokens[:, self._rank(size, device)]
+                merged = _as_map(raster, size)
+                maps.append(merged if by_stage else self._skip(merged, index + 1))
+        return maps
+
+    def _rank(self, size: Size, device: torch.device) -> Tensor:
+        return window_maps(
+            size, self.plan.window, shrink=self.plan.shrink_window, mask_padding=False, device=device
+        ).rank
+
+    def _skip(self, feature_map: Tensor, index: int) -> Tensor:
+        """The map normalised over its channels."""
+        channels_last = feature_map.movedim(1, -1)
+        if self.norms is None:
+            normalised = F.layer_norm(channels_last, channels_last.shape[-1:])
+        else:
+            normalised = self.norms[index](channels_last)
+        return normalised.movedim(-1, 1)
+
+
+class PatchEmbedding(nn.Module):
+    """2 x 2 x 2 voxels to one token: strided convolution, then LayerNorm over channels."""
+
+    def __init__(self, in_channels: int, width: int, *, norm: bool) -> None:
+        super().__init__()
+        self.proj = nn.Conv3d(in_channels, width, kernel_size=2, stride=2)
+        self.norm = nn.LayerNorm(width) if norm else None
+
+    def forward(self, image: Tensor) -> Tensor:
+        tokens = self.proj(image)
+        if self.norm is None:
+            return tokens
+        return self.norm(tokens.movedim(1, -1)).movedim(-1, 1)
+
+
+class Stage(nn.Module):
+    """Blocks at one resolution, alternately unshifted and shifted, and the merging to the next resolution."""
+
+    def __init__(self, plan: SwinEncoderPlan, index: int, *, first_block: int) -> None:
+        super().__init__()
+        width = plan.embed_dim * 2**index
+        # Stochastic depth rises linearly over all blocks of the encoder, from 0 at the first.
+        deepest = max(sum(plan.depths) - 1, 1)
+        self.blocks = nn.ModuleList(
+            SwinBlock(
+                plan,
+                width=width,
+                heads=plan.heads[index],
+                shifted=number % 2 == 1,
+                drop_path=plan.drop_path * (first_block + number) / deepest,
+            )
+            for number in range(plan.depths[index])
+        )
+        self.merging = PatchMerging(plan, width=width, next_in_window_order=index < 3)
+
+    def transform(self, tokens: Tensor, where: WindowMaps, draws: Tensor | None) -> Tensor:
+        for number, block in enumerate(self.blocks):
+            tokens = block(tokens, where, None if draws is None else draws[:, number])
+        return tokens
+
+    def merge(self, tokens: Tensor, size: Size) -> Tensor:
+        return self.merging(tokens, size)
+
+
+class SwinBlock(nn.Module):
+    """x + DropPath(Attention(LN(x))), then x + DropPath(MLP(LN(x))), on tokens in window order."""
+
+    def __init__(self, plan: SwinEncoderPlan, *, width: int, heads: int, shifted: bool, drop_path: float) -> None:
+        super().__init__()
+        self.shifted, self.drop_path = shifted, drop_path
+        self.norm1 = nn.LayerNorm(width)
+        self.attn = WindowAttention(plan, width=width, heads=heads)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = Mlp(width)
+
+    def forward(self, tokens: Tensor, where: WindowMaps, draws: Tensor | None) -> Tensor:
+        """tokens: (B, L, C); draws: (B, 2) uniform, one for each residual branch, or None."""
+        gather, mask = where.plain, where.plain_mask
+        if self.shifted and where.shifted is not None:
+            gather, mask = where.shifted, where.shifted_mask
+        attended = self._attend(self.norm1(tokens), gather, mask, where.window)
+        tokens = tokens + self._drop(attended, draws, branch=0)
+        return tokens + self._drop(self.mlp(self.norm2(tokens)), draws, branch=1)
+
+    def _attend(self, tokens: Tensor, gather: Gather | None, mask: Tensor | None, window: Size) -> Tensor:
+        batch, _, width = tokens.shape
+        if gather is not None:
+            if gather.padded:
+                tokens = F.pad(tokens, (0, 0, 0, 1))
+            tokens = tokens[:, gather.into]
+        windows = tokens.reshape(-1, math.prod(window), width)
+        out = self.attn(windows, mask, window).reshape(batch, -1, width)
+        return out if gather is None else out[:, gather.back]
+
+    def _drop(self, branch_output: Tensor, draws: Tensor | None, *, branch: int) -> Tensor:
+        if draws is None or self.drop_path == 0.0:
+            return branch_output
+        keep = (draws[:, branch] >= self.drop_path).to(branch_output.dtype) / (1.0 - self.drop_path)
+        return branch_output * keep[:, None, None]
+
+
+class WindowAttention(nn.Module):
+    """Multi-head attention inside windows, with a learned bias for each relative position and head."""
+
+    def __init__(self, plan: SwinEncoderPlan, *, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads, self.table_window, self.legacy = heads, plan.window, plan.legacy_bias_index
+        self.qkv = nn.Linear(width, 3 * width, bias=plan.qkv_bias)
+        self.proj = nn.Linear(width, width)
+        self.relative_position_bias_table = nn.Parameter(torch.empty((2 * plan.window - 1) ** 3, heads))
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+
+    def forward(self, windows: Tensor, mask: Tensor | None, window: Size) -> Tensor:
+        """windows: (B * W, N, C); mask: (W, N, N) added to the scores, or None."""
+        count, slots, width = windows.shape
+        qkv = self.qkv(windows).view(count, slots, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        added = self._bias(window, slots, windows.device)[None]
+        if mask is not None:
+            added = (added + mask[:, None]).repeat(count // len(mask), 1, 1, 1)
+        if self.training or torch.is_grad_enabled():
+            # The fused kernels cannot return the gradient of an added bias; this spells out the same arithmetic.
+            scores = (query * (width // self.heads) ** -0.5) @ key.transpose(-2, -1) + added.to(query.dtype)
+            out = scores.softmax(dim=-1).to(value.dtype) @ value
+        else:
+            out = F.scaled_dot_product_attention(query, key, value, added.to(query.dtype))
+        return self.proj(out.transpose(1, 2).reshape(count, slots, width))
+
+    def _bias(self, window: Size, slots: int, device: torch.device) -> Tensor:
+        index = bias_index(window, self.table_window, legacy=self.legacy, device=device)
+        return self.relative_position_bias_table[index].view(slots, slots, -1).permute(2, 0, 1)
+
+
+class Mlp(nn.Module):
+    """Linear, GELU, linear."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, MLP_RATIO * width)
+        self.fc2 = nn.Linear(MLP_RATIO * width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(tokens)))
+
+
+class PatchMerging(nn.Module):
+    """Eight neighbouring tokens to one of twice the width: concatenate, LayerNorm, linear without bias."""
+
+    def __init__(self, plan: SwinEncoderPlan, *, width: int, next_in_window_order: bool) -> None:
+        super().__init__()
+        self.plan, self.next_in_window_order = plan, next_in_window_order
+        self.norm = nn.LayerNorm(8 * width)
+        self.reduction = nn.Linear(8 * width, 2 * width, bias=False)
+
+    def forward(self, tokens: Tensor, size: Size) -> Tensor:
+        neighbours = merge_map(
+            size,
+            self.plan.merge_order,
+            window=self.plan.window,
+            shrink=self.plan.shrink_window,
+            next_in_window_order=self.next_in_window_order,
+            device=tokens.device,
+        )
+        gathered = tokens[:, neighbours.reshape(-1)].reshape(len(tokens), len(neighbours), -1)
+        return self.reduction(self.norm(gathered))
+
+
+def _as_map(raster_tokens: Tensor, size: Size) -> Tensor:
+    return raster_tokens.transpose(1, 2).reshape(len(raster_tokens), -1, *size)
