@@ -1,0 +1,163 @@
+"""Resampling of images and label maps to another grid over the same extent, with nnU-Net's rules and numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swinssl.preprocessing.axis_operator import apply_along, nearest_places
+from swinssl.preprocessing.label_vote import vote
+
+Shape = tuple[int, int, int]
+Triple = tuple[float, float, float]
+
+# Spacings that differ by more than this factor make the coarse axis a stack of slices rather than a third dimension.
+ANISOTROPY = 3.0
+# Slices resampled in plane at once: bounds the memory between the two in-plane products.
+SLICES_AT_ONCE = 16
+
+
+def resampled_shape(shape: Shape, spacing: Triple, new_spacing: Triple) -> Shape:
+    """Voxels of the same extent at another spacing (mm): rounded, at least one."""
+    z, y, x = (max(1, round(old / new * n)) for n, old, new in zip(shape, spacing, new_spacing, strict=True))
+    return z, y, x
+
+
+def separate_z_axis(spacing: Triple, new_spacing: Triple, *, force: bool | None = None) -> int | None:
+    """The axis that is resampled apart from the other two, or None.
+
+    Where the current spacings, or else the new ones, differ by more than a factor of 3, it is the coarsest axis of
+    those; where two or three axes are equally coarse there is no such axis.
+
+    Args:
+        spacing: mm (z, y, x) of the grid that is resampled.
+        new_spacing: mm of the grid wanted.
+        force: True takes the coarsest axis of the current spacing whatever the factor; False never separates.
+
+    Source: nnU-Net v2, determine_do_sep_z_and_axis.
+    """
+    if force is False:
+        return None
+    if force or max(spacing) / min(spacing) > ANISOTROPY:
+        anisotropic = spacing
+    elif max(new_spacing) / min(new_spacing) > ANISOTROPY:
+        anisotropic = new_spacing
+    else:
+        return None
+    coarsest = [axis for axis, value in enumerate(anisotropic) if value == max(anisotropic)]
+    return coarsest[0] if len(coarsest) == 1 else None
+
+
+def resample_image(
+    array: NDArray, new_shape: Shape, *, order: int = 3, separate_z_axis: int | None = None, order_z: int = 0
+) -> NDArray[np.float32]:
+    """Spline resampling of an image, each channel alone.
+
+    The result never leaves the range of its channel; with a separate axis, that of its slice. Samples along that axis
+    are taken after (order above 0) or without regard to (order 0) the clipping.
+
+    Args:
+        array: (C, Z, Y, X), finite.
+        new_shape: (z, y, x) voxels.
+        order: of the spline, 0, 1 or 3.
+        separate_z_axis: array axis (0 z, 1 y, 2 x) that is resampled apart with `order_z`.
+
+    Returns:
+        (C, *new_shape) float32, equal to skimage's `resize(mode="edge", anti_aliasing=False)` to float32 rounding.
+    """
+    _check_orders(order, order_z, allowed=(0, 1, 3))
+    image = np.asarray(array, dtype=np.float32)
+    if image.shape[1:] == tuple(new_shape):
+        return image
+    out = np.empty((len(image), *new_shape), np.float32)
+    for channel, result in zip(image, out, strict=True):
+        if separate_z_axis is None:
+            result[...] = _resample_channel(channel, new_shape, order)
+        else:
+            moved = np.moveaxis(channel, separate_z_axis, 0)
+            slices, *plane = (new_shape[separate_z_axis], *_without(new_shape, separate_z_axis))
+            stack = _resample_stack(moved, slices, (plane[0], plane[1]), order, order_z)
+            result[...] = np.moveaxis(stack, 0, separate_z_axis)
+    return out
+
+
+def resample_label(
+    codes: NDArray, new_shape: Shape, *, order: int = 1, separate_z_axis: int | None = None, order_z: int = 0
+) -> NDArray:
+    """Resampling of a label map: the nearest label (order 0), or the label with the largest linear share (order 1).
+
+    Args:
+        codes: (Z, Y, X) unsigned integers.
+        new_shape, separate_z_axis: as for `resample_image`.
+
+    Returns:
+        `new_shape`, of the type of `codes`.
+    """
+    _check_orders(order, order_z, allowed=(0, 1))
+    if codes.shape == tuple(new_shape):
+        return codes
+    if separate_z_axis is None:
+        return _resample_codes(codes, new_shape, order)
+    axis = separate_z_axis
+    # Slices are independent in plane, so their choice along the axis may come first where it leaves fewer of them.
+    if order_z == 0 and new_shape[axis] < codes.shape[axis]:
+        codes = np.take(codes, nearest_places(codes.shape[axis], new_shape[axis]), axis=axis)
+    in_plane = _resample_codes(codes, _with(new_shape, axis, codes.shape[axis]), order)
+    return _resample_codes(in_plane, new_shape, order_z)
+
+
+def _resample_channel(channel: NDArray[np.float32], new_shape: Shape, order: int) -> NDArray[np.float32]:
+    in_plane = _resample_planes(channel, new_shape[1:], order)
+    out = apply_along(in_plane, 0, new_shape[0], order=order)
+    return np.clip(out, channel.min(), channel.max(), out=out) if order > 1 else out
+
+
+def _resample_stack(
+    stack: NDArray[np.float32], slices: int, plane: tuple[int, int], order: int, order_z: int
+) -> NDArray[np.float32]:
+    """Slices (the first axis) resampled each alone, then among each other."""
+    if order_z == 0 and slices < len(stack):
+        stack = stack[nearest_places(len(stack), slices)]
+    out = _resample_planes(stack, plane, order)
+    if order > 1 and out is not stack:
+        low, high = stack.min(axis=(1, 2), keepdims=True), stack.max(axis=(1, 2), keepdims=True)
+        out = np.clip(out, low, high, out=out)
+    return apply_along(out, 0, slices, order=order_z)
+
+
+def _resample_planes(stack: NDArray[np.float32], plane: tuple[int, ...], order: int) -> NDArray[np.float32]:
+    """The last two axes of (Z, Y, X) resampled, without clipping; the array itself where nothing changes."""
+    if stack.shape[1:] == tuple(plane):
+        return stack
+    out = np.empty((len(stack), *plane), np.float32)
+    # The axis that shrinks more goes first, so that the second product is the smaller.
+    axes = sorted((1, 2), key=lambda axis: plane[axis - 1] / stack.shape[axis])
+    for start in range(0, len(stack), SLICES_AT_ONCE):
+        part = stack[start : start + SLICES_AT_ONCE]
+        for axis in axes:
+            part = apply_along(part, axis, plane[axis - 1], order=order)
+        out[start : start + SLICES_AT_ONCE] = part
+    return out
+
+
+def _resample_codes(codes: NDArray, new_shape: Shape, order: int) -> NDArray:
+    if codes.shape == tuple(new_shape):
+        return codes
+    if order == 1:
+        return vote(codes, new_shape)
+    return codes[np.ix_(*(nearest_places(n, m) for n, m in zip(codes.shape, new_shape, strict=True)))]
+
+
+def _without(shape: Shape, axis: int) -> tuple[int, ...]:
+    return tuple(n for i, n in enumerate(shape) if i != axis)
+
+
+def _with(shape: Shape, axis: int, size: int) -> Shape:
+    z, y, x = (size if i == axis else n for i, n in enumerate(shape))
+    return z, y, x
+
+
+def _check_orders(*orders: int, allowed: tuple[int, ...]) -> None:
+    for order in orders:
+        if order not in allowed:
+            raise ValueError(f"spline order {order}; expected one of {allowed}")
