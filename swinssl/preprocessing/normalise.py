@@ -52,6 +52,8 @@ def _percentile(channel: NDArray, how: Intensity, inside: NDArray[np.bool_] | No
     if values.size == 0:
         return np.zeros_like(channel)
     low, high = np.percentile(values, [how.low, how.high])
+    if low == high:  # most voxels share one value; the few others are the signal
+        low, high = values.min(), values.max()
     return _scaled(channel, float(low), float(high))
 
 

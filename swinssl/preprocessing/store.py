@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -73,9 +74,9 @@ class CaseProperties(BaseModel):
         spacing: mm, of the stored arrays: crop extent over shape, near the plan's spacing but not it.
         labels_present: structures that were annotated in this case; None says all of them.
         annotated: whether label and locations are stored.
-        voxels_before: per structure, voxels on the cropped source grid.
+        voxels_before: per structure, voxels on the source grid, before the crop.
         voxels_after: per structure, voxels in the stored label.
-        input_sha256: per input file name, the hash of its content.
+        input_sha256: content hash per input file: `image_0000` and so on by channel, `label`.
         content_hash: of everything that the stored arrays depend on; see `content_hash`.
         files: the files beside this one.
     """
@@ -229,7 +230,13 @@ class PreprocessedCase:
 
 
 def case_folder(folder: Path, case_id: str) -> Path:
-    """Where a case of a preprocessed data set lies."""
+    """Where a case of a preprocessed data set lies.
+
+    Raises:
+        UserError: the id is no plain file name.
+    """
+    if not case_id or case_id in (".", "..") or any(character in case_id for character in "/\\:\0"):
+        raise UserError(f"case {case_id!r}: cannot be a folder name. Rename it without slashes and colons.")
     return Path(folder) / CASES / case_id
 
 
@@ -266,6 +273,8 @@ def write_case(
     own.mkdir(parents=True, exist_ok=True)
     for stale in (PROPERTIES, IMAGE, LABEL, LOCATIONS):  # properties first: from here on the case does not exist
         (own / stale).unlink(missing_ok=True)
+    for unfinished in own.glob(".writing-*"):  # of a process that was killed while it wrote
+        shutil.rmtree(unfinished, ignore_errors=True)
     written = [IMAGE]
     _write_array(own / IMAGE, _storage_precision(image), codec)
     if label is not None:

@@ -57,6 +57,13 @@ def test_constant_image_becomes_zero(value, how):
     assert (found == 0).all()
 
 
+def test_few_bright_voxels_among_equal_ones_are_kept():
+    values = np.full(200, 7.0)
+    values[3] = 9.0
+    found = normalise(channel(values), [PERCENTILE]).ravel()
+    assert found[3] == 1 and (np.delete(found, 3) == 0).all()
+
+
 def test_channels_have_their_own_schemes_and_the_input_stays():
     image = np.stack([np.full((2, 2, 2), 250.0), np.arange(8.0).reshape(2, 2, 2)]).astype(np.float32)
     kept = image.copy()

@@ -1,0 +1,123 @@
+"""Work on many cases in several processes, where the death of one costs its own case and no other."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any, Generic, TypeVar
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+# One thread a process: the processes themselves fill the cores.
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+@dataclass(frozen=True)
+class Crash:
+    """The process that worked on a job died: out of memory, most often, or a fault in a library."""
+
+    exit_code: int | None
+
+    def __str__(self) -> str:
+        if self.exit_code == -9:  # SIGKILL, which Windows does not name
+            return "its process was killed, most likely for want of memory. Use fewer --workers."
+        return f"its process died (exit code {self.exit_code}). Try it alone with --workers 0."
+
+
+@dataclass
+class _Worker(Generic[J]):
+    process: Any
+    connection: Connection
+    job: int | None = None
+
+
+def run_jobs(function: Callable[[J], R], jobs: Sequence[J], *, workers: int) -> Iterator[tuple[int, R | Crash]]:
+    """Yield (index of the job, its result) as results come; a `Crash` stands for the result of a process that died.
+
+    Args:
+        function: importable by name, since new processes are spawned; it does not raise.
+        workers: processes; 0 works in this one.
+    """
+    if workers == 0:
+        for index, job in enumerate(jobs):
+            yield index, function(job)
+        return
+    left = iter(range(len(jobs)))
+    pool: list[_Worker] = []
+    try:
+        for _ in range(min(workers, len(jobs))):
+            pool.append(_start(function))
+            _assign(pool[-1], left, jobs)
+        while busy := [worker for worker in pool if worker.job is not None]:
+            ready = wait([worker.connection for worker in busy])
+            for place, worker in enumerate(pool):
+                if worker.connection not in ready or worker.job is None:
+                    continue
+                index, result = worker.job, _received(worker)
+                if isinstance(result, Crash):
+                    pool[place] = worker = _start(function)
+                yield index, result
+                _assign(worker, left, jobs)
+    finally:
+        for worker in pool:
+            worker.connection.close()  # a waiting process ends by itself,
+            if worker.job is not None:
+                worker.process.terminate()  # a working one is told to; it clears its temporary files away
+        for worker in pool:
+            worker.process.join()
+
+
+def _start(function: Callable[[J], R]) -> _Worker:
+    ours, theirs = multiprocessing.Pipe()
+    context = multiprocessing.get_context("spawn")
+    process = context.Process(target=_serve, args=(theirs, function), daemon=True)
+    with _environment(ONE_THREAD):
+        process.start()
+    theirs.close()  # so that the end of the process is the end of the connection
+    return _Worker(process, ours)
+
+
+def _assign(worker: _Worker, left: Iterator[int], jobs: Sequence[Any]) -> None:
+    worker.job = next(left, None)
+    if worker.job is not None:
+        # A process that died meanwhile shows when its answer is read.
+        with contextlib.suppress(OSError):
+            worker.connection.send(jobs[worker.job])
+
+
+def _received(worker: _Worker) -> Any:
+    try:
+        return worker.connection.recv()
+    except (EOFError, OSError):
+        worker.process.join()
+        return Crash(worker.process.exitcode)
+
+
+def _serve(connection: Connection, function: Callable[[Any], Any]) -> None:
+    """The life of a worker: a job in, its result out, until the other side is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # unwinds, so that temporary files go
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            connection.send(function(connection.recv()))
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,156 @@
+"""From a volume as read to what a network sees: canonical axes, crop, normalised, on the plan's grid.
+
+Preprocessing and prediction both come through here, so a network sees in use what it saw in training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swinssl.dataset.labels import LabelSet
+from swinssl.imageio.volume import Geometry, Volume
+from swinssl.preprocessing.nonzero_crop import bounding_box, nonzero_mask
+from swinssl.preprocessing.normalise import normalise
+from swinssl.preprocessing.plans import Plans
+from swinssl.preprocessing.resample import resample_image, resample_label, resampled_shape, separate_z_axis
+from swinssl.preprocessing.store import CaseProperties
+
+Triple = tuple[float, float, float]
+Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedVolume:
+    """A volume on the plan's grid, and the way back. All triples are (z, y, x).
+
+    Args:
+        image: (C, Z, Y, X) float32.
+        label: (Z, Y, X) codes, or None.
+        source: the grid of the file as stored.
+        crop: [start, stop) per axis in voxels of the canonical source grid.
+        cropped_spacing: mm, of the canonical source grid.
+        voxels_before: per structure, voxels on the source grid.
+        voxels_after: per structure, voxels in `label`.
+    """
+
+    image: NDArray[np.float32]
+    label: NDArray | None
+    source: Geometry
+    crop: Box
+    cropped_spacing: Triple
+    voxels_before: dict[str, int]
+    voxels_after: dict[str, int]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels of `image`."""
+        z, y, x = self.image.shape[1:]
+        return z, y, x
+
+    @property
+    def spacing(self) -> Triple:
+        """Voxel distance of `image` in mm: the crop's extent over its shape, near the plan's spacing but not it."""
+        z, y, x = (
+            (stop - start) * mm / n
+            for (start, stop), mm, n in zip(self.crop, self.cropped_spacing, self.shape, strict=True)
+        )
+        return z, y, x
+
+    def properties(
+        self,
+        case_id: str,
+        *,
+        labels_present: tuple[str, ...] | None = None,
+        input_sha256: Mapping[str, str] | None = None,
+        content_hash: str = "",
+    ) -> CaseProperties:
+        """What the store keeps of it beside the voxels; counts of structures that nobody annotated are left out."""
+        present = set(self.voxels_before) if labels_present is None else set(labels_present)
+        return CaseProperties(
+            case_id=case_id,
+            source_shape=self.source.shape,
+            source_affine=tuple(map(tuple, self.source.affine.tolist())),
+            crop=self.crop,
+            cropped_spacing=self.cropped_spacing,
+            shape=self.shape,
+            spacing=self.spacing,
+            labels_present=labels_present,
+            annotated=self.label is not None,
+            voxels_before={name: n for name, n in self.voxels_before.items() if name in present},
+            voxels_after={name: n for name, n in self.voxels_after.items() if name in present},
+            input_sha256=dict(input_sha256 or {}),
+            content_hash=content_hash,
+        )
+
+
+def prepare(volume: Volume, plans: Plans, *, label: Volume | None = None) -> PreparedVolume:
+    """Bring a volume onto the plan's grid; touches no disk and leaves its arguments alone.
+
+    Canonical axes, crop to the non-zero voxels, normalise, resample, in that order (nnU-Net's). Background outside the
+    non-zero mask becomes `LabelSet.outside_code`.
+
+    Args:
+        volume: (C, Z, Y, X) finite; C channels as the plans name them.
+        label: (1, Z, Y, X) raw values, all declared, on the same grid.
+
+    Raises:
+        ValueError: the channel count or the label's shape does not fit, or a label value is not declared.
+    """
+    if len(volume.array) != len(plans.channel_names):
+        raise ValueError(f"{len(volume.array)} channels; the plans have {len(plans.channel_names)}")
+    if label is not None and label.geometry.shape != volume.geometry.shape:
+        raise ValueError(f"label of {label.geometry.shape} voxels; the image has {volume.geometry.shape}")
+    canonical, axes = volume.canonical()
+    codes = None if label is None else plans.labels.encode(axes.apply(label.array[0]))
+    before = _structure_voxels(codes, plans.labels)
+
+    image, mask, crop = _cropped(canonical.array, plans)
+    if codes is not None:
+        codes = codes[_slices(crop)]
+        if mask is not None:
+            codes[(codes == 0) & ~mask] = plans.labels.outside_code
+
+    spacing, rules = canonical.geometry.spacing, plans.resampling
+    shape: tuple[int, int, int] = image.shape[1:]
+    new_shape = resampled_shape(shape, spacing, plans.spacing)
+    apart = separate_z_axis(spacing, plans.spacing, force=rules.separate_z)
+    image = normalise(image, plans.intensity, mask=mask)
+    image = resample_image(image, new_shape, order=rules.image_order, separate_z_axis=apart, order_z=rules.order_z)
+    if codes is not None:
+        codes = resample_label(codes, new_shape, order=rules.label_order, separate_z_axis=apart, order_z=rules.order_z)
+    return PreparedVolume(
+        image=image,
+        label=codes,
+        source=volume.geometry,
+        crop=crop,
+        cropped_spacing=spacing,
+        voxels_before=before,
+        voxels_after=_structure_voxels(codes, plans.labels),
+    )
+
+
+def _cropped(image: NDArray, plans: Plans) -> tuple[NDArray, NDArray[np.bool_] | None, Box]:
+    """The image and its non-zero mask inside the crop, and the crop; no mask where the plans need none."""
+    z, y, x = image.shape[1:]
+    whole: Box = ((0, z), (0, y), (0, x))
+    if not plans.crop_to_nonzero and not any(how.inside_mask for how in plans.intensity):
+        return image, None, whole
+    mask = nonzero_mask(image)
+    crop = bounding_box(mask) if plans.crop_to_nonzero and mask.any() else whole
+    return image[(slice(None), *_slices(crop))], mask[_slices(crop)], crop
+
+
+def _structure_voxels(codes: NDArray | None, labels: LabelSet) -> dict[str, int]:
+    if codes is None:
+        return {}
+    counts = np.bincount(codes.reshape(-1), minlength=len(labels.raw_values) + 1)
+    return {name: int(counts[list(own)].sum()) for name, own in zip(labels.names, labels.structure_codes, strict=True)}
+
+
+def _slices(crop: Box) -> tuple[slice, slice, slice]:
+    z, y, x = (slice(start, stop) for start, stop in crop)
+    return z, y, x

@@ -1,0 +1,288 @@
+"""A raw data set into the store, case by case: what is current is left, what fails is named, the others go on."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import psutil
+
+from swinssl import files
+from swinssl.dataset.raw_dataset import Case, RawDataset
+from swinssl.errors import UserError
+from swinssl.imageio.reader import read_channels, read_geometry, read_label
+from swinssl.imageio.volume import Volume
+from swinssl.preprocessing.case_pool import Crash, run_jobs
+from swinssl.preprocessing.plans import PLANS_FILE, Plans
+from swinssl.preprocessing.prepared_volume import PreparedVolume, prepare
+from swinssl.preprocessing.resample import resampled_shape
+from swinssl.preprocessing.store import (
+    CASES,
+    PROPERTIES,
+    REFERENCES,
+    Codec,
+    PreprocessedCase,
+    case_folder,
+    content_hash,
+    write_case,
+)
+from swinssl.progress import track
+
+__all__ = ["CaseReport", "PreparedVolume", "PreprocessReport", "default_workers", "prepare", "preprocess_dataset"]
+
+logger = logging.getLogger(__name__)
+
+# Label and image of one patient may differ by this much at the worst corner before they count as two grids.
+GRID_TOLERANCE_VOXELS = 0.5
+# Bytes a voxel at the peak, of a channel on the source grid and on the new one: measured with float32 input, one
+# channel and a label, cubic resampling; rounded up.
+SOURCE_BYTES, TARGET_BYTES = 24, 16
+PROCESS_BYTES = 250_000_000
+MEMORY_SHARE = 0.7
+
+
+@dataclass(frozen=True)
+class CaseReport:
+    """What became of a case.
+
+    Args:
+        status: `done`, `current` (nothing to do) or `failed`.
+        message: why it failed.
+        seconds: time it took.
+        stored_bytes: size in the store.
+        shape: stored voxels (z, y, x).
+        voxels_before: per structure, voxels on the source grid.
+        voxels_after: per structure, voxels in the stored label.
+    """
+
+    case_id: str
+    status: Literal["done", "current", "failed"]
+    message: str = ""
+    seconds: float = 0.0
+    stored_bytes: int = 0
+    shape: tuple[int, int, int] | None = None
+    voxels_before: dict[str, int] | None = None
+    voxels_after: dict[str, int] | None = None
+
+    @property
+    def vanished(self) -> tuple[str, ...]:
+        """Structures with voxels in the file and none in the store."""
+        after = self.voxels_after or {}
+        return tuple(name for name, n in (self.voxels_before or {}).items() if n > 0 and after.get(name, 0) == 0)
+
+
+@dataclass(frozen=True)
+class PreprocessReport:
+    """What became of each case of this part, and of cases that the store has but the raw data set has not."""
+
+    cases: tuple[CaseReport, ...]
+    orphans: tuple[str, ...] = ()
+
+    def with_status(self, status: str) -> tuple[CaseReport, ...]:
+        """The cases that ended so."""
+        return tuple(case for case in self.cases if case.status == status)
+
+    @property
+    def vanished(self) -> tuple[tuple[str, str], ...]:
+        """(case, structure) of every structure that resampling or cropping lost."""
+        return tuple((case.case_id, name) for case in self.cases for name in case.vanished)
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, as JSON takes it."""
+        return {
+            "cases": [{**asdict(case), "vanished": list(case.vanished)} for case in self.cases],
+            "orphans": list(self.orphans),
+        }
+
+
+@dataclass(frozen=True)
+class _Job:
+    case: Case
+    plans: Plans
+    folder: Path
+    codec: Codec
+
+
+def preprocess_dataset(
+    raw: RawDataset,
+    plans: Plans,
+    folder: Path,
+    *,
+    workers: int,
+    part: tuple[int, int] = (1, 1),
+    codec: Codec = "lz4",
+) -> PreprocessReport:
+    """Bring every case of a raw data set into the store; may be stopped and called again at any time.
+
+    A case is left as it is where its input files, its annotated structures, the plans' preprocessing decisions and the
+    code's version are those it was made with, and its files are intact.
+
+    Args:
+        folder: `<root>/preprocessed/<name>`; receives plans, dataset.json, reference labels and cases. Nothing in it
+            is removed, but cases are replaced.
+        workers: processes; 0 works in this one.
+        part: (i, n) takes the i-th of n parts, counted from 1, so that n machines share the work.
+        codec: of the stored arrays.
+    """
+    folder = Path(folder)
+    plans.write(folder / PLANS_FILE)
+    _copy_description(raw, folder)
+    jobs = [_Job(case, plans, folder, codec) for case in part_of(raw.cases, part)]
+    reports: dict[int, CaseReport] = {}
+    for index, result in track(run_jobs(_process, jobs, workers=workers), "preprocessing", total=len(jobs)):
+        case_id = jobs[index].case.id
+        report = CaseReport(case_id, "failed", message=str(result)) if isinstance(result, Crash) else result
+        if report.status == "failed":
+            logger.warning("%s failed: %s", case_id, report.message)
+        reports[index] = report
+    known = {case.id for case in raw.cases}
+    stored = {path.parent.name for path in (folder / CASES).glob(f"*/{PROPERTIES}")}
+    return PreprocessReport(tuple(reports[i] for i in sorted(reports)), tuple(sorted(stored - known)))
+
+
+def part_of(cases: Sequence[Case], part: tuple[int, int]) -> list[Case]:
+    """Every n-th case in order of their ids, beginning with the i-th."""
+    i, n = part
+    return sorted(cases, key=lambda case: case.id)[i - 1 :: n]
+
+
+def is_current(case: Case, plans: Plans, folder: Path) -> bool:
+    """Whether the store has this case as it would be made now, with undamaged files; reads the input files whole."""
+    return _is_stored(folder, case.id, content_hash(_input_sha256(case), plans, _labels_present(case, plans)))
+
+
+def default_workers(raw: RawDataset, plans: Plans) -> int:
+    """Processes that fill the cores and fit into the free memory with the largest case of the data set."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    peak = PROCESS_BYTES + max((_peak_bytes(case, plans) for case in raw.cases), default=0)
+    fitting = int(MEMORY_SHARE * psutil.virtual_memory().available // peak)
+    return max(1, min(cores, fitting, len(raw.cases)))
+
+
+def _process(job: _Job) -> CaseReport:
+    started = time.monotonic()
+    try:
+        status = _bring_up_to_date(job)
+        properties = PreprocessedCase.open(job.folder, job.case.id).properties
+    except (UserError, ValueError) as error:
+        return CaseReport(job.case.id, "failed", message=str(error))
+    except MemoryError:
+        return CaseReport(job.case.id, "failed", message="not enough memory. Use fewer --workers, or crop the image.")
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            return CaseReport(job.case.id, "failed", message=f"{job.folder}: the disk is full. Free some space.")
+        return CaseReport(job.case.id, "failed", message=f"{error.filename}: {error.strerror}")
+    except Exception:  # a bug in one case must not cost the others
+        return CaseReport(job.case.id, "failed", message=f"unexpected: {traceback.format_exc()}")
+    return CaseReport(
+        job.case.id,
+        status,
+        seconds=time.monotonic() - started,
+        stored_bytes=sum(kept.bytes for kept in properties.files.values()),
+        shape=properties.shape,
+        voxels_before=properties.voxels_before,
+        voxels_after=properties.voxels_after,
+    )
+
+
+def _bring_up_to_date(job: _Job) -> Literal["done", "current"]:
+    case, plans = job.case, job.plans
+    hashes = _input_sha256(case)
+    present = _labels_present(case, plans)
+    expected = content_hash(hashes, plans, present)
+    current = _is_stored(job.folder, case.id, expected)
+    if case.label is not None:
+        _copy_reference(case.label, job.folder / REFERENCES / f"{case.id}{_ending(case.label)}", renew=not current)
+    if current:
+        return "current"
+    image, label = _read(case)
+    try:
+        prepared = prepare(image, plans, label=label)
+    except ValueError as error:
+        raise UserError(f"{case.label or case.images[0]}: {error}. Run swinssl_check for the whole list.") from None
+    properties = prepared.properties(case.id, labels_present=present, input_sha256=hashes, content_hash=expected)
+    write_case(job.folder, properties, image=prepared.image, label=prepared.label, labels=plans.labels, codec=job.codec)
+    return "done"
+
+
+def _read(case: Case) -> tuple[Volume, Volume | None]:
+    """Image and label of a case, checked to be finite and on one grid."""
+    image = read_channels(case.images)
+    for path, channel in zip(case.images, image.array, strict=False):
+        if not np.isfinite(channel).all():
+            raise UserError(f"{path}: has voxels that are NaN or infinite. Replace them, or leave the case out.")
+    if case.label is None:
+        return image, None
+    label = read_label(case.label)
+    if label.geometry.shape != image.geometry.shape:
+        raise UserError(
+            f"{case.label}: {label.geometry.shape} voxels (z, y, x); {case.images[0].name} has {image.geometry.shape}. "
+            "Resample the label onto the image's grid."
+        )
+    apart = image.geometry.corner_displacement(label.geometry)
+    if apart > GRID_TOLERANCE_VOXELS:
+        raise UserError(
+            f"{case.label}: lies {apart:.2g} voxels from {case.images[0].name} at the worst corner; at most "
+            f"{GRID_TOLERANCE_VOXELS} is taken for rounding. Resample the label onto the image's grid."
+        )
+    return image, label
+
+
+def _input_sha256(case: Case) -> dict[str, str]:
+    hashes = {f"image_{channel:04d}": files.sha256_of(path) for channel, path in enumerate(case.images)}
+    return hashes if case.label is None else {**hashes, "label": files.sha256_of(case.label)}
+
+
+def _labels_present(case: Case, plans: Plans) -> tuple[str, ...] | None:
+    """The annotated structures in the plans' order, so that their hash does not depend on how they were listed."""
+    if case.labels_present is None:
+        return None
+    return tuple(name for name in plans.labels.names if name in case.labels_present)
+
+
+def _is_stored(folder: Path, case_id: str, expected: str) -> bool:
+    if not (case_folder(folder, case_id) / PROPERTIES).is_file():
+        return False
+    try:
+        case = PreprocessedCase.open(folder, case_id)
+    except UserError:  # damaged or of another version: it is made anew
+        return False
+    return case.properties.content_hash == expected and case.is_intact()
+
+
+def _copy_description(raw: RawDataset, folder: Path) -> None:
+    original = raw.folder / "dataset.json"
+    if original.is_file():
+        files.write_bytes(folder / "dataset.json", original.read_bytes())
+    else:
+        files.write_json(folder / "dataset.json", raw.description)
+
+
+def _copy_reference(label: Path, target: Path, *, renew: bool) -> None:
+    if renew or not target.is_file():
+        files.write_bytes(target, label.read_bytes())
+
+
+def _ending(path: Path) -> str:
+    return ".nii.gz" if path.name.lower().endswith(".nii.gz") else path.suffix
+
+
+def _peak_bytes(case: Case, plans: Plans) -> int:
+    try:
+        geometry = read_geometry(case.images[0]) if case.images else None
+    except (UserError, OSError):
+        geometry = None  # the case will say so itself
+    if geometry is None:
+        return 0
+    canonical = geometry.mapped(geometry.canonical_map())
+    target = resampled_shape(canonical.shape, canonical.spacing, plans.spacing)
+    source_voxels, target_voxels = int(np.prod(canonical.shape)), int(np.prod(target))
+    return len(case.images) * (SOURCE_BYTES * source_voxels + TARGET_BYTES * target_voxels)
