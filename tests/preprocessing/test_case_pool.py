@@ -1,0 +1,59 @@
+"""The pool of worker processes: results, deaths, and the end of it."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import psutil
+import pytest
+
+from swinssl.preprocessing.case_pool import Crash, run_jobs
+
+
+def answer(job):
+    """What a worker does with a job: squares it, dies with a code, is killed, or says where it runs."""
+    if job == "die":
+        os._exit(3)
+    if job == "kill":
+        os.kill(os.getpid(), 9)
+    if job == "where":
+        return os.getpid(), os.environ.get("OMP_NUM_THREADS")
+    if job == "sleep":
+        time.sleep(60)
+    return job * job
+
+
+def children():
+    return psutil.Process().children(recursive=True)
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_every_job_is_answered_once(workers):
+    assert sorted(run_jobs(answer, range(7), workers=workers)) == [(i, i * i) for i in range(7)]
+
+
+def test_a_death_costs_its_own_job_only():
+    found = dict(run_jobs(answer, [1, "die", 2, "kill", 3, 4], workers=2))
+    assert {i: found[i] for i in (0, 2, 4, 5)} == {0: 1, 2: 4, 4: 9, 5: 16}
+    assert found[1] == Crash(3) and "exit code 3" in str(found[1])
+    assert found[3] == Crash(-9) and "memory" in str(found[3])
+
+
+def test_workers_are_other_processes_with_one_thread_each():
+    before = os.environ.get("OMP_NUM_THREADS")
+    ((_, (process, threads)),) = run_jobs(answer, ["where"], workers=1)
+    assert process != os.getpid() and threads == "1"
+    assert os.environ.get("OMP_NUM_THREADS") == before
+
+
+def test_stopping_ends_the_workers():
+    results = run_jobs(answer, [1, "sleep", "sleep"], workers=2)
+    assert next(results) == (0, 1)
+    started = time.monotonic()
+    results.close()
+    assert time.monotonic() - started < 10 and not [p for p in children() if "spawn_main" in " ".join(p.cmdline())]
+
+
+def test_no_jobs():
+    assert list(run_jobs(answer, [], workers=2)) == []
