@@ -44,6 +44,7 @@ def vote(codes: NDArray, new_shape: tuple[int, int, int]) -> NDArray:
     Source: equal to batchgenerators 0.25.5 `resize_segmentation(order=1)`.
     """
     z, y, x = (_neighbours(length, size) for length, size in zip(codes.shape, new_shape, strict=True))
+    codes = np.ascontiguousarray(codes)
     out = codes[np.ix_(z.nearest, y.nearest, x.nearest)]
     # Slabs bound the memory of the votes, which is 8 labels and 8 float64 weights a voxel on a boundary.
     slab = max(1, VOXELS_AT_ONCE // max(1, new_shape[1] * new_shape[2]))
@@ -87,23 +88,51 @@ def _winners(codes: NDArray, axes: tuple[_Neighbours, ...], where: tuple[NDArray
     Whether two shares tie can hang on their last bit, so weights and sums are formed exactly as scipy forms them: the
     upper weight as one minus the lower, factors in the order z, y, x, corners added in C order.
     """
-    labels, weights = [], []
-    for corner in itertools.product((0, 1), repeat=3):
-        index, weight = [], np.ones(len(where[0]))
-        for upper, axis, place in zip(corner, axes, where, strict=True):
-            index.append((axis.upper if upper else axis.lower)[place])
-            below = 1 - axis.weight[place]
-            weight = weight * (1 - below if upper else below)
-        labels.append(codes[tuple(index)])
-        weights.append(weight)
-    corners, votes = np.stack(labels), np.stack(weights)  # both (8, N)
-    shares = np.zeros_like(votes)
-    for corner_label, corner_vote in zip(corners, votes, strict=True):
-        shares += np.where(corners == corner_label, corner_vote, 0.0)
-    tied = shares == shares.max(axis=0)
-    # One up, with wrap-around, puts the highest value first in the order of labels.
-    rank = corners + codes.dtype.type(1)
-    smallest = np.where(tied, rank, np.iinfo(codes.dtype).max).min(axis=0) - codes.dtype.type(1)
+    below = [1 - axis.weight[place] for axis, place in zip(axes, where, strict=True)]
+    weight = [(lower, 1 - lower) for lower in below]
+    # Parts of the flat index of a corner, per axis lower and upper.
+    strides = (codes.shape[1] * codes.shape[2], codes.shape[2], 1)
+    index = [
+        (axis.lower[place] * stride, axis.upper[place] * stride)
+        for axis, place, stride in zip(axes, where, strides, strict=True)
+    ]
+    flat = codes.reshape(-1)
+    corners = np.empty((8, len(where[0])), codes.dtype)
+    votes = np.empty(corners.shape)
+    for corner, (z, y, x) in enumerate(itertools.product((0, 1), repeat=3)):
+        corners[corner] = flat[index[0][z] + index[1][y] + index[2][x]]
+        votes[corner] = weight[0][z] * weight[1][y] * weight[2][x]
     nearest = sum(axis.upper_nearer[place] << (2 - i) for i, (axis, place) in enumerate(zip(axes, where, strict=True)))
-    places_ = np.arange(len(nearest))
-    return np.where(tied[nearest, places_], corners[nearest, places_], smallest)
+    winner = corners[nearest, np.arange(corners.shape[1])]
+    return _contest(corners, votes, winner)
+
+
+def _contest(corners: NDArray, votes: NDArray[np.float64], favourite: NDArray) -> NDArray:
+    """The label with the largest share at each of N places; the favourite keeps a tie, else the smallest label does.
+
+    Most places know two labels, so the labels take turns and a place leaves once all of its own had theirs.
+
+    Args:
+        corners: (8, N) labels.
+        votes: (8, N) their weights.
+        favourite: (N,) the label whose turn is first.
+    """
+    one = corners.dtype.type(1)
+    winner, candidate = favourite.copy(), favourite
+    best = np.full(len(winner), -1.0)
+    waiting = np.ones(corners.shape, np.bool_)
+    here = np.arange(len(winner))
+    while len(here):
+        share = np.zeros(len(here))
+        own = corners == candidate
+        for corner in range(8):
+            share += np.where(own[corner], votes[corner], 0.0)
+        # One up, with wrap-around, puts the highest value (outside) first in the order of labels.
+        tie = (share == best[here]) & (winner[here] != favourite[here])
+        ahead = (share > best[here]) | (tie & (candidate + one < winner[here] + one))
+        winner[here[ahead]], best[here[ahead]] = candidate[ahead], share[ahead]
+        waiting &= ~own
+        left = waiting.any(axis=0)
+        here, corners, votes, waiting = here[left], corners[:, left], votes[:, left], waiting[:, left]
+        candidate = np.take_along_axis(corners, waiting.argmax(axis=0)[None], axis=0)[0]
+    return winner
