@@ -57,5 +57,5 @@ def make_case(folder, case_id, label, *, labels=TUMOUR, image=None, labels_prese
         voxels_before=counts if annotated else {},
         voxels_after=counts if annotated else {},
     )
-    write_case(folder, known, image=image, label=label.astype(np.uint8) if annotated else None, labels=labels)
+    write_case(folder, known, image=image, label=label.astype(labels.code_dtype) if annotated else None, labels=labels)
     return PreprocessedCase.open(folder, case_id)
