@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from swinssl.dataset.labels import LabelSet
 from swinssl.imageio.volume import Geometry, Volume
+from swinssl.preprocessing.case_properties import CaseProperties
 from swinssl.preprocessing.nonzero_crop import bounding_box, nonzero_mask
 from swinssl.preprocessing.normalise import normalise
 from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.resample import resample_image, resample_label, resampled_shape, separate_z_axis
-from swinssl.preprocessing.store import CaseProperties
 
 Triple = tuple[float, float, float]
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]

@@ -12,30 +12,33 @@ docs/preprocessed-format.md says the same for readers in other languages.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import blosc2
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from swinssl import files
 from swinssl.dataset.labels import LabelSet
 from swinssl.errors import UserError
-from swinssl.imageio.volume import Geometry
+from swinssl.preprocessing.case_properties import (
+    REMEDY,
+    STORE_VERSION,
+    CaseProperties,
+    StoredFile,
+    check_version,
+    content_hash,
+)
 from swinssl.preprocessing.plans import Plans
 from swinssl.randomness import generator
 
-STORE_VERSION = 1
-REMEDY = "Run swinssl_preprocess: it makes missing, outdated and damaged cases anew."
+__all__ = ["CaseProperties", "PreprocessedCase", "PreprocessedDataset", "case_folder", "content_hash", "write_case"]
 
 CASES = "cases"
 REFERENCES = "gt_segmentations"
@@ -51,58 +54,6 @@ MAX_LOCATIONS = 1_000_000
 Codec = Literal["lz4", "lz4hc", "zstd"]
 Region = tuple[slice, slice, slice]
 T = TypeVar("T")
-
-
-class StoredFile(BaseModel):
-    """What a file must look like: its length in bytes and its SHA-256."""
-
-    model_config = ConfigDict(frozen=True)
-
-    bytes: int
-    sha256: str
-
-
-class CaseProperties(BaseModel):
-    """What is known of a preprocessed case beside its voxels. All triples are (z, y, x).
-
-    Args:
-        source_shape: voxels of the file as stored.
-        source_affine: (4, 4) `Geometry.affine` of the file as stored.
-        crop: [start, stop) per axis in voxels of the canonical (`Volume.canonical`) source grid.
-        cropped_spacing: mm, of the canonical source grid.
-        shape: voxels of the stored arrays.
-        spacing: mm, of the stored arrays: crop extent over shape, near the plan's spacing but not it.
-        labels_present: structures that were annotated in this case; None says all of them.
-        annotated: whether label and locations are stored.
-        voxels_before: per structure, voxels on the source grid, before the crop.
-        voxels_after: per structure, voxels in the stored label.
-        input_sha256: content hash per input file: `image_0000` and so on by channel, `label`.
-        content_hash: of everything that the stored arrays depend on; see `content_hash`.
-        files: the files beside this one.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    version: int = STORE_VERSION
-    case_id: str
-    source_shape: tuple[int, int, int]
-    source_affine: tuple[tuple[float, float, float, float], ...]
-    crop: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
-    cropped_spacing: tuple[float, float, float]
-    shape: tuple[int, int, int]
-    spacing: tuple[float, float, float]
-    labels_present: tuple[str, ...] | None = None
-    annotated: bool
-    voxels_before: dict[str, int] = {}
-    voxels_after: dict[str, int] = {}
-    input_sha256: dict[str, str] = {}
-    content_hash: str = ""
-    files: dict[str, StoredFile] = {}
-
-    @property
-    def source_geometry(self) -> Geometry:
-        """The grid of the file as stored."""
-        return Geometry(self.source_shape, np.array(self.source_affine, dtype=np.float64))
 
 
 class PreprocessedDataset:
@@ -160,7 +111,7 @@ class PreprocessedCase:
             UserError: it is missing, of another version, or a file of it is missing or has another length.
         """
         own = case_folder(folder, case_id)
-        properties = _read_properties(own / PROPERTIES)
+        properties = CaseProperties.read(own / PROPERTIES)
         for name, expected in properties.files.items():
             found = (own / name).stat().st_size if (own / name).is_file() else None
             if found != expected.bytes:
@@ -202,7 +153,7 @@ class PreprocessedCase:
 
         def read() -> NDArray[np.int64]:
             with safe_open(path, framework="numpy") as tensors:
-                _check_version(path, (tensors.metadata() or {}).get("version"))
+                check_version(path, (tensors.metadata() or {}).get("version"))
                 if str(code) not in tensors.keys():  # noqa: SIM118 (not a mapping)
                     return np.empty(0, np.int64)
                 return tensors.get_tensor(str(code)).astype(np.int64)
@@ -238,17 +189,6 @@ def case_folder(folder: Path, case_id: str) -> Path:
     if not case_id or case_id in (".", "..") or any(character in case_id for character in "/\\:\0"):
         raise UserError(f"case {case_id!r}: cannot be a folder name. Rename it without slashes and colons.")
     return Path(folder) / CASES / case_id
-
-
-def content_hash(
-    input_sha256: Mapping[str, str], plans: Plans, labels_present: tuple[str, ...] | None, *, code_version: int = 1
-) -> str:
-    """Hash of what a stored case depends on: input files, decisions, which structures are annotated, format and code.
-
-    `code_version` rises when preprocessing gives other numbers than before.
-    """
-    parts = [dict(input_sha256), plans.preprocessing_key, labels_present, STORE_VERSION, code_version]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def write_case(
@@ -335,23 +275,8 @@ def _write_array(path: Path, array: NDArray, codec: Codec) -> None:
 def _open_array(path: Path) -> Any:
     # One decoding thread: training has several readers already.
     array = blosc2.open(str(path), mode="r", dparams=blosc2.DParams(nthreads=1))
-    _check_version(path, array.schunk.vlmeta["swinssl"]["version"])
+    check_version(path, array.schunk.vlmeta["swinssl"]["version"])
     return array
-
-
-def _read_properties(path: Path) -> CaseProperties:
-    content = files.read_json(path, what="preprocessed case", remedy=REMEDY)
-    _check_version(path, content.get("version") if isinstance(content, dict) else None)
-    try:
-        return CaseProperties.model_validate(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}. {REMEDY}") from None
-
-
-def _check_version(path: Path, version: object) -> None:
-    if str(version) != str(STORE_VERSION):
-        raise UserError(f"{path}: store version {version}; this swinssl reads version {STORE_VERSION}. {REMEDY}")
 
 
 def _mendable(path: Path, read: Callable[[], T]) -> T:

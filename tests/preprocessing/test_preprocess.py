@@ -316,6 +316,8 @@ class TestDataset:
         class Memory:
             available = 10**12
 
+        assert default_workers(raw, make_plans()) == 0  # starting processes would take longer than these small files
+        monkeypatch.setattr(module, "WORTH_A_POOL", 0)
         monkeypatch.setattr(module.psutil, "virtual_memory", Memory)
         monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
         assert default_workers(raw, make_plans()) == 3  # never more than cases

@@ -1,0 +1,103 @@
+"""What is kept of a preprocessed case beside its voxels, and what its content depends on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from swinssl import files
+from swinssl.errors import UserError
+from swinssl.imageio.volume import Geometry
+from swinssl.preprocessing.plans import Plans
+
+STORE_VERSION = 1
+REMEDY = "Run swinssl_preprocess: it makes missing, outdated and damaged cases anew."
+
+
+class StoredFile(BaseModel):
+    """What a file must look like: its length in bytes and its SHA-256."""
+
+    model_config = ConfigDict(frozen=True)
+
+    bytes: int
+    sha256: str
+
+
+class CaseProperties(BaseModel):
+    """What is known of a preprocessed case beside its voxels. All triples are (z, y, x).
+
+    Args:
+        source_shape: voxels of the file as stored.
+        source_affine: (4, 4) `Geometry.affine` of the file as stored.
+        crop: [start, stop) per axis in voxels of the canonical (`Volume.canonical`) source grid.
+        cropped_spacing: mm, of the canonical source grid.
+        shape: voxels of the stored arrays.
+        spacing: mm, of the stored arrays: crop extent over shape, near the plan's spacing but not it.
+        labels_present: structures that were annotated in this case; None says all of them.
+        annotated: whether label and locations are stored.
+        voxels_before: per structure, voxels on the source grid, before the crop.
+        voxels_after: per structure, voxels in the stored label.
+        input_sha256: content hash per input file: `image_0000` and so on by channel, `label`.
+        content_hash: of everything that the stored arrays depend on; see `content_hash`.
+        files: the files beside this one.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int = STORE_VERSION
+    case_id: str
+    source_shape: tuple[int, int, int]
+    source_affine: tuple[tuple[float, float, float, float], ...]
+    crop: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+    cropped_spacing: tuple[float, float, float]
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    labels_present: tuple[str, ...] | None = None
+    annotated: bool
+    voxels_before: dict[str, int] = {}
+    voxels_after: dict[str, int] = {}
+    input_sha256: dict[str, str] = {}
+    content_hash: str = ""
+    files: dict[str, StoredFile] = {}
+
+    @classmethod
+    def read(cls, path: Path) -> CaseProperties:
+        """The properties in a file.
+
+        Raises:
+            UserError: missing, not JSON, of another version, or with a field that does not fit.
+        """
+        content = files.read_json(path, what="preprocessed case", remedy=REMEDY)
+        check_version(path, content.get("version") if isinstance(content, dict) else None)
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}. {REMEDY}") from None
+
+    @property
+    def source_geometry(self) -> Geometry:
+        """The grid of the file as stored."""
+        return Geometry(self.source_shape, np.array(self.source_affine, dtype=np.float64))
+
+
+def content_hash(
+    input_sha256: Mapping[str, str], plans: Plans, labels_present: tuple[str, ...] | None, *, code_version: int = 1
+) -> str:
+    """Hash of what a stored case depends on: input files, decisions, which structures are annotated, format and code.
+
+    `code_version` rises when preprocessing gives other numbers than before.
+    """
+    parts = [dict(input_sha256), plans.preprocessing_key, labels_present, STORE_VERSION, code_version]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def check_version(path: Path, version: object) -> None:
+    """Raise a UserError where a file of the store is of another version than this code's."""
+    if str(version) != str(STORE_VERSION):
+        raise UserError(f"{path}: store version {version}; this swinssl reads version {STORE_VERSION}. {REMEDY}")
