@@ -22,20 +22,16 @@ from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.store import PreprocessedCase
 from swinssl.randomness import Draws, generator
 from swinssl.training.body import Body
-from swinssl.training.tumour_windows import StartSet, least_tumour_starts, lesions, tumour_free_starts
-from swinssl.training.window import Triple, random_start, start_ranges, start_showing
+from swinssl.training.tumour_case import FREE_OVERHANGS, TumourCase
+from swinssl.training.tumour_windows import StartSet, least_tumour_starts
+from swinssl.training.window import StartRange, Triple, kept_places, random_start, start_ranges, start_showing
 
 logger = logging.getLogger(__name__)
 
-# A tumour's window may hang over each face of the volume by half its edge (its centre stays inside), which is what a
-# tumour near a face needs in order to be as often at one end of the patch as at the other.
-TUMOUR_OVERHANG = 0.5
-# A tumour-free window hangs over by the least of these that leaves the case any.
-FREE_OVERHANGS = (0.0, 0.25, 0.5)
+# A tumour's window may hang over the volume as far as it must for the tumour to be at every place equally often.
+TUMOUR_OVERHANG = 1.0
 # One organ draw in three looks anywhere; nnU-Net looks anywhere in two of three, with far fewer classes on its mind.
 ANYWHERE_ONE_IN = 3
-# Places kept of each lesion or structure; the patch is placed at random round them anyway.
-PLACES_KEPT = 4096
 
 
 @dataclass(frozen=True)
@@ -115,7 +111,7 @@ class OrganSampler:
         key = (case_id, name)
         if key not in self._places:
             found = [self._cases[case_id].locations(code) for code in self._codes[name]]
-            self._places[key] = _thinned(np.concatenate(found), f"places of {name} in {case_id}")
+            self._places[key] = kept_places(np.concatenate(found), f"places of {name} in {case_id}")
         return self._places[key]
 
 
@@ -124,7 +120,8 @@ class TumourSampler:
 
     With: a case that has tumour, a tumour structure of it, a lesion of that, a voxel of the lesion, at a uniformly
     random place inside the patch; small lesions come as often as large ones. Without: a case, then one of its windows
-    that show no tumour voxel, all of them equally likely but for those that show bare air.
+    that show no tumour voxel and hang over the volume as a patch with tumour does, all of these equally likely but for
+    those that show bare air.
     """
 
     def __init__(self, cases: Mapping[str, PreprocessedCase], plans: Plans) -> None:
@@ -144,7 +141,7 @@ class TumourSampler:
                 "No training case has all of %s annotated; patches 'without tumour' are free of what is annotated.",
                 ", ".join(self._names),
             )
-        self._facts: dict[str, _TumourCase] = {}
+        self._facts: dict[str, TumourCase] = {}
         self._least: dict[str, StartSet] = {}
         self._lock = threading.Lock()
 
@@ -173,16 +170,31 @@ class TumourSampler:
         # labels need not be read to know.
         for index in chance.permutation(len(self._known)):
             facts = self._facts_of(self._known[index])
-            if len(facts.free):
-                start = facts.body.showing(functools.partial(facts.free.draw, chance), self._patch_size)
-                return Patch(self._known[index], start, shows_tumour=False)
+            if len(facts.least_overhanging):
+                ranges = self._as_a_tumour_overhangs(chance, self._cases[self._known[index]].shape)
+                draw = functools.partial(facts.free_start, chance, ranges)
+                return Patch(self._known[index], facts.body.showing(draw, self._patch_size), shows_tumour=False)
         case_id = _choice(chance, list(self._least_tumour()))
         return Patch(case_id, self._least[case_id].draw(chance))
 
-    def _facts_of(self, case_id: str) -> _TumourCase:
+    def _as_a_tumour_overhangs(self, chance: np.random.Generator, shape: Triple) -> tuple[StartRange, ...]:
+        """The starts in a volume of `shape` at which a window hangs over as that of a newly drawn tumour does."""
+        tumour = self._with_tumour(chance)
+        inside = start_ranges(self._cases[tumour.case_id].shape, self._patch_size, overhang=0)
+        own, widest = (start_ranges(shape, self._patch_size, overhang=o) for o in (0, FREE_OVERHANGS[-1]))
+        matching = []
+        for start, (low, high), (first, last), (lowest, highest) in zip(tumour.start, inside, own, widest, strict=True):
+            if start < low:
+                first = last = max(first - (low - start), lowest)
+            elif start > high:
+                first = last = min(last + (start - high), highest)
+            matching.append((first, last))
+        return tuple(matching)
+
+    def _facts_of(self, case_id: str) -> TumourCase:
         if case_id not in self._facts:  # two readers may both find out; they find the same
             codes = [self._codes[name] for name in self._names if _has(self._cases[case_id], name)]
-            self._facts[case_id] = _TumourCase.of(self._cases[case_id], codes, self._patch_size)
+            self._facts[case_id] = TumourCase.of(self._cases[case_id], codes, self._patch_size)
         return self._facts[case_id]
 
     def _least_tumour(self) -> Mapping[str, StartSet]:
@@ -225,38 +237,6 @@ def shows_tumour(draws: Draws, *, batch_size: int) -> bool:
     return bool(position == generator(draws.seed, "which of the pair shows tumour", pair).integers(2))
 
 
-@dataclass(frozen=True, eq=False)
-class _TumourCase:
-    """What the tumour sampler keeps of a case: per tumour structure its lesions, the tumour-free starts, the body."""
-
-    lesions: Sequence[Sequence[NDArray[np.int64]]]
-    free: StartSet
-    body: Body
-
-    @classmethod
-    def of(cls, case: PreprocessedCase, codes: Sequence[Sequence[int]], patch_size: Triple) -> _TumourCase:
-        """Reads the case once.
-
-        Args:
-            codes: of each tumour structure that the case has.
-        """
-        label = case.label()
-        name = case.properties.case_id
-        kept = [
-            [
-                _thinned(lesion, f"places of lesion {structure}.{number} in {name}")
-                for number, lesion in enumerate(lesions(np.isin(label, own)))
-            ]
-            for structure, own in enumerate(codes)
-        ]
-        tumour = np.isin(label, [code for own in codes for code in own])
-        for overhang in FREE_OVERHANGS:
-            free = tumour_free_starts(tumour, patch_size, start_ranges(case.shape, patch_size, overhang=overhang))
-            if len(free):
-                break
-        return cls(kept, free, Body.of(case))
-
-
 def _has(case: PreprocessedCase, structure: str) -> bool:
     return _annotates(case, structure) and case.properties.voxels_after.get(structure, 0) > 0
 
@@ -269,12 +249,6 @@ def _annotates(case: PreprocessedCase, structure: str) -> bool:
 def _choice(chance: np.random.Generator, items: Any) -> Any:
     """One item of a sequence or array, each as likely as any other."""
     return items[int(chance.integers(len(items)))]
-
-
-def _thinned(places: NDArray[np.int64], purpose: str) -> NDArray[np.int64]:
-    if len(places) <= PLACES_KEPT:
-        return places
-    return generator(0, purpose).choice(places, PLACES_KEPT, replace=False, shuffle=False)
 
 
 def _nothing_to_sample(plans: Plans, names: Sequence[str]) -> str:

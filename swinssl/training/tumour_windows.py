@@ -55,6 +55,16 @@ class StartSet:
     def __len__(self) -> int:
         return int(self.counts[-1]) if len(self.counts) else 0
 
+    def __contains__(self, start: Triple) -> bool:
+        """Whether `start` is one of them; it lies in the ranges."""
+        place = [s - low for s, (low, _) in zip(start, self.ranges, strict=True)]
+        flat = int(np.ravel_multi_index(place, [high - low + 1 for low, high in self.ranges]))
+        run = int(np.searchsorted(self.firsts, flat, side="right")) - 1
+        if run < 0:
+            return False
+        length = self.counts[run] - (self.counts[run - 1] if run else 0)
+        return bool(flat < self.firsts[run] + length)
+
     def draw(self, generator: np.random.Generator) -> Triple:
         """One of the starts, each as likely as any other."""
         index = int(generator.integers(len(self)))

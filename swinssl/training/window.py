@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
+
+from swinssl.randomness import generator as keyed_generator
 
 Triple = tuple[int, int, int]
 StartRange = tuple[int, int]
+
+# Places kept of each lesion or structure; windows are placed at random round them anyway.
+PLACES_KEPT = 4096
 
 
 def start_ranges(shape: Sequence[int], patch_size: Sequence[int], *, overhang: float) -> tuple[StartRange, ...]:
@@ -41,3 +47,10 @@ def start_showing(
     """
     showing = [(max(low, v - p + 1), min(high, v)) for v, p, (low, high) in zip(voxel, patch_size, ranges, strict=True)]
     return random_start(generator, showing)
+
+
+def kept_places(places: NDArray[np.int64], purpose: str) -> NDArray[np.int64]:
+    """All of the places (flat voxel indices) to put windows round, or a random few thousand that `purpose` draws."""
+    if len(places) <= PLACES_KEPT:
+        return places
+    return keyed_generator(0, purpose).choice(places, PLACES_KEPT, replace=False, shuffle=False)

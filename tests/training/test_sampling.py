@@ -86,13 +86,31 @@ class TestTumour:
         small = sum(all(s <= 40 < s + 16 for s in patch.start) for patch in of_case)
         assert abs(small / len(of_case) - 0.5) < 0.08
 
-    def test_windows_hang_over_by_half_their_edge_at_most(self, tumour_sampler, tumour_labels):
-        for draws in draws_of_run(600):
-            patch = tumour_sampler.locate(draws, batch_size=2)
-            shape = tumour_labels[patch.case_id].shape
-            assert all(-8 <= s <= n - 8 for s, n in zip(patch.start, shape, strict=True))
-            if not patch.shows_tumour:
-                assert all(0 <= s <= n - 16 for s, n in zip(patch.start, shape, strict=True))
+    def test_the_place_is_uniform_at_a_face_and_in_a_volume_smaller_than_the_patch_too(self, tmp_path):
+        label = np.zeros((40, 12, 40), np.uint8)
+        label[39, 2, 1] = 2
+        sampler = make_sampler({"a": make_case(tmp_path, "a", label)}, make_plans(sampling="tumour"))
+        patches = [sampler.locate(draws, batch_size=2) for draws in draws_of_run(6000)]
+        places = (39, 2, 1) - np.array([patch.start for patch in patches if patch.shows_tumour])
+        for axis in range(3):
+            assert stats.chisquare(np.bincount(places[:, axis], minlength=16)).pvalue > 0.01
+
+    def test_padding_does_not_tell_tumour_patches_from_the_others(self, tmp_path):
+        label = np.zeros((48, 48, 48), np.uint8)
+        label[3, 44, 24] = 2  # near two faces: its patches often hang over there
+        sampler = make_sampler({"a": make_case(tmp_path, "a", label)}, make_plans(sampling="tumour"))
+        shares = {True: [], False: []}
+        for draws in draws_of_run(3000):
+            patch = sampler.locate(draws, batch_size=2)
+            shares[patch.shows_tumour].append(window(label, patch.start).size / 16**3)
+        # On both axes 4 of the 16 places leave the patch inside, the others let it hang over by 1 to 12 voxels; without
+        # tumour, by 8 at most.
+        inside = {True: [16] * 4 + [16 - e for e in range(1, 13)]}
+        inside[False] = [max(n, 8) for n in inside[True]]
+        for shown, found in shares.items():
+            assert np.mean(found) == pytest.approx((np.mean(inside[shown]) / 16) ** 2, abs=0.03)
+            assert np.mean(np.array(found) == 1) == pytest.approx(1 / 16, abs=0.03)
+        assert min(shares[False]) >= 1 / 8
 
     def test_a_case_without_free_window_leaves_the_draw_to_one_that_has(self, tmp_path):
         full, part = np.full((20, 20, 20), 2, np.uint8), np.zeros((40, 20, 20), np.uint8)

@@ -86,6 +86,8 @@ def test_a_start_set_is_drawn_from_uniformly():
     drawn = [starts.draw(generator) for _ in range(5000)]
     expected = {(z - 2, y, x + 3) for z, y, x in np.argwhere(chosen).tolist()}
     assert set(drawn) == expected
+    every = itertools.product(range(-2, 2), range(5), range(3, 9))
+    assert {start for start in every if start in starts} == expected
     counts = [drawn.count(start) for start in sorted(expected)]
     assert stats.chisquare(counts).pvalue > 0.01
 
