@@ -78,10 +78,14 @@ class Cost(_Frozen):
     Args:
         memory_gb: peak memory of a training step in 10^9 bytes.
         step_seconds_cpu: seconds of a training step on two CPU cores.
+        device: what the plan was made for.
+        hours: of the whole training on it; on a GPU a guess.
     """
 
     memory_gb: float
     step_seconds_cpu: float
+    device: str = "cpu"
+    hours: float | None = None
 
 
 class EncoderReference(_Frozen):

@@ -1,0 +1,222 @@
+"""How well the planner's cost model predicts a training step: memory and seconds, predicted against measured.
+
+    python benchmarks/cost_model.py                 # tiny and small networks, patches of 32 to 64: under two minutes
+    python benchmarks/cost_model.py --full          # also smit96 and patches to 128: a quarter of an hour
+    python benchmarks/cost_model.py --fit           # print constants fitted to everything measured so far
+
+Each cell runs in a fresh process, so that a peak is its own. Measured cells are kept in --out and not measured again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from swinssl.networks.network_plan import NetworkPlan, encoder_preset
+from swinssl.preprocessing import cost_model
+
+QUICK = [
+    (preset, decoder, patch, batch, outputs)
+    for (preset, decoder), (patch, batch, outputs) in itertools.product(
+        [("tiny", "light"), ("tiny", "full"), ("small", "light"), ("small", "full")],
+        [((32, 32, 32), 4, 3), ((32, 64, 32), 4, 3), ((64, 64, 64), 2, 3), ((64, 64, 64), 2, 16)],
+    )
+]
+FULL = [
+    ("tiny", "light", (96, 96, 96), 2, 6),
+    ("tiny", "full", (96, 96, 96), 2, 2),
+    ("tiny", "light", (32, 96, 96), 8, 3),
+    ("small", "light", (96, 96, 96), 2, 2),
+    ("small", "full", (96, 96, 96), 1, 6),
+    ("small", "light", (128, 128, 128), 1, 3),
+    ("smit96", "light", (64, 64, 64), 2, 3),
+    ("smit96", "full", (64, 64, 64), 2, 3),
+    ("smit96", "light", (96, 96, 96), 2, 3),
+    ("smit96", "full", (96, 96, 96), 1, 16),
+    ("smit96", "full", (96, 96, 96), 2, 2),
+]
+CNN = [("plainconv", "full", (64, 64, 64), 2, 3), ("resenc", "full", (64, 64, 64), 2, 3)]
+WARM_UP, LEAST_SECONDS, LEAST_STEPS = 2, 2.5, 3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--fit", action="store_true")
+    parser.add_argument("--out", type=Path, default=Path("cost_model_cells.jsonl"))
+    parser.add_argument("--cell", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.cell:
+        print(json.dumps(measure(json.loads(arguments.cell))))
+        return
+    cells = [as_cell(c) for c in (QUICK + FULL + CNN if arguments.full else QUICK)]
+    known = {key(row["cell"]): row for row in read_rows(arguments.out)}
+    print(f"{'network':22} {'patch':>12} {'batch':>5} {'out':>4} {'GB':>7} {'model':>7} {'s/step':>8} {'model':>8}")
+    rows = []
+    for cell in cells:
+        if key(cell) not in known:
+            row = run_cell(cell)
+            known[key(cell)] = row
+            with arguments.out.open("a") as stream:
+                stream.write(json.dumps(row) + "\n")
+        rows.append(known[key(cell)])
+        print(line(rows[-1]), flush=True)
+    for what, model in (("memory_gb", predicted_memory), ("seconds", predicted_seconds)):
+        ratios = [model(row["cell"]) / row[what] for row in rows]
+        apart = sorted(abs(math.log(ratio)) for ratio in ratios)
+        print(
+            f"{what}: median error {math.expm1(statistics.median(apart)):.0%}, worst {math.expm1(apart[-1]):.0%}, "
+            f"predicted/measured {min(ratios):.2f} to {max(ratios):.2f}"
+        )
+    if arguments.fit:
+        fit(rows)
+
+
+def as_cell(values: tuple[Any, ...]) -> dict[str, Any]:
+    return dict(zip(("preset", "decoder", "patch", "batch", "outputs"), values, strict=True))
+
+
+def key(cell: dict[str, Any]) -> str:
+    return json.dumps({**cell, "patch": list(cell["patch"])}, sort_keys=True)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(text) for text in path.read_text().splitlines()] if path.is_file() else []
+
+
+def run_cell(cell: dict[str, Any]) -> dict[str, Any]:
+    command = [sys.executable, __file__, "--cell", json.dumps(cell)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def line(row: dict[str, Any]) -> str:
+    cell = row["cell"]
+    name, patch = f"{cell['preset']} {cell['decoder']}", "x".join(map(str, cell["patch"]))
+    return (
+        f"{name:22} {patch:>12} {cell['batch']:5} {cell['outputs']:4} {row['memory_gb']:7.2f} "
+        f"{predicted_memory(cell):7.2f} {row['seconds']:8.3f} {predicted_seconds(cell):8.3f}"
+    )
+
+
+def network_plan(cell: dict[str, Any]) -> NetworkPlan:
+    if cell["preset"] in ("plainconv", "resenc"):
+        return NetworkPlan(architecture=cell["preset"])
+    return NetworkPlan(preset=cell["preset"], decoder=cell["decoder"], encoder=encoder_preset(cell["preset"]))
+
+
+def sizes(cell: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "patch_size": tuple(cell["patch"]),
+        "batch_size": cell["batch"],
+        "in_channels": 1,
+        "num_outputs": cell["outputs"],
+    }
+
+
+def predicted_memory(cell: dict[str, Any]) -> float:
+    return cost_model.step_memory_gb(network_plan(cell), **sizes(cell))
+
+
+def predicted_seconds(cell: dict[str, Any]) -> float:
+    return cost_model.step_seconds_cpu(network_plan(cell), **sizes(cell))
+
+
+def measure(cell: dict[str, Any]) -> dict[str, Any]:
+    """Peak memory of this process and seconds of its fastest training step (others may share the cores)."""
+    import resource
+
+    import torch
+
+    from swinssl.dataset.labels import LabelSet
+    from swinssl.devices import autocast, use_bf16
+    from swinssl.networks.build import build_network
+    from swinssl.training.losses import softmax_loss
+    from swinssl.training.optimiser import make_optimiser
+    from swinssl.training.weight_average import WeightAverage
+
+    torch.set_num_threads(2)
+    torch.manual_seed(0)
+    plan, device = network_plan(cell), torch.device("cpu")
+    bf16 = use_bf16(device, "auto")
+    number = cell["outputs"] - 1
+    labels = LabelSet(names=tuple(f"s{i}" for i in range(number)), values=tuple((i + 1,) for i in range(number)))
+    network = build_network(plan, in_channels=1, num_outputs=cell["outputs"]).train()
+    network.to(device, memory_format=torch.channels_last_3d)
+    optimiser, average = (
+        make_optimiser(network, learning_rate=1e-4, weight_decay=0.01),
+        WeightAverage(network, decay=0.999),
+    )
+    image = torch.rand(cell["batch"], 1, *cell["patch"])
+    codes = torch.randint(0, number + 1, (cell["batch"], *cell["patch"]), dtype=torch.uint8)
+    blocks = sum(plan.encoder.depths)
+    times: list[float] = []
+    while len(times) < WARM_UP + LEAST_STEPS or sum(times[WARM_UP:]) < LEAST_SECONDS:
+        began = time.perf_counter()
+        with autocast(device, bf16=bf16):
+            out = network(image, torch.rand(cell["batch"], blocks, 2))
+        logits = out[0] if isinstance(out, list) else out
+        loss = softmax_loss(logits, codes, labels=labels).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        average.update(network, len(times))
+        times.append(time.perf_counter() - began)
+    # Kilobytes on Linux, bytes on macOS.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return {
+        "cell": cell,
+        "bf16": bf16,
+        "memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9,
+        "seconds": min(times[WARM_UP:]),
+        "steps": len(times) - WARM_UP,
+    }
+
+
+def fit(rows: list[dict[str, Any]]) -> None:
+    """Non-negative least squares of the relative error, for memory and for time."""
+    from scipy.optimize import nnls
+
+    memory, seconds = [], []
+    for row in rows:
+        cell = row["cell"]
+        work = cost_model.network_work(
+            network_plan(cell), patch_size=tuple(cell["patch"]), in_channels=1, num_outputs=cell["outputs"]
+        )
+        logits, batch = math.prod(cell["patch"]) * cell["outputs"], cell["batch"]
+        memory.append([batch * work.saved, batch * logits, 1.0])
+        seconds.append([batch * (work.saved + logits), batch * work.conv, batch * work.products, work.parameters, 1.0])
+    parameters = [
+        4
+        * cost_model.PARAMETER_COPIES
+        * cost_model.network_work(
+            network_plan(r["cell"]),
+            patch_size=tuple(r["cell"]["patch"]),
+            in_channels=1,
+            num_outputs=r["cell"]["outputs"],
+        ).parameters
+        for r in rows
+    ]
+    total = np.array([row["memory_gb"] * 1e9 for row in rows])
+    target = (total - parameters) / total
+    found, _ = nnls(np.array(memory) / total[:, None], target)
+    print(f"bytes_saved={found[0]:.3g}, bytes_loss={found[1]:.3g}, bytes_fixed={found[2]:.3g}")
+    taken = np.array([row["seconds"] for row in rows])
+    found, _ = nnls(np.array(seconds) / taken[:, None], np.ones(len(rows)))
+    names = ("saved", "conv", "product", "parameter", "fixed")
+    print(", ".join(f"seconds_{name}={value:.3g}" for name, value in zip(names, found, strict=True)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""The fingerprint: what was measured about a data set. nnU-Net's file, with what else we need under our own key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from swinssl import files
+from swinssl.dataset.labels import LabelSet
+from swinssl.errors import UserError
+from swinssl.preprocessing.plans import IntensityStatistics
+
+FINGERPRINT_FILE = "dataset_fingerprint.json"
+# Rises when the extraction measures more, or otherwise.
+FINGERPRINT_VERSION = 1
+REMEDY = "Run swinssl_plan."
+
+Shape = tuple[int, int, int]
+Triple = tuple[float, float, float]
+
+
+class _Frozen(BaseModel):
+    # nnU-Net's own fingerprint, or one of a later version, may have more keys.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class StructureFacts(_Frozen):
+    """One structure in one case.
+
+    Args:
+        voxels: on the source grid, inside the crop.
+        volume_mm3: of those voxels.
+        components: pieces that touch at no face, edge or corner.
+        largest_mm3: volume of the largest piece.
+    """
+
+    voxels: int
+    volume_mm3: float
+    components: int
+    largest_mm3: float
+
+
+class CaseFacts(_Frozen):
+    """One case; shape and spacing after the crop are in nnU-Net's lists at the same place.
+
+    Args:
+        id: case id.
+        source_shape: (z, y, x) before the crop, canonical axes.
+        zero_share: per channel, share of voxels inside the crop that are exactly zero.
+        structures: facts of the structures with voxels; None for a case without label.
+        annotated: structures that were looked for; None says all of them.
+    """
+
+    id: str
+    source_shape: Shape
+    zero_share: tuple[float, ...]
+    structures: dict[str, StructureFacts] | None = None
+    annotated: tuple[str, ...] | None = None
+
+    def lacks(self, structure: str) -> bool:
+        """Whether `structure` was looked for in this case and is not there."""
+        looked_for = self.annotated is None or structure in self.annotated
+        return self.structures is not None and looked_for and structure not in self.structures
+
+
+class OwnFacts(_Frozen):
+    """What nnU-Net's fingerprint does not have.
+
+    Args:
+        content_hash: of the input files, the description and this version; another one makes the fingerprint stale.
+        dataset_name: folder name of the raw data set.
+        channel_names: image channels in order.
+        labels: structures and their codings.
+        cases: in the order of nnU-Net's lists.
+    """
+
+    version: int = FINGERPRINT_VERSION
+    content_hash: str
+    dataset_name: str
+    channel_names: tuple[str, ...]
+    labels: LabelSet
+    cases: tuple[CaseFacts, ...]
+
+
+class Fingerprint(_Frozen):
+    """What was measured about a data set, axes in canonical order (z, y, x); nnU-Net's schema and one key more.
+
+    Args:
+        foreground_intensity_properties_per_channel: by channel index ("0"); over the foreground, each case with equal
+            weight; over non-zero voxels where no case has a label.
+        median_relative_size_after_cropping: voxels after the crop to non-zero over voxels before.
+        shapes_after_crop: one a case, sorted by case id.
+        spacings: mm, likewise.
+        swinssl: what else the planner needs; nnU-Net ignores it.
+    """
+
+    foreground_intensity_properties_per_channel: dict[str, IntensityStatistics]
+    median_relative_size_after_cropping: float
+    shapes_after_crop: tuple[Shape, ...] = Field(min_length=1)
+    spacings: tuple[Triple, ...] = Field(min_length=1)
+    swinssl: OwnFacts
+
+    @classmethod
+    def read(cls, path: Path) -> Fingerprint:
+        """The fingerprint of a file, or of the `dataset_fingerprint.json` in a folder.
+
+        Raises:
+            UserError: missing, not JSON, or without what the planner needs (nnU-Net's own file is).
+        """
+        path = Path(path)
+        if path.is_dir():
+            path = path / FINGERPRINT_FILE
+        content = files.read_json(path, what="fingerprint", remedy=REMEDY)
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise UserError(f"{path}: {where}: {first['msg']}; swinssl needs its own fingerprint. {REMEDY}") from None
+
+    def write(self, path: Path) -> None:
+        """Write atomically."""
+        files.write_json(path, self.model_dump(mode="json"))
+
+    @property
+    def annotated(self) -> bool:
+        """Whether any case has a label; without, the data set is for pretraining."""
+        return any(case.structures is not None for case in self.swinssl.cases)
+
+    @property
+    def intensities(self) -> tuple[IntensityStatistics, ...]:
+        """Foreground statistics in channel order."""
+        return tuple(v for _, v in sorted(self.foreground_intensity_properties_per_channel.items(), key=_channel))
+
+    @property
+    def extents_mm(self) -> NDArray[np.float64]:
+        """(cases, 3) field of view after the crop, (z, y, x) in mm."""
+        return np.asarray(self.shapes_after_crop, float) * np.asarray(self.spacings, float)
+
+    def median_shape(self, spacing: Triple) -> Shape:
+        """Median (z, y, x) shape of the cases on a grid of `spacing` mm (nnU-Net's rounding)."""
+        shapes = np.round(self.extents_mm / np.asarray(spacing))
+        z, y, x = np.maximum(np.round(np.median(shapes, axis=0)), 1).astype(int)
+        return int(z), int(y), int(x)
+
+
+def _channel(item: tuple[str, IntensityStatistics]) -> int:
+    return int(item[0])

@@ -1,0 +1,314 @@
+"""Measure a raw data set: every case is read once, cropped, and reduced to a few facts.
+
+nnU-Net draws 10^8 foreground values with replacement, equally many from each case, and takes statistics of the pool.
+Its expectation can be had without drawing: each case weighs the same, so mean and spread follow from the cases'
+moments, extremes are exact, and percentiles follow from the cases' order statistics at evenly spaced ranks, each with
+the weight of one case over their number. The same data give the same numbers to the bit, with any number of workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from swinssl import files
+from swinssl.dataset.labels import LabelSet
+from swinssl.dataset.raw_dataset import Case, RawDataset
+from swinssl.errors import UserError
+from swinssl.imageio.reader import read_channels, read_label
+from swinssl.preprocessing.case_pool import Crash, run_jobs
+from swinssl.preprocessing.fingerprint import (
+    FINGERPRINT_FILE,
+    FINGERPRINT_VERSION,
+    CaseFacts,
+    Fingerprint,
+    OwnFacts,
+    StructureFacts,
+)
+from swinssl.preprocessing.nonzero_crop import bounding_box, nonzero_mask
+from swinssl.preprocessing.plans import IntensityStatistics
+from swinssl.progress import track
+from swinssl.randomness import generator
+
+logger = logging.getLogger(__name__)
+
+# Ranks kept of a case: a percentile is then off by at most 1/40000 in rank. Fewer where cases are many.
+MOST_RANKS, LEAST_RANKS, POOL = 20_000, 500, 8_000_000
+# Beyond this many values the ranks come from a keyed sample of them; sorting 10^8 voxels would take a quarter minute.
+MOST_SORTED = 4_000_000
+# Below this many bytes of input, starting processes takes longer than the work.
+WORTH_A_POOL = 100_000_000
+SHOWN_FAILURES = 5
+
+
+@dataclass(frozen=True, eq=False)
+class ChannelMoments:
+    """Foreground values of one channel of one case: extremes and moments of all, and `ranks` at evenly spaced ranks."""
+
+    low: float
+    high: float
+    mean: float
+    mean_square: float
+    ranks: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class CaseMeasure:
+    """What one case contributes; `channels` is empty where it has no foreground.
+
+    Args:
+        shape: (z, y, x) voxels after the crop, canonical axes.
+        spacing: mm, likewise.
+        relative_size: voxels after the crop over voxels before.
+    """
+
+    facts: CaseFacts
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    relative_size: float
+    channels: tuple[ChannelMoments, ...]
+
+
+def current_fingerprint(raw: RawDataset, folder: Path, *, workers: int | None = None) -> tuple[Fingerprint, bool]:
+    """The fingerprint of a data set, measured anew where the one in `folder` is missing or not of these files.
+
+    Returns:
+        The fingerprint, and whether it was measured now. Nothing is written.
+
+    Raises:
+        UserError: no case, or a case that cannot be read.
+    """
+    path = Path(folder) / FINGERPRINT_FILE
+    expected = content_hash(raw)
+    if path.is_file():
+        try:
+            stored = Fingerprint.read(path)
+            if stored.swinssl.content_hash == expected:
+                return stored, False
+            logger.info("%s: the raw data set has changed since it was measured; measuring it again.", path)
+        except UserError:
+            logger.info("%s: not a fingerprint of this version; measuring again.", path)
+    return extract_fingerprint(raw, workers=workers, known_hash=expected), True
+
+
+def extract_fingerprint(raw: RawDataset, *, workers: int | None = None, known_hash: str = "") -> Fingerprint:
+    """Measure every case.
+
+    Args:
+        workers: processes; 0 works in this one, None chooses.
+        known_hash: `content_hash(raw)`, if the caller has it.
+
+    Raises:
+        UserError: no case, or a case that cannot be read; all such cases are named.
+    """
+    cases = sorted(raw.cases, key=lambda case: case.id)
+    if not cases:
+        raise UserError(f"{raw.folder}: no training case. Put images into imagesTr (and labels into labelsTr).")
+    ranks = int(np.clip(POOL // len(cases), LEAST_RANKS, MOST_RANKS))
+    jobs = [_Job(case, raw.labels, ranks) for case in cases]
+    measures: dict[int, CaseMeasure] = {}
+    failures: dict[str, str] = {}
+    workers = default_workers(raw) if workers is None else workers
+    for index, result in track(run_jobs(_measured, jobs, workers=workers), "measuring", total=len(jobs)):
+        if isinstance(result, CaseMeasure):
+            measures[index] = result
+        else:
+            failures[cases[index].id] = f"case {cases[index].id}: {result}" if isinstance(result, Crash) else result
+    if failures:
+        named = "; ".join(failures[name] for name in sorted(failures)[:SHOWN_FAILURES])
+        more = f" (and {len(failures) - SHOWN_FAILURES} more)" if len(failures) > SHOWN_FAILURES else ""
+        raise UserError(
+            f"{len(failures)} of {len(cases)} cases cannot be measured: {named}{more} "
+            f"Run swinssl_check {raw.folder} for the whole list, mend or remove them."
+        )
+    return pooled([measures[i] for i in range(len(cases))], raw, content_hash=known_hash or content_hash(raw))
+
+
+def pooled(measures: Sequence[CaseMeasure], raw: RawDataset, *, content_hash: str) -> Fingerprint:
+    """The fingerprint of measured cases, in their order."""
+    properties = {}
+    for channel in range(len(raw.channel_names)):
+        properties[str(channel)] = _pooled_channel([m.channels[channel] for m in measures if m.channels])
+    return Fingerprint(
+        foreground_intensity_properties_per_channel=properties,
+        median_relative_size_after_cropping=float(np.median([m.relative_size for m in measures])),
+        shapes_after_crop=tuple(m.shape for m in measures),
+        spacings=tuple(m.spacing for m in measures),
+        swinssl=OwnFacts(
+            content_hash=content_hash,
+            dataset_name=raw.name,
+            channel_names=raw.channel_names,
+            labels=raw.labels,
+            cases=tuple(m.facts for m in measures),
+        ),
+    )
+
+
+def measure_case(case: Case, labels: LabelSet, *, ranks: int = MOST_RANKS) -> CaseMeasure:
+    """Read one case and reduce it to its facts.
+
+    Raises:
+        UserError: a file is unreadable, the label does not fit the image or has undeclared values, or the image has
+            voxels that are no numbers.
+    """
+    image = read_channels(case.images)
+    if not np.isfinite(image.array).all():
+        raise UserError(f"{case.images[0]}: has voxels that are NaN or infinite. Replace them, or leave the case out.")
+    canonical, axes = image.canonical()
+    mask = nonzero_mask(canonical.array)
+    box = tuple(slice(start, stop) for start, stop in bounding_box(mask))
+    cropped, mask = canonical.array[(slice(None), *box)], mask[box]
+
+    structures = None
+    counted = mask
+    if case.label is not None:
+        label = read_label(case.label)
+        if label.geometry.shape != image.geometry.shape:
+            raise UserError(
+                f"{case.label}: {label.geometry.shape} voxels (z, y, x); {case.images[0].name} has "
+                f"{image.geometry.shape}. Resample the label onto the image's grid."
+            )
+        try:
+            codes = labels.encode(axes.apply(label.array[0])[box])
+        except ValueError as error:
+            raise UserError(f"{case.label}: {error}. Declare them in dataset.json or relabel the file.") from None
+        structures = _structures(codes, labels, canonical.geometry.voxel_volume)
+        counted = (codes > 0) & (codes != labels.ignore_code)
+    z, y, x = cropped.shape[1:]
+    facts = CaseFacts(
+        id=case.id,
+        source_shape=canonical.geometry.shape,
+        zero_share=tuple(float(np.mean(channel == 0)) for channel in cropped),
+        structures=structures,
+        annotated=None if case.labels_present is None else tuple(n for n in labels.names if n in case.labels_present),
+    )
+    return CaseMeasure(
+        facts=facts,
+        shape=(z, y, x),
+        spacing=canonical.geometry.spacing,
+        relative_size=cropped[0].size / canonical.array[0].size,
+        channels=tuple(_moments(c[counted], case.id, ranks) for c in cropped) if counted.any() else (),
+    )
+
+
+def content_hash(raw: RawDataset) -> str:
+    """Hash of what a fingerprint depends on: case ids, file contents, description, version of the extraction."""
+    listed = [
+        [
+            case.id,
+            [_sha256(path) for path in (*case.images, *([case.label] if case.label else []))],
+            None if case.labels_present is None else sorted(case.labels_present),
+        ]
+        for case in sorted(raw.cases, key=lambda case: case.id)
+    ]
+    parts = [FINGERPRINT_VERSION, raw.name, raw.channel_names, raw.labels.model_dump(mode="json"), listed]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return files.sha256_of(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file. Put it there, or leave the case out.") from None
+
+
+def default_workers(raw: RawDataset) -> int:
+    """Processes that fill the cores and fit into the free memory; 0 where starting them takes longer than the work."""
+    sizes = [sum(path.stat().st_size for path in case.images if path.is_file()) for case in raw.cases]
+    if sum(sizes) < WORTH_A_POOL:
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # Compressed to a quarter at most times; float32, mask, sorted values: about ten bytes for each byte of int16.
+    peak = 250_000_000 + max(sizes) * 4 * 10
+    return max(1, min(cores, len(sizes), int(0.7 * psutil.virtual_memory().available // peak)))
+
+
+@dataclass(frozen=True)
+class _Job:
+    case: Case
+    labels: LabelSet
+    ranks: int
+
+
+def _measured(job: _Job) -> CaseMeasure | str:
+    """The measure, or what went wrong: one bad case must not hide the others."""
+    try:
+        return measure_case(job.case, job.labels, ranks=job.ranks)
+    except UserError as error:
+        return str(error)
+    except MemoryError:
+        return f"case {job.case.id}: not enough memory. Use fewer --workers, or crop the image."
+    except Exception:
+        return f"case {job.case.id}: unexpected: {traceback.format_exc()}"
+
+
+def _moments(values: NDArray, case_id: str, ranks: int) -> ChannelMoments:
+    values = values.astype(np.float32, copy=False)
+    exact = values.astype(np.float64)
+    drawn = values
+    if values.size > MOST_SORTED:
+        draw = generator(0, f"fingerprint of {case_id}")
+        drawn = values[draw.integers(values.size, size=MOST_SORTED)]
+    ordered = np.sort(drawn)
+    if ordered.size > ranks:
+        ordered = ordered[((np.arange(ranks) + 0.5) / ranks * ordered.size).astype(np.int64)]
+    return ChannelMoments(
+        low=float(values.min()),
+        high=float(values.max()),
+        mean=float(exact.mean()),
+        mean_square=float(np.mean(exact * exact)),
+        ranks=ordered,
+    )
+
+
+def _pooled_channel(cases: Sequence[ChannelMoments]) -> IntensityStatistics:
+    """Statistics of the mixture in which each case weighs the same; zeros where no case has foreground (as nnU-Net)."""
+    if not cases:
+        return IntensityStatistics(max=0, mean=0, median=0, min=0, percentile_00_5=0, percentile_99_5=0, std=0)
+    mean = float(np.mean([c.mean for c in cases]))
+    variance = float(np.mean([c.mean_square for c in cases])) - mean * mean
+    values = np.concatenate([c.ranks for c in cases])
+    weights = np.concatenate([np.full(c.ranks.size, 1 / c.ranks.size) for c in cases])
+    order = np.argsort(values, kind="stable")
+    values, weights = values[order], weights[order]
+    middle = (np.cumsum(weights) - weights / 2) / weights.sum()
+    low, median, high = (float(v) for v in np.interp([0.005, 0.5, 0.995], middle, values))
+    return IntensityStatistics(
+        max=max(c.high for c in cases),
+        mean=mean,
+        median=median,
+        min=min(c.low for c in cases),
+        percentile_00_5=low,
+        percentile_99_5=high,
+        std=max(variance, 0.0) ** 0.5,
+    )
+
+
+def _structures(codes: NDArray, labels: LabelSet, voxel_mm3: float) -> dict[str, StructureFacts]:
+    counts = np.bincount(codes.reshape(-1), minlength=len(labels.raw_values) + 1)
+    # The ignore code is no structure; above the declared codes there is nothing to find.
+    boxes = ndimage.find_objects(np.where(codes <= len(labels.raw_values), codes, 0))
+    found = {}
+    for name, own in zip(labels.names, labels.structure_codes, strict=True):
+        voxels = int(counts[list(own)].sum())
+        if voxels == 0:
+            continue
+        parts = [boxes[code - 1] for code in own if counts[code]]
+        around = tuple(slice(min(p[a].start for p in parts), max(p[a].stop for p in parts)) for a in range(3))
+        pieces, number = ndimage.label(np.isin(codes[around], own), structure=np.ones((3, 3, 3)))
+        largest = int(np.bincount(pieces.reshape(-1))[1:].max())
+        found[name] = StructureFacts(
+            voxels=voxels, volume_mm3=voxels * voxel_mm3, components=int(number), largest_mm3=largest * voxel_mm3
+        )
+    return found

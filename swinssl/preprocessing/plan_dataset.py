@@ -1,0 +1,99 @@
+"""Plan a raw data set: measure it (or find that it is measured), decide, and leave both where preprocessing looks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from swinssl import files
+from swinssl.dataset.raw_dataset import RawDataset
+from swinssl.errors import UserError
+from swinssl.preprocessing.encoder_facts import read_encoder_facts
+from swinssl.preprocessing.fingerprint import FINGERPRINT_FILE, Fingerprint
+from swinssl.preprocessing.fingerprint_extraction import current_fingerprint
+from swinssl.preprocessing.plan_options import PlanOptions
+from swinssl.preprocessing.planner import make_plans
+from swinssl.preprocessing.plans import PLANS_FILE, Plans
+from swinssl.preprocessing.target_machine import target_machine
+
+# Not decisions: they follow from others, or only speak of them.
+NOT_COMPARED = {"version", "reasons", "cost", "intensity_statistics", "training_spacings", "training_extent_mm"}
+
+
+@dataclass(frozen=True)
+class PlannedDataset:
+    """What came out.
+
+    Args:
+        measured: the fingerprint was measured now, not found.
+        before: the plans that were there, if any.
+    """
+
+    fingerprint: Fingerprint
+    plans: Plans
+    measured: bool
+    before: Plans | None
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """Names of the decisions that differ from the plans that were there."""
+        if self.before is None:
+            return ()
+        old, new = (plans.model_dump(mode="json", exclude=NOT_COMPARED) for plans in (self.before, self.plans))
+        return tuple(name for name in new if old[name] != new[name])
+
+    @property
+    def needs_preprocessing(self) -> bool:
+        """Whether cases that were preprocessed with the plans that were there are stale."""
+        return self.before is not None and self.before.preprocessing_key != self.plans.preprocessing_key
+
+
+def plan_dataset(
+    raw: RawDataset,
+    folder: Path,
+    options: PlanOptions,
+    *,
+    device: str = "auto",
+    init: Path | None = None,
+    workers: int | None = None,
+    write: bool = True,
+) -> PlannedDataset:
+    """Fingerprint and plans of a raw data set, written to `folder` unless `write` is off.
+
+    Args:
+        folder: `<root>/preprocessed/<name>`.
+        device: where training will run, as in `--device`; `options.gpu_memory` stands above it.
+        init: file of the pretrained encoder to plan for.
+        workers: processes that measure; 0 works in this one, None chooses.
+
+    Raises:
+        UserError: an option, a case, the encoder's file or the device is not usable.
+    """
+    folder = Path(folder)
+    # What can fail at once comes before the measuring, which can take minutes.
+    encoder = None if init is None else read_encoder_facts(init)
+    machine = target_machine(device, gpu_memory=options.gpu_memory)
+    fingerprint, measured = current_fingerprint(raw, folder, workers=workers)
+    plans = make_plans(fingerprint, options, machine=machine, encoder=encoder)
+    before = _plans_there(folder)
+    if write:
+        if measured:
+            fingerprint.write(folder / FINGERPRINT_FILE)
+        plans.write(folder / PLANS_FILE)
+        _copy_description(raw, folder)
+    return PlannedDataset(fingerprint, plans, measured, before)
+
+
+def _plans_there(folder: Path) -> Plans | None:
+    try:
+        return Plans.read(folder) if (folder / PLANS_FILE).is_file() else None
+    except UserError:  # of another version: there is nothing to compare with
+        return None
+
+
+def _copy_description(raw: RawDataset, folder: Path) -> None:
+    original = raw.folder / "dataset.json"
+    if original.is_file():
+        files.write_bytes(folder / "dataset.json", original.read_bytes())
+    else:
+        files.write_json(folder / "dataset.json", raw.description)

@@ -1,0 +1,45 @@
+"""What a user may choose about a plan. The one place of these defaults; `swinssl_plan --help` shows them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class PlanOptions(BaseModel):
+    """Choices of one plan; None means: decide from the data, the device and the time."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: Literal["auto", "paper"] = Field(
+        "auto",
+        description="auto plans for these data and this device; paper is the source paper's protocol "
+        "(2 x 1.5 x 1.5 mm, 96 x 96 x 96, batch 3, smit96).",
+    )
+    max_minutes: float | None = Field(
+        None, gt=0, description="Time that training may take; on a CPU also sets network, patch and spacing."
+    )
+    gpu_memory: float | None = Field(
+        None, gt=0, description="Plan for a GPU of so many GB, also on a machine without one."
+    )
+    spacing: tuple[float, float, float] | None = Field(
+        None, description="Grid that images are resampled to: z y x in mm."
+    )
+    patch: tuple[int, int, int] | None = Field(None, description="Training patch: z y x voxels, multiples of 32.")
+    batch_size: int | None = Field(None, ge=1, description="Patches a step.")
+    preset: str | None = Field(None, description="Size of the encoder: tiny, small, smit96, smit128, smits or smitp.")
+    decoder: Literal["full", "light"] | None = Field(
+        None, description="full (the paper's) or light (at most 16 channels at full resolution, for CPUs)."
+    )
+    network: Literal["swin", "plainconv", "resenc"] = Field(
+        "swin", description="Architecture; plainconv and resenc are CNN baselines."
+    )
+    intensity: str | None = Field(
+        None,
+        description="auto, window:LOW:HIGH, percentile:LOW:HIGH, zscore, none or encoder; one for all channels, "
+        "or one a channel, separated by commas.",
+    )
+    sampling: Literal["organ", "tumour"] | None = Field(
+        None, description="organ draws the class first; tumour draws patches with and without tumour 1:1."
+    )

@@ -1,0 +1,130 @@
+"""From what was measured to what is done: every decision about a data set, each with its reason in words.
+
+Kept from nnU-Net: target spacing, crop, resampling orders and the separate coarse axis, the 5 % cap of the batch. Its
+topology search is replaced: a Swin encoder has one topology, so what is chosen is its size, its patch and, on a CPU,
+the grid, within the memory and the time there are.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from swinssl.preprocessing.encoder_facts import EncoderFacts
+from swinssl.preprocessing.fingerprint import Fingerprint, Triple
+from swinssl.preprocessing.intensity_choice import choose_intensities
+from swinssl.preprocessing.plan_options import PlanOptions
+from swinssl.preprocessing.planning_context import PlanningContext
+from swinssl.preprocessing.plans import Cost, Plans, Resampling
+from swinssl.preprocessing.sampling_choice import choose_sampling
+from swinssl.preprocessing.schedule_choice import choose_schedule
+from swinssl.preprocessing.size_choice import choose_sizing
+from swinssl.preprocessing.target_machine import TargetMachine
+from swinssl.preprocessing.target_spacing import as_triple, show
+
+
+def make_plans(
+    fingerprint: Fingerprint,
+    options: PlanOptions,
+    *,
+    machine: TargetMachine,
+    encoder: EncoderFacts | None = None,
+) -> Plans:
+    """Decide everything; touches no disk and no device.
+
+    Args:
+        machine: what training has to fit into.
+        encoder: the pretrained encoder that training starts from, if any.
+
+    Raises:
+        UserError: an option cannot be read or met.
+    """
+    context = PlanningContext(fingerprint, options, machine, encoder)
+    own = fingerprint.swinssl
+    sizing = choose_sizing(context)
+    intensity, why_intensity = choose_intensities(
+        fingerprint, options.intensity, paper=context.paper, encoder_intensity=encoder.intensity if encoder else None
+    )
+    sampling, why_sampling = choose_sampling(fingerprint, options.sampling)
+    training, hours, why_schedule = choose_schedule(context, sizing)
+    memory = context.memory(sizing.network, sizing.patch, sizing.batch)
+    lateral = own.labels.lateral
+    spacings, extents = np.asarray(fingerprint.spacings, float), fingerprint.extents_mm
+    reasons = {
+        **sizing.reasons,
+        "intensity": why_intensity,
+        "crop": _crop_reason(fingerprint),
+        "resampling": _resampling_reason(fingerprint, sizing.spacing),
+        "sampling": f"{sampling}: {why_sampling}",
+        "loss": _loss_reason(context),
+        "mirroring": (
+            "along z and y only: structures differ in their side alone, and mirroring left to right would swap them"
+            if lateral
+            else "along every axis: no two structures differ in their side alone"
+        ),
+        **why_schedule,
+        "memory": f"{memory:.2g} GB expected at the peak of a step, process included"
+        + (f". NOTE: more than the {machine.memory_gb:.3g} GB there are" if memory > machine.memory_gb else ""),
+        "machine": str(machine),
+    }
+    if encoder is not None:
+        reasons["encoder"] = _encoder_reason(encoder)
+    return Plans(
+        dataset_name=own.dataset_name,
+        recipe=options.recipe,
+        channel_names=own.channel_names,
+        labels=own.labels,
+        spacing=sizing.spacing,
+        patch_size=sizing.patch,
+        median_shape=fingerprint.median_shape(sizing.spacing),
+        intensity=intensity,
+        resampling=Resampling(),
+        network=sizing.network,
+        training=training.model_copy(
+            update={
+                "batch_size": sizing.batch,
+                "sampling": sampling,
+                "loss": "sigmoid" if own.labels.regions else "softmax",
+                "mirror_axes": (0, 1) if lateral else (0, 1, 2),
+            }
+        ),
+        cost=Cost(
+            memory_gb=round(memory, 3),
+            step_seconds_cpu=round(context.seconds_two_cores(sizing.network, sizing.patch, sizing.batch), 4),
+            device=machine.device,
+            hours=round(hours, 3),
+        ),
+        encoder=encoder.reference if encoder else None,
+        training_spacings=(as_triple(spacings.min(axis=0)), as_triple(spacings.max(axis=0))),
+        training_extent_mm=(as_triple(extents.min(axis=0)), as_triple(extents.max(axis=0))),
+        intensity_statistics=fingerprint.intensities,
+        reasons=reasons,
+    )
+
+
+def _crop_reason(fingerprint: Fingerprint) -> str:
+    left = fingerprint.median_relative_size_after_cropping
+    return f"to the non-zero voxels with holes filled, which leaves {left:.0%} of the median case"
+
+
+def _resampling_reason(fingerprint: Fingerprint, spacing: Triple) -> str:
+    anisotropic = sum(max(s) / min(s) > 3 or max(spacing) / min(spacing) > 3 for s in fingerprint.spacings)
+    apart = f"the coarse axis apart and by nearest neighbour where it is over 3 times coarser: {anisotropic} cases"
+    return f"cubic for images, linear for labels; {apart if anisotropic else 'no case is anisotropic'}"
+
+
+def _loss_reason(context: PlanningContext) -> str:
+    labels = context.fingerprint.swinssl.labels
+    if labels.regions:
+        return "binary cross-entropy + Dice for each region: structures may overlap"
+    if len(labels.names) == 1:
+        return f"cross-entropy + Dice of background and {labels.names[0]}, which is the binary one"
+    return f"cross-entropy + Dice over background and {len(labels.names)} exclusive structures"
+
+
+def _encoder_reason(encoder: EncoderFacts) -> str:
+    known = [
+        f"spacing {show(encoder.reference.spacing)} mm" if encoder.reference.spacing else "",
+        f"patch {' x '.join(map(str, encoder.patch_size))}" if encoder.patch_size else "",
+        f"axis order {encoder.reference.axis_order}",
+    ]
+    return f"{encoder.reference.name} ({encoder.reference.sha256[:12]}), " + ", ".join(filter(None, known))

@@ -1,0 +1,60 @@
+"""The machine that a plan is made for: its device, memory and cores."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import psutil
+
+# Of what is free or built in, a plan uses this share: other programs, fragmentation, and the model's own error.
+USABLE_SHARE = {"cpu": 0.6, "cuda": 0.85, "mps": 0.6}
+
+
+@dataclass(frozen=True)
+class TargetMachine:
+    """What a plan has to fit into.
+
+    Args:
+        device: where training runs.
+        memory_gb: free memory (CPU, MPS) or built-in memory (CUDA) in 10^9 bytes.
+        cores: CPU cores that this process may use.
+    """
+
+    device: str
+    memory_gb: float
+    cores: int = 2
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether training runs on the CPU, where time decides."""
+        return self.device == "cpu"
+
+    @property
+    def usable_gb(self) -> float:
+        """Memory that a training step may take."""
+        return USABLE_SHARE[self.device] * self.memory_gb
+
+    def __str__(self) -> str:
+        if self.on_cpu:
+            return f"CPU with {self.cores} core{'s' if self.cores > 1 else ''} and {self.memory_gb:.3g} GB free"
+        return f"{self.device} device with {self.memory_gb:.3g} GB"
+
+
+def target_machine(device: str = "auto", *, gpu_memory: float | None = None) -> TargetMachine:
+    """The machine of `--device`, or a GPU of `gpu_memory` GB that need not be here.
+
+    Raises:
+        UserError: the device is not on this machine.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if gpu_memory is not None:
+        return TargetMachine("cuda", gpu_memory, cores)
+    import torch
+
+    from swinssl.devices import select_device
+
+    chosen = select_device(device)
+    if chosen.type == "cuda":
+        return TargetMachine("cuda", torch.cuda.get_device_properties(chosen).total_memory / 1e9, cores)
+    return TargetMachine(chosen.type, psutil.virtual_memory().available / 1e9, cores)
