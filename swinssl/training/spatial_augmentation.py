@@ -53,8 +53,9 @@ class SpatialChange:
             label: (*read_size) codes.
         """
         places = self.source_places(image.device)
-        scale = 2 / torch.tensor(image.shape[1:], dtype=torch.float32, device=image.device)
-        normalised = (places * scale + (scale / 2 - 1)).flip(-1)  # grid_sample lists x first
+        normalised = torch.empty_like(places)
+        for axis, n in enumerate(image.shape[1:]):  # to (-1, 1) from face to face, x first
+            torch.add(places[..., axis] * (2 / n), 1 / n - 1, out=normalised[..., 2 - axis])
         warped = F.grid_sample(image[None], normalised[None], mode="bilinear", align_corners=False)[0]
         return warped, vote(label, places)
 
@@ -84,13 +85,14 @@ def vote(label: Tensor, places: Tensor) -> Tensor:
     corner = places.floor()
     _, height, width = label.shape
     strides = (height * width, width, 1)
-    index = sum((corner[..., axis].long() * stride for axis, stride in enumerate(strides)), torch.tensor(0)).reshape(-1)
+    at = corner.int()
+    index = (at[..., 0] * strides[0]).add_(at[..., 1], alpha=width).add_(at[..., 2]).reshape(-1)
     flat = label.reshape(-1)
-    won = flat[index]
-    mixed = _mixed_cells(label).reshape(-1)[index].nonzero()[:, 0]
+    won = flat.index_select(0, index)
+    mixed = _mixed_cells(label).reshape(-1).index_select(0, index).nonzero()[:, 0]
     if len(mixed):
-        within = (places - corner).reshape(-1, 3)[mixed]
-        won[mixed] = _winners(flat, index[mixed], within, strides)
+        within = (places - corner).reshape(-1, 3).index_select(0, mixed)
+        won[mixed] = _winners(flat, index.index_select(0, mixed), within, strides)
     return won.view(places.shape[:-1])
 
 
@@ -116,20 +118,33 @@ def _winners(flat: Tensor, index: Tensor, within: Tensor, strides: tuple[int, in
     """
     codes, weights = [], []
     for corner in range(8):
-        offset, weight = torch.zeros_like(index), torch.ones_like(within[:, 0])
-        for axis, stride in enumerate(strides):
-            if corner >> axis & 1:
-                offset = offset + stride
-                weight = weight * within[:, axis]
-            else:
-                weight = weight * (1 - within[:, axis])
+        upper = [bool(corner >> axis & 1) for axis in range(3)]
+        offset = sum(stride for stride, up in zip(strides, upper, strict=True) if up)
+        z, y, x = (within[:, axis] if up else 1 - within[:, axis] for axis, up in enumerate(upper))
         # Beyond the last voxel only a corner of weight zero can lie.
-        codes.append(flat[(index + offset).clamp_max(len(flat) - 1)])
-        weights.append(weight)
-    best = torch.full_like(weights[0], -1)
-    won = codes[0].clone()
-    for code in codes:
-        score = sum((weight * (other == code) for weight, other in zip(weights, codes, strict=True)), torch.tensor(0.0))
+        codes.append(flat.index_select(0, (index + offset).clamp_max(len(flat) - 1)))
+        weights.append(z * y * x)
+    corners, shares = torch.stack(codes), torch.stack(weights)
+    low, high = corners.amin(0), corners.amax(0)
+    is_low, is_high = corners == low, corners == high
+    won = torch.where((shares * is_high).sum(0) > (shares * is_low).sum(0), high, low)
+    several = (~(is_low | is_high)).any(0).nonzero()[:, 0]  # more than two codes: few cells
+    if len(several):
+        won[several] = _winners_of_several(corners[:, several], shares[:, several])
+    return won
+
+
+def _winners_of_several(corners: Tensor, shares: Tensor) -> Tensor:
+    """(N,) the code with the largest share; the lower one where two are equal.
+
+    Args:
+        corners: (8, N) codes.
+        shares: (8, N) weights.
+    """
+    best = torch.full_like(shares[0], -1)
+    won = corners[0].clone()
+    for code in corners:
+        score = (shares * (corners == code)).sum(0)
         better = (score > best) | ((score == best) & (code < won))
         won = torch.where(better, code, won)
         best = torch.maximum(best, score)

@@ -265,3 +265,14 @@ class TestIntensity:
         coarse = LowResolution((0.5,), kept_axis=1).apply(ramp)
         assert len(coarse.unique()) > 8
         assert not torch.allclose(coarse, ramp)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_gives_what_the_cpu_gives():
+    for step in range(30):
+        drawn = draw_augmentation(Draws(0, step, 0), **RECIPE)
+        image, label = image_and_label(drawn.read_size, seed=step)
+        expected_image, expected_label = apply(drawn, image, label)
+        found_image, found_label = apply(drawn, image.cuda(), label.cuda())
+        np.testing.assert_allclose(found_image.cpu(), expected_image, atol=1e-4)
+        assert (found_label.cpu() != expected_label).float().mean() < 1e-4
