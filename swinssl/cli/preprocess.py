@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
     from swinssl.dataset.raw_dataset import RawDataset
     from swinssl.preprocessing.plans import Plans
-    from swinssl.preprocessing.preprocess import PreprocessReport
+    from swinssl.preprocessing.preprocess import CaseReport, PreprocessReport
+    from swinssl.preprocessing.store import Codec
+
+# Literals of the store's `Codec`, which would take its heavy imports with it.
+CODECS: dict[str, Codec] = {"lz4": "lz4", "lz4hc": "lz4hc", "zstd": "zstd"}
 
 Workers = Annotated[
     int | None,
@@ -50,61 +54,96 @@ def preprocess(
     from swinssl.dataset.raw_dataset import RawDataset
     from swinssl.preprocessing.plans import Plans
 
+    check_flags(part=part, codec=codec)
     workspace = Workspace.locate(root)
     raw = RawDataset.load(workspace.raw(dataset))
     folder = workspace.preprocessed(dataset)
     plans = Plans.read(folder)
-    run(raw, plans, folder, workers=workers, part=part, codec=codec, json=json, dry_run=dry_run)
+    if dry_run:
+        rehearse(raw, plans, folder, part=part)
+        return
+    outcome = run(raw, plans, folder, workers=workers, part=part, codec=codec)
+    if json:
+        print_json(outcome.as_json())
+    else:
+        report(outcome, folder)
+    end(outcome, dataset=dataset, root=root, quiet=json)
 
 
-def run(
-    raw: RawDataset,
-    plans: Plans,
-    folder: Path,
-    *,
-    workers: int | None,
-    part: str,
-    codec: str,
-    json: bool,
-    dry_run: bool,
-) -> None:
-    """Preprocess and say what came out.
+def check_flags(*, part: str, codec: str) -> None:
+    """Refuse wrong flags before anything takes time.
 
     Raises:
-        UserError: a flag is wrong, or a case failed.
+        UserError: one of them is wrong.
     """
-    from typing import get_args
+    _parse_part(part)
+    if codec not in CODECS:
+        raise UserError(f"--codec {codec}: unknown. Choose one of {', '.join(CODECS)}.")
 
-    from swinssl.preprocessing import preprocess as library
-    from swinssl.preprocessing.store import Codec
 
-    if codec not in get_args(Codec):
-        raise UserError(f"--codec {codec}: unknown. Choose one of {', '.join(get_args(Codec))}.")
-    chosen = _parse_part(part)
-    if dry_run:
-        cases = library.part_of(raw.cases, chosen)
-        stale = [case.id for case in cases if not library.is_current(case, plans, folder)]
-        print(f"would preprocess {len(stale)} of {len(cases)} cases into {folder}; the others are current.")
-        return
-    if workers is None:
-        workers = library.default_workers(raw, plans)
-    report = library.preprocess_dataset(
-        raw,
-        plans,
-        folder,
-        workers=workers,
-        part=chosen,
-        codec=codec,  # type: ignore[arg-type]
-    )
-    if json:
-        _print_json(report)
-    else:
-        _print_report(report, folder, raw.name, parts=chosen[1])
-    if failed := report.with_status("failed"):
+def run(raw: RawDataset, plans: Plans, folder: Path, *, workers: int | None, part: str, codec: str) -> PreprocessReport:
+    """Preprocess with these (checked) flags."""
+    from swinssl.preprocessing.preprocess import default_workers, preprocess_dataset
+
+    workers = default_workers(raw, plans) if workers is None else workers
+    return preprocess_dataset(raw, plans, folder, workers=workers, part=_parse_part(part), codec=CODECS[codec])
+
+
+def rehearse(raw: RawDataset, plans: Plans, folder: Path, *, part: str) -> None:
+    """Say what would be done."""
+    from swinssl.preprocessing.preprocess import is_current, part_of
+
+    cases = part_of(raw.cases, _parse_part(part))
+    stale = [case.id for case in cases if not is_current(case, plans, folder)]
+    current = f"; {len(cases) - len(stale)} are current" if len(stale) < len(cases) else ""
+    print(f"nothing written (would preprocess {len(stale)} of {len(cases)} cases into {folder}{current})")
+
+
+def report(outcome: PreprocessReport, folder: Path) -> None:
+    """Print the structures with their voxels, what needs attention, and the sum."""
+    from rich.console import Console
+
+    console = Console()
+    done, current, failed = (outcome.with_status(status) for status in ("done", "current", "failed"))
+    if any(case.voxels_before for case in outcome.cases):
+        console.print(_structure_table(outcome))
+    if failed:
+        console.print(_failure_table(failed))
+    for case, structure in outcome.vanished:
+        print(f"warning: {case}: {structure} vanished; it is smaller than the planned grid can show, or was cropped.")
+    if outcome.orphans:
+        print(
+            f"warning: {folder / 'cases'} also has {', '.join(outcome.orphans)}, no longer in the raw data set; "
+            "training would use them. Delete their folders unless you want that."
+        )
+    stored = sum(case.stored_bytes for case in outcome.cases) / 1e6
+    print(f"{len(done)} preprocessed, {len(current)} current, {len(failed)} failed; {stored:.1f} MB in {folder}")
+
+
+def print_json(content: dict[str, Any]) -> None:
+    """Print a report for other programs."""
+    import json
+
+    print(json.dumps(content, indent=2))
+
+
+def end(outcome: PreprocessReport, *, dataset: str, root: Path | None, quiet: bool) -> None:
+    """Say what to type next, unless `quiet`.
+
+    Raises:
+        UserError: a case failed.
+    """
+    if failed := outcome.with_status("failed"):
         raise UserError(
-            f"{len(failed)} of {len(report.cases)} cases failed: {', '.join(case.case_id for case in failed)}. Mend "
+            f"{len(failed)} of {len(outcome.cases)} cases failed: {', '.join(case.case_id for case in failed)}. Mend "
             "them or take them out of the raw data set, then run the same command again; it skips what is done."
         )
+    if quiet:
+        return
+    if any(case.voxels_before for case in outcome.cases):
+        print(f"next: swinssl_train {dataset}{f' --root {root}' if root else ''} --fold 0")
+    else:
+        print("next: no case has labels, so these images are ready for pretraining")
 
 
 def _parse_part(text: str) -> tuple[int, int]:
@@ -114,56 +153,31 @@ def _parse_part(text: str) -> tuple[int, int]:
     return int(i), int(n)
 
 
-def _print_json(report: PreprocessReport) -> None:
-    import json
-
-    print(json.dumps(report.as_json(), indent=2))
-
-
-def _print_report(report: PreprocessReport, folder: Path, name: str, *, parts: int) -> None:
-    from rich.console import Console
-
-    console = Console()
-    done, current, failed = (report.with_status(status) for status in ("done", "current", "failed"))
-    stored = sum(case.stored_bytes for case in report.cases) / 1e6
-    if any(case.voxels_before for case in report.cases):
-        console.print(_structure_table(report))
-    if failed:
-        console.print(_failure_table(report))
-    for case, structure in report.vanished:
-        print(f"warning: {case}: {structure} vanished; it is smaller than the planned spacing can show, or cropped.")
-    if report.orphans:
-        print(
-            f"warning: {folder / 'cases'} also has {', '.join(report.orphans)}, no longer in the raw data set, and "
-            "training would use them. Delete their folders unless you want that."
-        )
-    print(f"{len(done)} preprocessed, {len(current)} current, {len(failed)} failed; {stored:.1f} MB in {folder}")
-    if not failed:
-        print(f"next: {'when every part is done, ' if parts > 1 else ''}swinssl_train {name} --fold 0")
-
-
-def _structure_table(report: PreprocessReport) -> Table:
+def _structure_table(outcome: PreprocessReport) -> Table:
+    from rich import box
     from rich.table import Table
 
-    table = Table("structure", "cases with it", "voxels before", "voxels stored", "vanished in", title="Structures")
+    columns = ("structure", "cases with it", "voxels before", "voxels stored", "vanished in")
+    table = Table(*columns, box=box.SIMPLE_HEAD)
     for column in table.columns[1:]:
         column.justify = "right"
-    names = dict.fromkeys(name for case in report.cases for name in case.voxels_before or {})
+    names = dict.fromkeys(name for case in outcome.cases for name in case.voxels_before or {})
     for name in names:
-        before = [(case.voxels_before or {}).get(name, 0) for case in report.cases]
-        after = [(case.voxels_after or {}).get(name, 0) for case in report.cases]
+        before = [(case.voxels_before or {}).get(name, 0) for case in outcome.cases]
+        after = [(case.voxels_after or {}).get(name, 0) for case in outcome.cases]
         vanished = sum(b > 0 and a == 0 for b, a in zip(before, after, strict=True))
         with_it = sum(b > 0 for b in before)
         table.add_row(name, str(with_it), f"{sum(before):,}", f"{sum(after):,}", str(vanished or "-"))
     return table
 
 
-def _failure_table(report: PreprocessReport) -> Table:
+def _failure_table(failed: tuple[CaseReport, ...]) -> Table:
+    from rich import box
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table("case", "what failed", title="Failed cases")
-    for case in report.with_status("failed"):
+    table = Table("failed case", "why", box=box.SIMPLE_HEAD)
+    for case in failed:
         table.add_row(escape(case.case_id), escape(case.message))
     return table
 

@@ -1,0 +1,52 @@
+"""swinssl_plan_and_preprocess: from a raw data set to what training reads, in one command."""
+
+from __future__ import annotations
+
+from swinssl.cli import plan as plan_command
+from swinssl.cli import preprocess as preprocess_command
+from swinssl.cli.command import command
+from swinssl.cli.parameters import Dataset, Device, DryRun, Json, Root
+from swinssl.preprocessing.plan_options import PlanOptions
+from swinssl.workspace import Workspace
+
+
+def plan_and_preprocess(
+    dataset: Dataset,
+    options: PlanOptions,
+    init: plan_command.Init = None,
+    device: Device = "auto",
+    explain: plan_command.Explain = False,
+    root: Root = None,
+    workers: preprocess_command.Workers = None,
+    part: preprocess_command.Part = "1/1",
+    codec: preprocess_command.CodecName = "lz4",
+    json: Json = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Measure a raw data set, plan it, and preprocess its cases: swinssl_plan, then swinssl_preprocess.
+
+    A second run measures and preprocesses only what has changed. All triples are z y x.
+    """
+    from swinssl.dataset.raw_dataset import RawDataset
+    from swinssl.preprocessing.plan_dataset import plan_dataset
+
+    preprocess_command.check_flags(part=part, codec=codec)
+    workspace = Workspace.locate(root)
+    raw = RawDataset.load(workspace.raw(dataset))
+    folder = workspace.preprocessed(dataset)
+    planned = plan_dataset(raw, folder, options, device=device, init=init, workers=workers, write=not dry_run)
+    if not json:
+        plan_command.report(planned, folder, explain=explain, written=not dry_run)
+    if dry_run:
+        preprocess_command.rehearse(raw, planned.plans, folder, part=part)
+        return
+    outcome = preprocess_command.run(raw, planned.plans, folder, workers=workers, part=part, codec=codec)
+    if json:
+        plans = planned.plans.model_dump(mode="json")
+        preprocess_command.print_json({"plans": plans, "preprocessing": outcome.as_json()})
+    else:
+        preprocess_command.report(outcome, folder)
+    preprocess_command.end(outcome, dataset=dataset, root=root, quiet=json)
+
+
+main = command(plan_and_preprocess)
