@@ -2,7 +2,8 @@
 
     python benchmarks/cost_model.py                 # tiny and small networks, patches of 32 to 64: under two minutes
     python benchmarks/cost_model.py --full          # also smit96 and patches to 128: a quarter of an hour
-    python benchmarks/cost_model.py --fit           # print constants fitted to everything measured so far
+    python benchmarks/cost_model.py --fit           # print constants fitted to these cells
+    python benchmarks/cost_model.py --precision fp32    # as on CPUs without bfloat16 instructions
 
 Each cell runs in a fresh process, so that a peak is its own. Measured cells are kept in --out and not measured again.
 """
@@ -28,13 +29,13 @@ from swinssl.preprocessing import cost_model
 QUICK = [
     (preset, decoder, patch, batch, outputs)
     for (preset, decoder), (patch, batch, outputs) in itertools.product(
-        [("tiny", "light"), ("tiny", "full"), ("small", "light"), ("small", "full")],
+        [("tiny", "light"), ("small", "light"), ("small", "full")],
         [((32, 32, 32), 4, 3), ((32, 64, 32), 4, 3), ((64, 64, 64), 2, 3), ((64, 64, 64), 2, 16)],
     )
 ]
 FULL = [
     ("tiny", "light", (96, 96, 96), 2, 6),
-    ("tiny", "full", (96, 96, 96), 2, 2),
+    ("tiny", "light", (96, 96, 96), 2, 2),
     ("tiny", "light", (32, 96, 96), 8, 3),
     ("small", "light", (96, 96, 96), 2, 2),
     ("small", "full", (96, 96, 96), 1, 6),
@@ -53,13 +54,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--fit", action="store_true")
+    parser.add_argument("--precision", choices=("auto", "fp32"), default="auto")
     parser.add_argument("--out", type=Path, default=Path("cost_model_cells.jsonl"))
     parser.add_argument("--cell", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.cell:
         print(json.dumps(measure(json.loads(arguments.cell))))
         return
-    cells = [as_cell(c) for c in (QUICK + FULL + CNN if arguments.full else QUICK)]
+    chosen = QUICK + FULL + CNN if arguments.full else QUICK
+    cells = [{**as_cell(c), "precision": arguments.precision} for c in chosen]
     known = {key(row["cell"]): row for row in read_rows(arguments.out)}
     print(f"{'network':22} {'patch':>12} {'batch':>5} {'out':>4} {'GB':>7} {'model':>7} {'s/step':>8} {'model':>8}")
     rows = []
@@ -87,7 +90,9 @@ def as_cell(values: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def key(cell: dict[str, Any]) -> str:
-    return json.dumps({**cell, "patch": list(cell["patch"])}, sort_keys=True)
+    return json.dumps(
+        [cell[name] for name in ("preset", "decoder", "batch", "outputs", "precision")] + [*cell["patch"]]
+    )
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -121,6 +126,7 @@ def sizes(cell: dict[str, Any]) -> dict[str, Any]:
         "batch_size": cell["batch"],
         "in_channels": 1,
         "num_outputs": cell["outputs"],
+        "bf16": cell["bf16"],
     }
 
 
@@ -148,7 +154,7 @@ def measure(cell: dict[str, Any]) -> dict[str, Any]:
     torch.set_num_threads(2)
     torch.manual_seed(0)
     plan, device = network_plan(cell), torch.device("cpu")
-    bf16 = use_bf16(device, "auto")
+    bf16 = use_bf16(device, cell["precision"])
     number = cell["outputs"] - 1
     labels = LabelSet(names=tuple(f"s{i}" for i in range(number)), values=tuple((i + 1,) for i in range(number)))
     network = build_network(plan, in_channels=1, num_outputs=cell["outputs"]).train()
@@ -176,8 +182,7 @@ def measure(cell: dict[str, Any]) -> dict[str, Any]:
     # Kilobytes on Linux, bytes on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
     return {
-        "cell": cell,
-        "bf16": bf16,
+        "cell": {**cell, "bf16": bf16},
         "memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9,
         "seconds": min(times[WARM_UP:]),
         "steps": len(times) - WARM_UP,
@@ -185,37 +190,27 @@ def measure(cell: dict[str, Any]) -> dict[str, Any]:
 
 
 def fit(rows: list[dict[str, Any]]) -> None:
-    """Non-negative least squares of the relative error, for memory and for time."""
+    """Non-negative least squares of the relative errors of memory and of time."""
     from scipy.optimize import nnls
 
-    memory, seconds = [], []
+    memory, seconds, resident = [], [], []
     for row in rows:
         cell = row["cell"]
         work = cost_model.network_work(
             network_plan(cell), patch_size=tuple(cell["patch"]), in_channels=1, num_outputs=cell["outputs"]
         )
         logits, batch = math.prod(cell["patch"]) * cell["outputs"], cell["batch"]
+        resident.append(4 * cost_model.PARAMETER_COPIES * work.parameters)
         memory.append([batch * work.saved, batch * logits, 1.0])
         seconds.append([batch * (work.saved + logits), batch * work.conv, batch * work.products, work.parameters, 1.0])
-    parameters = [
-        4
-        * cost_model.PARAMETER_COPIES
-        * cost_model.network_work(
-            network_plan(r["cell"]),
-            patch_size=tuple(r["cell"]["patch"]),
-            in_channels=1,
-            num_outputs=r["cell"]["outputs"],
-        ).parameters
-        for r in rows
-    ]
     total = np.array([row["memory_gb"] * 1e9 for row in rows])
-    target = (total - parameters) / total
-    found, _ = nnls(np.array(memory) / total[:, None], target)
-    print(f"bytes_saved={found[0]:.3g}, bytes_loss={found[1]:.3g}, bytes_fixed={found[2]:.3g}")
+    found, _ = nnls(np.array(memory) / total[:, None], 1 - np.array(resident) / total)
+    for name, value in zip(("saved", "loss", "fixed"), found, strict=True):
+        print(f"bytes_{name}={value:.3g},")
     taken = np.array([row["seconds"] for row in rows])
     found, _ = nnls(np.array(seconds) / taken[:, None], np.ones(len(rows)))
-    names = ("saved", "conv", "product", "parameter", "fixed")
-    print(", ".join(f"seconds_{name}={value:.3g}" for name, value in zip(names, found, strict=True)))
+    for name, value in zip(("saved", "conv", "product", "parameter", "fixed"), found, strict=True):
+        print(f"seconds_{name}={value:.3g},")
 
 
 if __name__ == "__main__":

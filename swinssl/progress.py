@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
-from typing import TypeVar
+from types import TracebackType
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -22,30 +23,73 @@ def track(items: Iterable[T], what: str, *, total: int | None = None) -> Iterato
     """
     if total is None and isinstance(items, Sized):
         total = len(items)
-    if sys.stderr.isatty():
-        yield from _live(items, what, total)
-    else:
-        yield from _plain(items, what, total)
+    with Meter(what, total=total) as meter:
+        for done, item in enumerate(items, start=1):
+            yield item
+            meter.update(done)
 
 
-def _live(items: Iterable[T], what: str, total: int | None) -> Iterator[T]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+class Meter:
+    """How far a piece of work is, with rate and remaining time; a context manager.
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        yield from bar.track(items, total=total, description=what)
+    Args:
+        what: what is done, in the present participle.
+        total: units of the whole work; None where unknown. `update` may correct it.
+        done: units that were done before (a resumed run), so that the rate counts only the new ones.
+    """
 
+    def __init__(self, what: str, *, total: int | None, done: int = 0) -> None:
+        self.what, self.total, self.first = what, total, done
+        self.started = self.shown = time.monotonic()
+        self.bar: Any = None
+        self.task: Any = None
+        if sys.stderr.isatty():
+            self._open_bar(done)
 
-def _plain(items: Iterable[T], what: str, total: int | None) -> Iterator[T]:
-    started = shown = time.monotonic()
-    for done, item in enumerate(items, start=1):
-        yield item
+    def __enter__(self) -> Meter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def update(self, done: int, *, note: str = "", total: int | None = None) -> None:
+        """Say that `done` units are done; `note` is shown beside (a loss, a file)."""
+        self.total = total or self.total
+        if self.bar is not None:
+            self.bar.update(self.task, completed=done, total=self.total, note=self._rate(done) + note)
+            return
         now = time.monotonic()
-        if now - shown >= PLAIN_LINE_SECONDS:
-            shown = now
-            left = "" if not total else f" of {total}, {duration((now - started) / done * (total - done))} left"
-            print(f"{what}: {done}{left}", file=sys.stderr, flush=True)
+        if now - self.shown >= PLAIN_LINE_SECONDS:
+            self.shown = now
+            of = f" of {self.total}" if self.total else ""
+            print(f"{self.what}: {done}{of}, {self._rate(done)}{note}", file=sys.stderr, flush=True)
+
+    def _rate(self, done: int) -> str:
+        new = done - self.first
+        elapsed = time.monotonic() - self.started
+        if new < 1 or elapsed <= 0:
+            return ""
+        rate = new / elapsed
+        speed = f"{rate:.2f}/s" if rate >= 0.1 else f"{1 / rate:.1f} s each"
+        left = f", {duration((self.total - done) / rate)} left" if self.total else ""
+        return f"{speed}{left} "
+
+    def _open_bar(self, done: int) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
+        self.task = self.bar.add_task(self.what, total=self.total, completed=done, note="")
+        self.bar.start()
 
 
 def duration(seconds: float) -> str:

@@ -96,8 +96,10 @@ class LabelSet(BaseModel):
         return codes.astype(self.code_dtype)
 
     def decode(self, codes: NDArray) -> NDArray:
-        """Raw label values of codes 0..n; the smallest unsigned integers that hold them."""
-        table = np.array([0, *self.raw_values])
+        """Raw values of a code array: the inverse of `encode`; outside the mask is background."""
+        table = np.zeros(self.outside_code + 1, dtype=np.int64)
+        table[1 : len(self.raw_values) + 1] = self.raw_values
+        table[self.ignore_code] = self.ignore_value or 0
         return table.astype(np.min_scalar_type(int(table.max())))[codes]
 
     def output_to_raw(self, segmentation: NDArray) -> NDArray:

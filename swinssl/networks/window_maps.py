@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, wraps
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -29,6 +31,20 @@ MERGE_ORDERS: dict[MergeOrder, tuple[str, ...]] = {
 }
 # Large enough to remove a key, small enough for exactness of imports in fp32 and bf16 (spec trap 4.6).
 MASKED = -100.0
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _on_cpu(function: Callable[P, R]) -> Callable[P, R]:
+    """Integer maps need values: they are computed on the CPU also where `meta` is torch's default device."""
+
+    @wraps(function)
+    def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        with torch.device("cpu"):
+            return function(*args, **kwargs)
+
+    return wrapped
 
 
 @dataclass(frozen=True)
@@ -70,6 +86,7 @@ class WindowMaps:
 
 
 @lru_cache(maxsize=256)
+@_on_cpu
 def window_maps(size: Size, window: int, *, shrink: bool, mask_padding: bool, device: torch.device) -> WindowMaps:
     """The maps of a stage whose map has `size` tokens along (z, y, x)."""
     edges = _triple(min(n, window) if shrink else window for n in size)
@@ -108,6 +125,7 @@ def window_maps(size: Size, window: int, *, shrink: bool, mask_padding: bool, de
 
 
 @lru_cache(maxsize=256)
+@_on_cpu
 def merge_map(
     size: Size, order: MergeOrder, *, window: int, shrink: bool, next_in_window_order: bool, device: torch.device
 ) -> Tensor:
@@ -129,6 +147,7 @@ def merge_map(
 
 
 @lru_cache(maxsize=64)
+@_on_cpu
 def bias_index(window: Size, table_window: int, *, legacy: bool, device: torch.device) -> Tensor:
     """(N * N,) rows of the relative position table for every pair (query, key) of a window.
 

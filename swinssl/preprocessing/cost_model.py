@@ -79,24 +79,34 @@ class Constants:
     seconds_fixed: float
 
 
-# Two cores of an AMD EPYC (Zen 4) with bfloat16 instructions; fitted by benchmarks/cost_model.py.
-CPU_TWO_CORES = Constants(
-    bytes_saved=4.0,
-    bytes_loss=40.0,
+# Two cores of an AMD EPYC (Zen 4), computing in bfloat16 and in float32; fitted by benchmarks/cost_model.py.
+WITH_BF16 = Constants(
+    bytes_saved=2.61,
+    bytes_loss=37.3,
+    bytes_fixed=0.47e9,
+    seconds_saved=2.2e-9,
+    seconds_conv=1.7e-11,
+    seconds_product=3.3e-11,
+    seconds_parameter=0.0,
+    seconds_fixed=0.02,
+)
+WITH_FP32 = Constants(
+    bytes_saved=4.98,
+    bytes_loss=25.9,
     bytes_fixed=0.45e9,
-    seconds_saved=4e-9,
-    seconds_conv=2e-11,
-    seconds_product=2e-11,
-    seconds_parameter=5e-9,
+    seconds_saved=2.35e-9,
+    seconds_conv=3.5e-11,
+    seconds_product=8.6e-11,
+    seconds_parameter=2e-9,
     seconds_fixed=0.01,
 )
 
 
 def step_memory_gb(
-    plan: NetworkPlan, *, patch_size: Shape, batch_size: int, in_channels: int, num_outputs: int
+    plan: NetworkPlan, *, patch_size: Shape, batch_size: int, in_channels: int, num_outputs: int, bf16: bool = True
 ) -> float:
     """Peak memory of a training step in 10^9 bytes, the process itself included."""
-    constants = CPU_TWO_CORES
+    constants = WITH_BF16 if bf16 else WITH_FP32
     work = network_work(plan, patch_size=patch_size, in_channels=in_channels, num_outputs=num_outputs)
     logits = math.prod(patch_size) * num_outputs
     per_sample = constants.bytes_saved * work.saved + constants.bytes_loss * logits
@@ -104,10 +114,10 @@ def step_memory_gb(
 
 
 def step_seconds_cpu(
-    plan: NetworkPlan, *, patch_size: Shape, batch_size: int, in_channels: int, num_outputs: int
+    plan: NetworkPlan, *, patch_size: Shape, batch_size: int, in_channels: int, num_outputs: int, bf16: bool = True
 ) -> float:
     """Seconds of a training step on two CPU cores, reading and augmentation running beside it."""
-    constants = CPU_TWO_CORES
+    constants = WITH_BF16 if bf16 else WITH_FP32
     work = network_work(plan, patch_size=patch_size, in_channels=in_channels, num_outputs=num_outputs)
     per_sample = (
         constants.seconds_saved * (work.saved + math.prod(patch_size) * num_outputs)

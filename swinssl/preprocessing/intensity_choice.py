@@ -64,8 +64,8 @@ def choose_intensities(
         else:
             scheme, why = _asked(one, wish or ""), "as asked"
         chosen.append(scheme)
-        reasons.append(f"channel {channel} ({name}): {describe(scheme)}, {why}")
-    return tuple(chosen), "; ".join(reasons)
+        reasons.append(f"{name}: {why}")
+    return tuple(chosen), " | ".join(reasons)
 
 
 def describe(intensity: Intensity) -> str:

@@ -28,8 +28,9 @@ def choose_patch(
     """The patch that shows most of the median volume without being lopsided, among those that fit.
 
     Of all patches whose edges do not exceed what covers the volume: the one with the largest product of voxels inside
-    the volume and the square root of (shortest field of view among axes that it does not cover) / (longest field of
-    view), both in mm; then the one with the fewest voxels.
+    the volume and (shortest field of view among axes that it does not cover) / (longest field of view), both in mm;
+    then the one with the fewest voxels, then with the most axes covered. To lengthen an axis that is the longest
+    already thus gains nothing.
 
     Args:
         median_shape: (z, y, x) voxels of the median case on the grid.
@@ -43,18 +44,22 @@ def choose_patch(
     edges = [range(MULTIPLE, min(covering_edge(n), LARGEST_EDGE) + 1, MULTIPLE) for n in median_shape]
     z_edges, y_edges, x_edges = edges
     allowed = [(z, y, x) for z, y, x in itertools.product(z_edges, y_edges, x_edges) if z * y * x <= most_voxels]
+
     # Best first, so that `fits`, which counts a network's layers, is asked as rarely as possible.
-    ranked = sorted(allowed, key=lambda p: (-merit(p, median_shape, spacing), math.prod(p), p))
-    return next((patch for patch in ranked if fits(patch)), None)
+    def rank(patch: Shape) -> tuple[float, int, int, Shape]:
+        uncovered = sum(p < covering_edge(n) for p, n in zip(patch, median_shape, strict=True))
+        return -round(math.log(merit(patch, median_shape, spacing)), 6), math.prod(patch), uncovered, patch
+
+    return next((patch for patch in sorted(allowed, key=rank) if fits(patch)), None)
 
 
 def merit(patch: Shape, median_shape: Shape, spacing: Triple) -> float:
     """How good a patch is; see `choose_patch`."""
     inside = [min(p, n) for p, n in zip(patch, median_shape, strict=True)]
     seen_mm = [n * mm for n, mm in zip(inside, spacing, strict=True)]
-    uncovered = [mm for mm, p, n in zip(seen_mm, patch, median_shape, strict=True) if p < n]
+    uncovered = [mm for mm, p, n in zip(seen_mm, patch, median_shape, strict=True) if p < covering_edge(n)]
     lopsided = min(uncovered) / max(seen_mm) if uncovered else 1.0
-    return math.prod(inside) * math.sqrt(lopsided)
+    return math.prod(inside) * lopsided
 
 
 def padded_share(patch: Shape, median_shape: Shape) -> float:

@@ -56,9 +56,7 @@ def notes(plans: Plans) -> list[str]:
     """What the user should look at: doubts that the reasons mention."""
     doubts = []
     for reason in plans.reasons.values():
-        for part in reason.split("; channel "):
-            _, found, doubt = part.partition("NOTE: ")
-            doubts += [doubt] if found else []
+        doubts += [part.split("NOTE: ", 1)[1] for part in reason.split(" | ") if "NOTE: " in part]
     return doubts
 
 

@@ -54,7 +54,7 @@ def make_plans(
         "intensity": why_intensity,
         "crop": _crop_reason(fingerprint),
         "resampling": _resampling_reason(fingerprint, sizing.spacing),
-        "sampling": f"{sampling}: {why_sampling}",
+        "sampling": why_sampling,
         "loss": _loss_reason(context),
         "mirroring": (
             "along z and y only: structures differ in their side alone, and mirroring left to right would swap them"

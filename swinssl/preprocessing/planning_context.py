@@ -52,7 +52,8 @@ class PlanningContext:
         return duration(self.minutes * 60)
 
     def memory(self, network: NetworkPlan, patch: Shape, batch: int) -> float:
-        return step_memory_gb(network, patch_size=patch, batch_size=batch, **self._channels())
+        """Of a step, in 10^9 bytes."""
+        return step_memory_gb(network, patch_size=patch, batch_size=batch, bf16=self.machine.bf16, **self._channels())
 
     def seconds(self, network: NetworkPlan, patch: Shape, batch: int) -> float:
         """Of a step on this machine."""
@@ -62,7 +63,8 @@ class PlanningContext:
         return two_cores / (self.machine.cores / 2) ** CORE_EXPONENT
 
     def seconds_two_cores(self, network: NetworkPlan, patch: Shape, batch: int) -> float:
-        return step_seconds_cpu(network, patch_size=patch, batch_size=batch, **self._channels())
+        """Of a step on two cores of a CPU."""
+        return step_seconds_cpu(network, patch_size=patch, batch_size=batch, bf16=self.machine.bf16, **self._channels())
 
     def fits(self, network: NetworkPlan, patch: Shape, batch: int) -> bool:
         """Whether memory and, on a CPU, time allow a step."""

@@ -28,10 +28,12 @@ LEAST_BATCH, MOST_BATCH = 2, 16
 # nnU-Net's: a batch shows at most this share of all voxels of the data set.
 BATCH_SHARE = 0.05
 MOST_BATCH_VOXELS = 4 * 96**3
-# Networks from the largest to the smallest; the first that keeps this share of the best field of view is taken.
+# Networks from the largest to the smallest; the first is taken that has two thirds of the best merit, or of a good
+# patch.
 CPU_NETWORKS = (("small", "light"), ("tiny", "light"))
 GPU_NETWORKS = (("smit96", "full"), ("smit96", "light"), ("small", "full"), ("tiny", "full"))
-VIEW_SHARE = 0.5
+VIEW_SHARE = 2 / 3
+GOOD_VIEW_CPU, GOOD_VIEW_GPU = 64**3, 96**3
 # Batch norm of fewer patches is noisy; but instance norm of so few voxels would leave nothing of the coarsest map.
 LEAST_BATCH_FOR_BATCH_NORM, LEAST_VOXELS_FOR_INSTANCE_NORM = 4, 8
 # On a CPU, predicting a case takes at most so many windows; else the grid becomes coarser.
@@ -105,13 +107,13 @@ def _choose_network(context: PlanningContext, spacing: Triple) -> Sizing:
     networks, why_network = _candidates(context)
     patches = [_patch_for(context, network, shape, spacing) for network in networks]
     merits = [merit(patch, shape, spacing) if fits else 0.0 for patch, fits, _ in patches]
-    best = max(merits)
-    chosen = next((i for i, m in enumerate(merits) if best > 0 and m >= VIEW_SHARE * best), len(networks) - 1)
+    good = min(max(merits), GOOD_VIEW_CPU if context.machine.on_cpu else GOOD_VIEW_GPU)
+    chosen = next((i for i, m in enumerate(merits) if m >= VIEW_SHARE * good > 0), len(networks) - 1)
     network, (patch, _, why_patch) = networks[chosen], patches[chosen]
     if chosen > 0:
         passed = ", ".join(dict.fromkeys(_name(n) for n in networks[:chosen]))
         limit = "time or memory" if context.machine.on_cpu else "memory"
-        why_network += f"; {passed} would see less than half of this patch's field of view for want of {limit}"
+        why_network += f"; {passed} would get too small a patch for want of {limit}"
     padded = padded_share(patch, shape)
     view = " x ".join(f"{p * mm:.0f}" for p, mm in zip(patch, spacing, strict=True))
     why_patch += f"; the median case has {_size(shape)} voxels here, the patch sees {view} mm"
@@ -150,7 +152,7 @@ def _candidates(context: PlanningContext) -> tuple[list[NetworkPlan], str]:
     if on_cpu:
         return (
             networks,
-            f"made for CPUs, light decoder; {context.given_time} allow {context.step_budget:.2g} s a step",
+            f"made for CPUs, {why_decoder}; {context.given_time} allow {context.step_budget:.2g} s a step",
         )
     return networks, f"the largest that {context.machine.memory_gb:.3g} GB allow"
 

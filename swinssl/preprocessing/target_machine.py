@@ -19,11 +19,13 @@ class TargetMachine:
         device: where training runs.
         memory_gb: free memory (CPU, MPS) or built-in memory (CUDA) in 10^9 bytes.
         cores: CPU cores that this process may use.
+        bf16: whether it computes in bfloat16.
     """
 
     device: str
     memory_gb: float
     cores: int = 2
+    bf16: bool = True
 
     @property
     def on_cpu(self) -> bool:
@@ -52,9 +54,10 @@ def target_machine(device: str = "auto", *, gpu_memory: float | None = None) -> 
         return TargetMachine("cuda", gpu_memory, cores)
     import torch
 
-    from swinssl.devices import select_device
+    from swinssl.devices import select_device, use_bf16
 
     chosen = select_device(device)
+    bf16 = use_bf16(chosen, "auto")
     if chosen.type == "cuda":
-        return TargetMachine("cuda", torch.cuda.get_device_properties(chosen).total_memory / 1e9, cores)
-    return TargetMachine(chosen.type, psutil.virtual_memory().available / 1e9, cores)
+        return TargetMachine("cuda", torch.cuda.get_device_properties(chosen).total_memory / 1e9, cores, bf16)
+    return TargetMachine(chosen.type, psutil.virtual_memory().available / 1e9, cores, bf16)

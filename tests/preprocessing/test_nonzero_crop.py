@@ -1,0 +1,39 @@
+"""The mask of an image's content, against scipy's hole filling, and the box around it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from swinssl.preprocessing.nonzero_crop import bounding_box, nonzero_mask
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.7, 0.95])
+def test_mask_is_the_union_of_channels_with_holes_filled(share: float) -> None:
+    image = (np.random.default_rng(0).random((2, 12, 15, 9)) < share / 2).astype(np.float32)
+    expected = ndimage.binary_fill_holes((image != 0).any(axis=0))
+    np.testing.assert_array_equal(nonzero_mask(image), expected)
+
+
+def test_a_hole_that_reaches_the_border_stays_open() -> None:
+    image = np.zeros((1, 7, 7, 7))
+    image[0, 1:6, 1:6, 1:6] = -3.0
+    image[0, 3, 3, 3] = 0  # enclosed
+    image[0, 3:, 2, 2] = 0  # a channel to the outside
+    mask = nonzero_mask(image)
+    assert mask[3, 3, 3] and not mask[4, 2, 2]
+
+
+@pytest.mark.parametrize("value", [0.0, 7.0])
+def test_an_image_of_one_value_has_the_whole_box(value: float) -> None:
+    mask = nonzero_mask(np.full((1, 3, 4, 5), value))
+    assert mask.all() == (value != 0) and mask.any() == (value != 0)
+    assert bounding_box(mask) == ((0, 3), (0, 4), (0, 5))
+
+
+def test_box_is_half_open_and_tight() -> None:
+    mask = np.zeros((6, 7, 8), bool)
+    mask[2:4, 5, 1] = True
+    mask[3, 6, 7] = True
+    assert bounding_box(mask) == ((2, 4), (5, 7), (1, 8))
