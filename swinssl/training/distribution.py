@@ -1,0 +1,65 @@
+"""Several processes, one batch: ranks under torchrun, each with its part of every batch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all; (0, 1) without torchrun."""
+
+    rank: int = 0
+    world: int = 1
+
+    @classmethod
+    def join(cls, device: torch.device) -> Ranks:
+        """Join the group that torchrun announced in the environment, if it did."""
+        if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
+            return cls()
+        if not dist.is_initialized():
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        return cls(dist.get_rank(), dist.get_world_size())
+
+    @property
+    def first(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return self.rank == 0
+
+    def part(self, count: int) -> range:
+        """This rank's sample indices of a batch of `count`."""
+        return range(self.rank * count // self.world, (self.rank + 1) * count // self.world)
+
+    def sum_gradients(self, module: nn.Module) -> None:
+        """Add the gradients of all ranks; each rank's loss is already its share of the batch's mean."""
+        if self.world == 1:
+            return
+        gradients = [p.grad for p in module.parameters() if p.grad is not None]
+        flat = torch.cat([g.reshape(-1) for g in gradients])
+        dist.all_reduce(flat)
+        place = 0
+        for gradient in gradients:
+            gradient.copy_(flat[place : place + gradient.numel()].view_as(gradient))
+            place += gradient.numel()
+
+    def same_everywhere(self, values: Iterable[float]) -> list[float]:
+        """The first rank's values on every rank, so that all decide alike."""
+        numbers = torch.tensor(list(values), dtype=torch.float64)
+        if self.world > 1:
+            moved = numbers.to(torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu"))
+            dist.broadcast(moved, src=0)
+            numbers = moved.cpu()
+        return numbers.tolist()
+
+    def broadcast(self, module: nn.Module) -> None:
+        """The first rank's weights on every rank."""
+        if self.world > 1:
+            tensors: list[Tensor] = [*module.parameters(), *module.buffers()]
+            for tensor in tensors:
+                dist.broadcast(tensor.data, src=0)

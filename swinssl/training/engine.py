@@ -1,0 +1,340 @@
+"""The one training loop: it runs a `Task` to the end of its schedule, exactly as if it had never been stopped."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from swinssl.devices import autocast, use_bf16
+from swinssl.errors import Interrupted, UserError
+from swinssl.progress import Meter
+from swinssl.randomness import Draws
+from swinssl.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from swinssl.training.config import TrainingConfig
+from swinssl.training.distribution import Ranks
+from swinssl.training.optimiser import make_optimiser
+from swinssl.training.reading_ahead import read_ahead
+from swinssl.training.run_folder import RunFolder
+from swinssl.training.schedule import cosine_with_warm_up
+from swinssl.training.stopping import StopRequests
+from swinssl.training.task import Task
+
+logger = logging.getLogger(__name__)
+
+# Validation and checkpoints may each take half of this share of the time.
+OVERHEAD_SHARE = 0.1
+# A checkpoint at least this often, so that a kill costs little, unless writing one takes more than its share.
+CHECKPOINT_SECONDS = 300.0
+# Steps whose time is measured before a run of so many minutes fixes its number of steps; the first ones are slower.
+STEPS_TO_MEASURE, SLOW_STEPS = 12, 2
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a run is: a number of steps, a number of minutes, or whichever ends first.
+
+    Args:
+        steps: optimiser steps at most; None where only the minutes count.
+        expected: steps that it will be; a guess where minutes count, corrected as soon as speed is known.
+        steps_per_epoch: steps between two lines of the log.
+        minutes: longest time, what follows the run included; None is no limit.
+        patience: epochs without a better score before the run ends; None never ends early.
+    """
+
+    steps: int | None
+    expected: int
+    steps_per_epoch: int
+    minutes: float | None = None
+    patience: int | None = None
+
+
+@dataclass
+class Progress:
+    """Where a run is; all of it is in the checkpoint.
+
+    Args:
+        step: optimiser steps done.
+        total: steps of the run; with a time limit corrected at every epoch's end.
+        seconds: time used so far, over all sittings.
+        validation_seconds: of that, in validation.
+        validations: how many there were.
+        best_score: highest validation score, and the epoch it was reached in.
+        ended: the run is over; nothing but a longer length makes it go on.
+    """
+
+    step: int = 0
+    total: int = 0
+    seconds: float = 0.0
+    validation_seconds: float = 0.0
+    validations: int = 0
+    best_score: float = -math.inf
+    best_epoch: int = 0
+    ended: bool = False
+
+
+class Engine:
+    """Runs one task in one folder.
+
+    Owns device, precision, accumulation, clipping, schedule, ranks, checkpoints, resume, STOP file, signals, progress
+    and log; knows nothing of segmentation or pretext tasks.
+
+    Args:
+        task: the learning problem.
+        folder: the locked folder of the run.
+        after_epoch: called with the whole log after each epoch (it draws the progress picture).
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        folder: RunFolder,
+        *,
+        config: TrainingConfig,
+        learning_rate: float,
+        length: Length,
+        device: torch.device,
+        ranks: Ranks,
+        after_epoch: Callable[[list[dict[str, Any]]], None] | None = None,
+    ) -> None:
+        self.task, self.folder, self.config, self.length = task, folder, config, length
+        self.learning_rate, self.device, self.ranks, self.after_epoch = learning_rate, device, ranks, after_epoch
+        self.bf16 = use_bf16(device, config.precision)
+        task.network.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.optimiser = make_optimiser(task.network, learning_rate=learning_rate, weight_decay=config.weight_decay)
+        self.progress = Progress(total=length.expected)
+        self.validate_every = max(1, math.ceil(task.validation_cost / (OVERHEAD_SHARE / 2 * length.steps_per_epoch)))
+        # Sums since the last line of the log.
+        self.sums: dict[str, float] = defaultdict(float)
+        self.began = self.saved_at = time.monotonic()
+        self.save_seconds = 0.0
+        # Step and training seconds from which speed is measured.
+        self.measured_from: tuple[int, float] | None = None
+        self.slow_steps_left = SLOW_STEPS
+
+    def run(self) -> Progress:
+        """Train to the end of the schedule, from the newest checkpoint if there is one.
+
+        Raises:
+            Interrupted: someone asked to stop; everything is saved.
+            UserError: the loss is no longer finite.
+        """
+        self._resume()
+        self.ranks.broadcast(self.task.network)
+        # As if all sittings had been one.
+        self.began = self.saved_at = time.monotonic()
+        self.began -= self.progress.seconds
+        first_step = self.progress.step
+        samples = read_ahead(self.task.load, self._draws, first_step=first_step, readers=self.config.readers)
+        with (
+            StopRequests(self.folder.stop_file) as requests,
+            Meter("training", total=self.progress.total, done=self.progress.step) as meter,
+        ):
+            try:
+                while not self._ended():
+                    loss = self._step(self._waited_for(samples))
+                    self._fit_into_time()
+                    meter.update(self.progress.step, note=f"loss {loss:.3f}", total=self.progress.total)
+                    if self._epoch_ends():
+                        self._end_epoch()
+                    if self.ranks.same_everywhere([requests.asked])[0] and not self._ended():
+                        self._save()
+                        raise Interrupted(
+                            f"saved after {self.progress.step} of {self.progress.total} steps in {self.folder.path}; "
+                            "the same command goes on from there."
+                        )
+                    if self._save_is_due(CHECKPOINT_SECONDS):
+                        self._save()
+            finally:
+                samples.close()  # type: ignore[attr-defined]
+        if not self.progress.ended:
+            self.progress.ended = True
+            self._save()
+        return self.progress
+
+    # --- one step
+
+    def _draws(self, step: int) -> list[Draws]:
+        return [Draws(self.config.seed, step, sample) for sample in self.ranks.part(self.task.batch_size)]
+
+    def _waited_for(self, samples: Iterator[list[Any]]) -> list[Any]:
+        started = time.monotonic()
+        loaded = next(samples)
+        self.sums["waiting_seconds"] += time.monotonic() - started
+        return loaded
+
+    def _step(self, samples: Sequence[Any]) -> float:
+        """One optimiser step; returns this rank's estimate of the batch's mean loss."""
+        step, task = self.progress.step, self.task
+        draws = self._draws(step)
+        rate = self.learning_rate * cosine_with_warm_up(step, self.progress.total, warm_up=self.config.warm_up)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        task.network.train()
+        total_loss = 0.0
+        parts = min(self.config.accumulate, len(samples))
+        for part in range(parts):
+            chosen = slice(part * len(samples) // parts, (part + 1) * len(samples) // parts)
+            inputs = task.views(samples[chosen], draws[chosen], self.device)
+            with autocast(self.device, bf16=self.bf16):
+                result = task.step(inputs)
+            # Each rank's share of the batch's mean, so that gradients add up over ranks and parts.
+            loss = result.losses.sum() / task.batch_size
+            loss.backward()
+            total_loss += float(loss.detach())
+            for name, value in result.log.items():
+                self.sums[name] += value * len(result.losses) / len(samples)
+        if not math.isfinite(total_loss):
+            raise UserError(
+                f"{self.folder.path}: the loss became {total_loss} at step {step}. Lower --lr, or train with "
+                "--precision fp32; the last checkpoint is untouched."
+            )
+        self.ranks.sum_gradients(task.network)
+        torch.nn.utils.clip_grad_norm_(task.network.parameters(), self.config.clip)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        task.after_step(step, self.progress.total)
+        self.progress.step += 1
+        mean_loss = total_loss * self.ranks.world
+        self.sums["loss"] += mean_loss
+        self.sums["steps"] += 1
+        return mean_loss
+
+    # --- time
+
+    def _elapsed(self) -> float:
+        """Seconds of training over all sittings."""
+        return time.monotonic() - self.began
+
+    def _training_seconds(self) -> float:
+        return self._elapsed() - self.progress.validation_seconds
+
+    def _ended(self) -> bool:
+        return self.progress.ended or self.progress.step >= self.progress.total
+
+    def _epoch_ends(self) -> bool:
+        return self.progress.step % self.length.steps_per_epoch == 0 or self._ended()
+
+    def _fit_into_time(self) -> None:
+        """With a time limit, correct the run's length from the measured speed, so that the schedule ends in time."""
+        if self.length.minutes is None:
+            return
+        done = self.progress.step
+        if self.measured_from is None:
+            self.slow_steps_left -= 1
+            if self.slow_steps_left == 0:
+                self.measured_from = (done, self._training_seconds())
+        first, since = self.measured_from or (0, 0.0)
+        if done == first or not (done - first == STEPS_TO_MEASURE or self._epoch_ends()):
+            return
+        per_step = (self._training_seconds() - since) / (done - first)
+        validation = self.task.validation_cost * per_step
+        if self.progress.validations:
+            validation = self.progress.validation_seconds / self.progress.validations
+        closing = self.task.closing_cost / max(self.task.validation_cost, 1e-9) * validation
+        between = validation / (self.validate_every * self.length.steps_per_epoch)
+        left = self.length.minutes * 60 - self._elapsed() - validation - closing
+        affordable = done + max(0, int(left / (per_step + between)))
+        wanted = affordable if self.length.steps is None else min(self.length.steps, affordable)
+        self.progress.total = max(int(self.ranks.same_everywhere([wanted])[0]), done)
+
+    # --- epochs
+
+    def _end_epoch(self) -> None:
+        """Log, validate when it is due, keep the best, decide whether to stop early, save, draw."""
+        epoch = math.ceil(self.progress.step / self.length.steps_per_epoch)
+        steps = self.sums.pop("steps", 0.0) or 1.0
+        waiting = self.sums.pop("waiting_seconds", 0.0)
+        entry: dict[str, Any] = {
+            "step": self.progress.step,
+            "epoch": epoch,
+            "learning_rate": self.optimiser.param_groups[0]["lr"],
+            **{name: value / steps for name, value in self.sums.items()},
+        }
+        self.sums.clear()
+        if epoch % self.validate_every == 0 or self._ended():
+            entry.update(self._validate(epoch))
+        patience = self.length.patience
+        if patience is not None and math.isfinite(self.progress.best_score):
+            self.progress.ended = self._ended() or epoch - self.progress.best_epoch >= patience
+        entry |= {"seconds": self._elapsed(), "waiting_seconds": waiting}
+        if self.ranks.first:
+            self.folder.log(entry)
+            if self.after_epoch is not None:
+                self.after_epoch(self.folder.read_log())
+        if self._save_is_due(0.0):
+            self._save()
+
+    def _validate(self, epoch: int) -> dict[str, float]:
+        """Metrics under their names in the log; empty where there is nothing to validate on."""
+        started = time.monotonic()
+        with autocast(self.device, bf16=self.bf16):
+            metrics = self.task.validate()
+        progress = self.progress
+        if not metrics:
+            if self._ended() and self.ranks.first:
+                self.task.keep_best()
+            return {}
+        progress.validation_seconds += time.monotonic() - started
+        progress.validations += 1
+        # An equal score later in training comes from a longer average: it is kept.
+        best = metrics["score"] >= progress.best_score
+        if best:
+            progress.best_score, progress.best_epoch = metrics["score"], epoch
+            if self.ranks.first:
+                self.task.keep_best()
+        if self.ranks.first:
+            numbers = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
+            logger.info("epoch %d, step %d: %s%s", epoch, progress.step, numbers, " (best so far)" if best else "")
+        return {"validation_" + name: value for name, value in metrics.items()}
+
+    # --- checkpoints
+
+    def _save_is_due(self, seconds: float) -> bool:
+        """Whether the last checkpoint is `seconds` old, and writing another one stays within its share of the time."""
+        return time.monotonic() - self.saved_at > max(seconds, self.save_seconds / (OVERHEAD_SHARE / 2))
+
+    def _save(self) -> None:
+        started = time.monotonic()
+        self.progress.seconds = self._elapsed()
+        if self.ranks.first:
+            weights = {f"network.{name}": tensor for name, tensor in self.task.network.state_dict().items()}
+            weights |= {f"extra.{name}": tensor for name, tensor in self.task.extra_weights().items()}
+            state = {
+                "optimiser": self.optimiser.state_dict(),
+                "progress": dict(vars(self.progress)),
+                "sums": dict(self.sums),
+            }
+            save_checkpoint(self.folder.checkpoints, Checkpoint(self.progress.step, weights, state))
+        self.saved_at = time.monotonic()
+        self.save_seconds = self.saved_at - started
+
+    def _resume(self) -> None:
+        checkpoint = load_checkpoint(self.folder.checkpoints)
+        if checkpoint is None:
+            if self.ranks.first:
+                self.folder.forget_log_after(-1)
+            return
+        by_owner: dict[str, dict[str, torch.Tensor]] = {"network": {}, "extra": {}}
+        for name, tensor in checkpoint.weights.items():
+            owner, _, rest = name.partition(".")
+            by_owner[owner][rest] = tensor
+        self.task.network.load_state_dict(by_owner["network"])
+        self.task.load_extra_weights(by_owner["extra"])
+        self.optimiser.load_state_dict(checkpoint.state["optimiser"])
+        self.progress = Progress(**checkpoint.state["progress"])
+        self.sums = defaultdict(float, checkpoint.state["sums"])
+        if self.length.minutes is None:
+            # A run that had ended goes on if more steps are asked for, on the schedule of the new length.
+            self.progress.ended = self.progress.ended and self.length.expected <= self.progress.total
+            self.progress.total = self.length.expected
+        if self.ranks.first:
+            self.folder.forget_log_after(self.progress.step)
+        if not self._ended():
+            logger.info("going on after step %d of %d", self.progress.step, self.progress.total)

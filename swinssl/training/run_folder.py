@@ -1,0 +1,94 @@
+"""The folder of one run: locked while it runs, with its log, its description and a way to stop it from outside."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from swinssl import files
+from swinssl.errors import UserError
+
+STOP_FILE = "STOP"
+
+
+class RunFolder:
+    """A run's folder, held by one process at a time.
+
+    The lock is the operating system's and dies with the process, so a killed run leaves nothing to clean up.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: BinaryIO | None = None
+
+    def __enter__(self) -> RunFolder:
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.path / ".lock", "ab+")
+        try:
+            _lock_exclusively(self._lock)
+        except OSError:
+            self._lock.close()
+            raise UserError(
+                f"{self.path}: another process is training here. Wait for it, stop it (touch {self.stop_file}), "
+                "or choose another --name."
+            ) from None
+        self.stop_file.unlink(missing_ok=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lock is not None:
+            self._lock.close()
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def stop_file(self) -> Path:
+        """Whoever makes this file asks the run to save and end."""
+        return self.path / STOP_FILE
+
+    @property
+    def log_file(self) -> Path:
+        return self.path / "log.jsonl"
+
+    @property
+    def run_file(self) -> Path:
+        return self.path / "run.json"
+
+    def log(self, entry: dict[str, Any]) -> None:
+        """Append one line to `log.jsonl`; a NaN becomes null."""
+        clean = {key: None if isinstance(v, float) and v != v else v for key, v in entry.items()}
+        with open(self.log_file, "a", encoding="utf-8") as stream:
+            stream.write(json.dumps(clean) + "\n")
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """The entries so far; a last line cut off by a kill is left out."""
+        if not self.log_file.exists():
+            return []
+        entries = []
+        for line in self.log_file.read_text(encoding="utf-8").splitlines():
+            try:
+                entries.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return entries
+
+    def forget_log_after(self, step: int) -> None:
+        """Drop entries of steps that are going to be done again."""
+        kept = [entry for entry in self.read_log() if entry.get("step", 0) <= step]
+        files.write_text(self.log_file, "".join(json.dumps(entry) + "\n" for entry in kept))
+
+
+def _lock_exclusively(stream: BinaryIO) -> None:
+    if os.name == "nt":
+        import msvcrt
+
+        stream.seek(0)
+        msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+    else:
+        import fcntl
+
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,0 +1,279 @@
+"""The loop: exact resume, accumulation, ranks, early stopping, time limits, and what it refuses."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import pytest
+import torch
+import torch.multiprocessing as multiprocessing
+from torch import nn
+
+from swinssl.errors import Interrupted, UserError
+from swinssl.training import engine as module
+from swinssl.training.config import TrainingConfig
+from swinssl.training.distribution import Ranks
+from swinssl.training.engine import Engine, Length
+from swinssl.training.run_folder import RunFolder
+from swinssl.training.task import StepResult
+
+CPU = torch.device("cpu")
+TRUTH = torch.tensor([1.0, -2.0, 0.5, 3.0])
+
+
+class Regression:
+    """Linear regression on samples that the draws make; validates by the distance to the true weights."""
+
+    def __init__(self, batch_size=4, *, validation_cost=0.0, closing_cost=0.0, scores=None):
+        self.network = nn.Linear(4, 1, bias=False)
+        nn.init.zeros_(self.network.weight)
+        self.batch_size, self.validation_cost, self.closing_cost = batch_size, validation_cost, closing_cost
+        self.average = torch.zeros(4)
+        self.scores = iter(scores) if scores is not None else None
+        self.kept, self.steps_seen, self.on_step = [], [], {}
+
+    def load(self, draws):
+        return torch.from_numpy(draws("sample").standard_normal(4)).float()
+
+    def views(self, samples, draws, device):
+        noise = torch.tensor([own("noise").standard_normal() for own in draws], dtype=torch.float32)
+        return torch.stack(list(samples)), noise
+
+    def step(self, inputs):
+        x, noise = inputs
+        error = self.network(x)[:, 0] - (x @ TRUTH + 0.1 * noise)
+        return StepResult(error**2, {"absolute": float(error.detach().abs().mean())})
+
+    def after_step(self, step, total):
+        self.steps_seen.append(step)
+        self.average.lerp_(self.network.weight.detach()[0], 0.1)
+        self.on_step.get(step, lambda: None)()
+
+    def validate(self):
+        if self.scores is not None:
+            return {"score": next(self.scores)}
+        return {"score": -float((self.average - TRUTH).norm())}
+
+    def extra_weights(self):
+        return {"average": self.average}
+
+    def load_extra_weights(self, weights):
+        self.average.copy_(weights["average"])
+
+    def keep_best(self):
+        self.kept.append(len(self.steps_seen))
+
+
+def train(folder, task, steps=40, *, per_epoch=10, minutes=None, patience=None, ranks=None, rate=0.05, **choices):
+    config = TrainingConfig(**{"readers": 0, "precision": "fp32", "weight_decay": 0.0, **choices})
+    length = Length(
+        steps=None if minutes else steps, expected=steps, steps_per_epoch=per_epoch, minutes=minutes, patience=patience
+    )
+    with RunFolder(folder) as run:
+        engine = Engine(task, run, config=config, learning_rate=rate, length=length, device=CPU, ranks=ranks or Ranks())
+        return engine.run()
+
+
+@pytest.fixture(autouse=True)
+def checkpoints_at_every_epoch(monkeypatch):
+    """Steps here take no time, so that writing a checkpoint would be more than its share of it."""
+    monkeypatch.setattr(Engine, "_save_is_due", lambda self, seconds: seconds == 0)
+
+
+def weights(task):
+    return torch.cat([task.network.weight.detach().flatten(), task.average])
+
+
+@pytest.mark.parametrize("readers", [0, 2])
+def test_learns_and_logs_every_epoch(tmp_path, readers):
+    task = Regression()
+    progress = train(tmp_path, task, steps=200, per_epoch=20, rate=0.1, readers=readers)
+    assert progress.step == 200 and progress.ended
+    assert (task.network.weight[0] - TRUTH).abs().max() < 0.1
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in log] == list(range(20, 201, 20))
+    assert log[-1]["loss"] < 0.1 * log[0]["loss"] and log[-1]["absolute"] < log[0]["absolute"]
+    assert log[-1]["validation_score"] > log[0]["validation_score"]
+    assert all(entry["seconds"] >= entry["waiting_seconds"] >= 0 for entry in log)
+
+
+def test_the_rate_rises_then_falls_to_nothing_at_the_end(tmp_path):
+    task = Regression()
+    rates = []
+    train(tmp_path, task, steps=100, per_epoch=1, warm_up=0.1)
+    rates = [json.loads(line)["learning_rate"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert rates.index(max(rates)) == 10 and max(rates) == pytest.approx(0.05)
+    assert all(a < b for a, b in itertools.pairwise(rates[:11])) and rates[0] > 0
+    assert all(a > b for a, b in itertools.pairwise(rates[10:])) and rates[-1] < 0.001 * 0.05 * 1.1
+
+
+@pytest.mark.parametrize("stop_at", [[3], [9, 10, 11], [0, 25]])
+def test_stopped_and_resumed_is_the_same_to_the_bit(tmp_path, stop_at):
+    whole = Regression()
+    train(tmp_path / "whole", whole)
+    for number in stop_at:
+        task = Regression()
+        task.on_step = {number: (tmp_path / "parts" / "STOP").touch}
+        with pytest.raises(Interrupted, match=f"after {number + 1} of 40 steps"):
+            train(tmp_path / "parts", task)
+    task = Regression()
+    progress = train(tmp_path / "parts", task)
+    assert torch.equal(weights(task), weights(whole))
+    assert progress.step == 40 and task.steps_seen == list(range(stop_at[-1] + 1, 40))
+    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "parts")]
+    timeless = [[{k: v for k, v in json.loads(line).items() if "seconds" not in k} for line in log] for log in logs]
+    assert timeless[0] == timeless[1]
+
+
+def test_a_crash_falls_back_to_the_last_checkpoint_and_redoes_what_followed(tmp_path, monkeypatch):
+    whole = Regression()
+    train(tmp_path / "whole", whole)
+
+    def crash():
+        raise RuntimeError("power cut")
+
+    task = Regression()
+    task.on_step = {17: crash}
+    with pytest.raises(RuntimeError):
+        train(tmp_path / "parts", task)
+    resumed = Regression()
+    train(tmp_path / "parts", resumed)
+    assert resumed.steps_seen[0] == 10  # the checkpoint of the first epoch's end
+    assert torch.equal(weights(resumed), weights(whole))
+
+
+def test_a_damaged_checkpoint_is_passed_over(tmp_path):
+    whole = Regression()
+    train(tmp_path / "whole", whole)
+    task = Regression()
+    task.on_step = {25: (tmp_path / "parts" / "STOP").touch}
+    with pytest.raises(Interrupted):
+        train(tmp_path / "parts", task)
+    newest = sorted((tmp_path / "parts" / "checkpoints").iterdir())[-1]
+    content = bytearray((newest / "weights.safetensors").read_bytes())
+    content[-1] ^= 1
+    (newest / "weights.safetensors").write_bytes(content)
+    resumed = Regression()
+    train(tmp_path / "parts", resumed)
+    assert resumed.steps_seen[0] == 20 and torch.equal(weights(resumed), weights(whole))
+    for path in (tmp_path / "parts" / "checkpoints").glob("*/state.pt"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match="every checkpoint is damaged"):
+        train(tmp_path / "parts", Regression())
+
+
+def test_more_steps_go_on_from_the_end(tmp_path):
+    train(tmp_path, Regression(), steps=20)
+    again = Regression()
+    assert train(tmp_path, again, steps=20).step == 20 and again.steps_seen == []
+    longer = Regression()
+    assert train(tmp_path, longer, steps=30).step == 30 and longer.steps_seen == list(range(20, 30))
+
+
+def test_accumulated_parts_add_up_to_the_batch(tmp_path):
+    whole, parts = Regression(), Regression()
+    train(tmp_path / "whole", whole)
+    train(tmp_path / "parts", parts, accumulate=3)
+    assert torch.allclose(weights(parts), weights(whole), atol=1e-6)
+
+
+def _rank(rank, folder, port, result):
+    import os
+
+    import torch.distributed as dist
+
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    dist.init_process_group("gloo", rank=rank, world_size=2)
+    task = Regression()
+    train(folder / f"rank{rank}", task, ranks=Ranks(rank, 2))
+    result[rank] = weights(task)
+    dist.destroy_process_group()
+
+
+def test_two_ranks_with_half_the_batch_are_one_process(tmp_path):
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    whole = Regression()
+    train(tmp_path / "whole", whole)
+    with multiprocessing.Manager() as manager:
+        result = manager.dict()
+        multiprocessing.spawn(_rank, (tmp_path, port, result), nprocs=2)
+        for rank in range(2):
+            assert torch.allclose(result[rank], weights(whole), atol=1e-6)
+    assert not (tmp_path / "rank1" / "log.jsonl").exists()
+
+
+def test_patience_ends_the_run_and_the_best_is_kept(tmp_path):
+    task = Regression(scores=[0.5, 0.7, 0.6, 0.7, 0.65, 0.69, 0.1, 0.9])
+    progress = train(tmp_path, task, steps=80, per_epoch=10, patience=3)
+    # An equal score replaces the earlier one: it comes from later in the run.
+    assert progress.best_epoch == 4 and progress.step == 70
+    assert task.kept == [10, 20, 40]
+    assert train(tmp_path, Regression(scores=[]), steps=80, per_epoch=10, patience=3).step == 70
+
+
+def test_validation_takes_a_twentieth_of_the_time_by_count(tmp_path):
+    # A validation as long as 2 steps, epochs of 10 steps: one each 4 epochs is 5 %; and one at the end.
+    task = Regression(validation_cost=2.0)
+    train(tmp_path, task, steps=90, per_epoch=10)
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [entry["epoch"] for entry in log if "validation_score" in entry] == [4, 8, 9]
+
+
+def test_without_validation_cases_the_last_weights_are_kept(tmp_path):
+    task = Regression()
+    task.validate = lambda: {}
+    assert train(tmp_path, task).best_score == float("-inf")
+    assert task.kept == [40]
+
+
+class Clock:
+    """Time that passes only when the task says so."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def monotonic(self):
+        return self.now
+
+
+@pytest.mark.parametrize("expected", [10, 100_000])
+def test_a_time_limit_is_met_whatever_was_expected(tmp_path, monkeypatch, expected):
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    task = Regression(validation_cost=10.0, closing_cost=20.0)
+    step, validate = task.after_step, task.validate
+
+    def slow_step(number, total):
+        clock.now += 5.0 if number < 2 else 1.0
+        step(number, total)
+
+    def slow_validation():
+        clock.now += 15.0
+        return validate()
+
+    task.after_step, task.validate = slow_step, slow_validation
+    started = clock.now
+    progress = train(tmp_path, task, steps=expected, per_epoch=20, minutes=20)
+    closing = 30.0  # twice what a validation took
+    assert 0.95 * 1200 <= clock.now - started + closing <= 1200
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert log[-1]["step"] == progress.step and log[-1]["learning_rate"] < 0.02 * 0.05
+    assert "validation_score" in log[-1]
+
+
+def test_a_loss_that_is_no_number_is_refused_and_the_checkpoint_stays(tmp_path):
+    task = Regression()
+    task.on_step = {12: lambda: task.network.weight.data.fill_(float("inf"))}
+    with pytest.raises(UserError, match="Lower --lr"):
+        train(tmp_path, task)
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step_000000010"]
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    with RunFolder(tmp_path), pytest.raises(UserError, match="another process is training here"):
+        train(tmp_path, Regression())

@@ -1,0 +1,135 @@
+"""Segmentation losses against plain formulas: exclusive labels, regions, ignore label, partial labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from swinssl.dataset.labels import LabelSet
+from swinssl.training.losses import deep_loss, sigmoid_loss, softmax_loss
+
+THREE = LabelSet(names=("a", "b", "c"), values=((1,), (2,), (3,)), ignore_value=9)
+# "whole" holds "core"; raw values 1 (edge) and 2 (core).
+REGIONS = LabelSet(names=("whole", "core"), values=((1, 2), (2,)), regions=True, region_order=(1, 2))
+SHAPE = (4, 5, 6)
+SMOOTH = 1e-5
+
+
+def batch(channels, codes, size=2, seed=0):
+    """Random logits, and codes drawn from `codes`."""
+    generator = torch.Generator().manual_seed(seed)
+    logits = torch.randn(size, channels, *SHAPE, generator=generator)
+    drawn = torch.randint(len(codes), (size, *SHAPE), generator=generator)
+    return logits, torch.tensor(codes, dtype=torch.uint8)[drawn]
+
+
+def soft_dice(p, t):
+    return (2 * (p * t).sum() + SMOOTH) / (p.sum() + t.sum() + SMOOTH)
+
+
+def plain_softmax(logits, codes, valid):
+    """One sample, voxel lists, numpy."""
+    x = logits.double().numpy().reshape(logits.shape[0], -1)[:, valid]
+    y = codes.numpy().reshape(-1)[valid].astype(int)
+    y[y == THREE.outside_code] = 0
+    p = np.exp(x) / np.exp(x).sum(0)
+    entropy = -np.log(p[y, np.arange(len(y))]).mean()
+    dice = np.mean([soft_dice(p[s], (y == s).astype(float)) for s in range(1, len(x))])
+    return entropy + 1 - dice
+
+
+class TestSoftmax:
+    def test_is_cross_entropy_plus_dice_of_each_sample(self):
+        logits, codes = batch(4, [0, 1, 2, 3, THREE.outside_code])
+        every = np.ones(np.prod(SHAPE), bool)
+        expected = [plain_softmax(x, y, every) for x, y in zip(logits, codes, strict=True)]
+        assert softmax_loss(logits, codes, labels=THREE).tolist() == pytest.approx(expected, abs=1e-5)
+
+    def test_ignored_voxels_count_for_nothing(self):
+        logits, codes = batch(4, [0, 1, 2, 3, THREE.ignore_code])
+        valid = [(y != THREE.ignore_code).numpy().reshape(-1) for y in codes]
+        expected = [plain_softmax(x, y, v) for x, y, v in zip(logits, codes, valid, strict=True)]
+        logits.requires_grad_()
+        loss = softmax_loss(logits, codes, labels=THREE)
+        assert loss.tolist() == pytest.approx(expected, abs=1e-5)
+        loss.sum().backward()
+        ignored = (codes == THREE.ignore_code)[:, None].expand_as(logits)
+        assert (logits.grad[ignored] == 0).all() and (logits.grad[~ignored] != 0).all()
+
+    def test_nothing_annotated_is_no_loss(self):
+        logits, _ = batch(4, [0])
+        codes = torch.full((2, *SHAPE), THREE.ignore_code, dtype=torch.uint8)
+        logits.requires_grad_()
+        loss = softmax_loss(logits, codes, labels=THREE)
+        loss.sum().backward()
+        assert loss.tolist() == pytest.approx([0, 0], abs=1e-6) and (logits.grad == 0).all()
+
+    def test_what_nobody_looked_for_is_judged_as_background(self):
+        # b was not annotated in the second sample: its probability adds to the background's, and it has no Dice.
+        logits, codes = batch(4, [0, 1, 3])
+        present = torch.tensor([[True, True, True], [True, False, True]])
+        joined = torch.stack([torch.logsumexp(logits[1, [0, 2]], 0), logits[1, 1], logits[1, 3]])
+        two = LabelSet(names=("a", "c"), values=((1,), (3,)), ignore_value=9)
+        expected = [
+            softmax_loss(logits[:1], codes[:1], labels=THREE)[0],
+            softmax_loss(joined[None], torch.where(codes[1:] == 3, 2, codes[1:]), labels=two)[0],
+        ]
+        found = softmax_loss(logits, codes, labels=THREE, present=present)
+        assert torch.allclose(found, torch.stack(expected), atol=1e-5)
+
+    def test_calling_an_unannotated_structure_costs_nothing_where_the_label_says_background(self):
+        codes = torch.zeros((1, *SHAPE), dtype=torch.uint8)
+        sure_of_b = torch.zeros(1, 4, *SHAPE)
+        sure_of_b[:, 2] = 30.0
+        absent = softmax_loss(sure_of_b, codes, labels=THREE, present=torch.tensor([[True, False, True]]))
+        looked_for = softmax_loss(sure_of_b, codes, labels=THREE, present=torch.tensor([[True, True, True]]))
+        assert absent.item() < 1e-3 and looked_for.item() > 20
+
+    def test_gradients_are_finite_with_absent_structures(self):
+        logits, codes = batch(4, [0, 1, 2, 3])
+        logits.requires_grad_()
+        softmax_loss(logits, codes, labels=THREE, present=torch.zeros(2, 3, dtype=torch.bool)).sum().backward()
+        assert torch.isfinite(logits.grad).all()
+
+    def test_non_consecutive_values_are_their_ranks(self):
+        odd = LabelSet(names=("late", "early"), values=((7,), (4,)))
+        codes = torch.from_numpy(odd.encode(np.array([[[0, 4, 7]]])))[None]
+        logits = torch.full((1, 3, 1, 1, 3), -20.0)
+        logits[0, 0, 0, 0, 0] = logits[0, 2, 0, 0, 1] = logits[0, 1, 0, 0, 2] = 20.0
+        assert softmax_loss(logits, codes, labels=odd).item() < 1e-3
+
+
+class TestSigmoid:
+    def test_is_binary_cross_entropy_plus_dice_of_overlapping_regions(self):
+        logits, codes = batch(2, [0, 1, 2])
+        expected = []
+        for x, y in zip(logits.double().numpy(), codes.numpy(), strict=True):
+            p = 1 / (1 + np.exp(-x))
+            truth = np.stack([y > 0, y == 2]).astype(float)
+            entropy = -(truth * np.log(p) + (1 - truth) * np.log(1 - p)).mean()
+            expected.append(entropy + 1 - np.mean([soft_dice(*pair) for pair in zip(p, truth, strict=True)]))
+        assert sigmoid_loss(logits, codes, labels=REGIONS).tolist() == pytest.approx(expected, abs=1e-5)
+
+    def test_an_absent_region_is_left_out(self):
+        logits, codes = batch(2, [0, 1, 2])
+        only_whole = LabelSet(names=("whole",), values=((1, 2),), regions=True, region_order=(1,))
+        found = sigmoid_loss(logits, codes, labels=REGIONS, present=torch.tensor([[True, False]] * 2))
+        assert torch.allclose(found, sigmoid_loss(logits[:, :1], codes, labels=only_whole), atol=1e-6)
+
+
+def test_a_perfect_answer_has_no_loss_and_is_the_minimum():
+    _, codes = batch(4, [0, 1, 2, 3])
+    perfect = 30.0 * torch.nn.functional.one_hot(codes.long(), 4).movedim(-1, 1).float()
+    assert softmax_loss(perfect, codes, labels=THREE).max() < 1e-4
+
+
+def test_half_precision_logits_are_judged_in_single():
+    logits, codes = batch(4, [0, 1, 2, 3])
+    rounded = logits.bfloat16()
+    assert torch.equal(softmax_loss(rounded, codes, labels=THREE), softmax_loss(rounded.float(), codes, labels=THREE))
+
+
+def test_deep_losses_weigh_one_half_one_quarter():
+    losses = [torch.tensor([4.0, 1.0]), torch.tensor([2.0, 0.0]), torch.tensor([8.0, 4.0])]
+    assert torch.allclose(deep_loss(losses), torch.tensor([(4 + 1 + 2) / 1.75, (1 + 0 + 1) / 1.75]))
