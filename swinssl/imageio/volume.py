@@ -17,6 +17,16 @@ from numpy.typing import NDArray
 Triple = tuple[float, float, float]
 Shape = tuple[int, int, int]
 
+# Two files of one patient may differ by this much at the worst corner before they count as two grids: it is what
+# confusing a voxel's corner with its centre gives, and far above what rounding in headers does.
+GRID_TOLERANCE_VOXELS = 0.5
+
+
+def reversed_axes(affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """A (4, 4) affine between index and world of (x, y, z) as one of (z, y, x), or the other way round."""
+    order = [2, 1, 0, 3]
+    return np.ascontiguousarray(affine[np.ix_(order, order)])
+
 
 @dataclass(frozen=True)
 class AxisMap:
@@ -91,6 +101,12 @@ class Geometry:
     def voxel_volume(self) -> float:
         """Volume of a voxel in mm^3."""
         return float(abs(np.linalg.det(self.affine[:3, :3])))
+
+    @property
+    def shear(self) -> float:
+        """The largest cosine between two axes: 0 where they are at right angles."""
+        cosines = self.direction.T @ self.direction
+        return float(np.abs(cosines - np.eye(3)).max())
 
     def corner_displacement(self, other: Geometry) -> float:
         """The largest distance between equal corner voxels of two grids of one shape, in voxels of this grid."""

@@ -1,0 +1,36 @@
+"""The endings of the image files that swinssl reads and writes; capitals count as small letters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from swinssl.errors import UserError
+
+# Longest first: `.nii.gz` is not a `.gz`.
+ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
+
+
+def image_ending(name: str | Path) -> str | None:
+    """The ending of a file name, in small letters; None where it is no image that swinssl reads."""
+    lower = Path(name).name.lower()
+    return next((ending for ending in ENDINGS if lower.endswith(ending) and lower != ending), None)
+
+
+def without_ending(name: str | Path) -> str:
+    """The file name without its image ending; the whole name where it has none."""
+    plain = Path(name).name
+    return plain[: len(plain) - len(image_ending(plain) or "")]
+
+
+def required_ending(path: Path) -> str:
+    """The ending of an image file.
+
+    Raises:
+        UserError: it is none of `ENDINGS`.
+    """
+    ending = image_ending(path)
+    if ending is None:
+        raise UserError(
+            f"{path}: does not end as an image that swinssl reads ({', '.join(ENDINGS)}). Convert it to one of these."
+        )
+    return ending

@@ -1,0 +1,104 @@
+"""What the grid of an image must be: three dimensions, a possible place in space, no larger than memory."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from swinssl.errors import UserError
+from swinssl.imageio.image_fault import ImageFault
+
+LIMIT_VARIABLE = "SWINSSL_MAX_VOXELS"
+DEFAULT_LIMIT = 2**31
+# Deflate shrinks at most 1032 to 1, and an empty label map of a large CT does reach that. Beyond 2^29 voxels (2048
+# slices of 512 x 512) such a ratio is taken for a bomb rather than for an image.
+BOMB_VOXELS, BOMB_RATIO = 2**29, 500
+# Volume of a voxel over the product of its edges; below this the axes lie in a plane.
+FLAT = 1e-6
+AFFINE_REMEDY = "Correct the header's spacing and orientation, or convert the image from its source again."
+
+
+def spatial_shape(path: Path, dims: Sequence[int]) -> tuple[int, int, int]:
+    """The (z, y, x) shape of a header's dimensions.
+
+    Args:
+        dims: x first, as files have them; further dimensions of 1 are allowed.
+
+    Raises:
+        ImageFault: a dimension is not positive, a slice alone, or several volumes.
+    """
+    listed = " x ".join(map(str, dims))
+    if not dims or min(dims) < 1:
+        found = f"the header has impossible dimensions ({listed or 'none'})"
+        raise ImageFault(path, "not_an_image", found, "Get the file anew: copy or export it again.")
+    spatial = [n for n in dims[:3] if n > 1]
+    if len(spatial) < 3:
+        found = f"is a 2D image ({listed} voxels); swinssl segments 3D volumes"
+        raise ImageFault(path, "not_3d", found, "Stack the slices of a scan into one volume.")
+    if math.prod(dims[3:]) > 1:
+        found = f"has {math.prod(dims[3:])} volumes or components ({listed}); one volume a file is expected"
+        raise ImageFault(path, "not_3d", found, "Split it: one file a channel, named CASE_0000, CASE_0001 and so on.")
+    x, y, z = dims[:3]
+    return z, y, x
+
+
+def checked_affine(path: Path, affine: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The affine, if a grid can lie so.
+
+    Raises:
+        ImageFault: an entry is not finite, or the axes span no volume.
+    """
+    if not np.isfinite(affine).all():
+        raise ImageFault(path, "affine", "the header's affine has entries that are NaN or infinite", AFFINE_REMEDY)
+    edges = np.linalg.norm(affine[:3, :3], axis=0)
+    if edges.min() <= 0 or abs(np.linalg.det(affine[:3, :3] / np.where(edges > 0, edges, 1))) < FLAT:
+        spacing = " x ".join(f"{edge:.4g}" for edge in edges)
+        found = f"the header's affine is singular (voxels of {spacing} mm along z, y, x span no volume)"
+        raise ImageFault(path, "affine", found, AFFINE_REMEDY)
+    return affine
+
+
+def check_size(path: Path, shape: Sequence[int], itemsize: int, *, stored_bytes: int | None = None) -> None:
+    """Refuse an image that is larger than allowed or than the free memory.
+
+    The limit is 2^31 voxels; the environment's SWINSSL_MAX_VOXELS sets another, and then no ratio counts as a bomb.
+
+    Args:
+        shape: (z, y, x), what the header claims.
+        itemsize: bytes a voxel.
+        stored_bytes: compressed size on disk; None where it is not compressed.
+
+    Raises:
+        ImageFault: of the kind `too_large`.
+    """
+    voxels = math.prod(shape)
+    asked = _asked_limit()
+    limit = DEFAULT_LIMIT if asked is None else asked
+    claim = f"the header claims {' x '.join(map(str, shape))} voxels"
+    mend = f"If the image is genuine, set {LIMIT_VARIABLE}={voxels}; otherwise get the file anew."
+    if voxels > limit:
+        raise ImageFault(path, "too_large", f"{claim}, more than the limit of {limit}", mend)
+    if asked is None and stored_bytes is not None and voxels > BOMB_VOXELS:
+        ratio = voxels * itemsize / max(stored_bytes, 1)
+        if ratio > BOMB_RATIO:
+            found = f"{claim} in a file of {stored_bytes / 1e6:.3g} MB, {ratio:.0f} times less than they take"
+            raise ImageFault(path, "too_large", found, mend)
+    needed, free = voxels * itemsize, psutil.virtual_memory().available
+    if needed > free:
+        found = f"{claim}, {needed / 1e9:.3g} GB; {free / 1e9:.3g} GB of memory are free"
+        raise ImageFault(path, "too_large", found, "Crop or resample the image, or use a machine with more memory.")
+
+
+def _asked_limit() -> int | None:
+    text = os.environ.get(LIMIT_VARIABLE)
+    if not text:
+        return None
+    if not text.strip().isdecimal():
+        raise UserError(f"{LIMIT_VARIABLE}={text}: expected a whole number of voxels, such as {DEFAULT_LIMIT}.")
+    return int(text)
