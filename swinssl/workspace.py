@@ -54,7 +54,9 @@ class Workspace:
         """The folder name of a data set that was given as path, id or name, raw or preprocessed."""
         if _is_folder_path(dataset):
             return safe_name(Path(dataset).resolve().name, what=f"data set folder {dataset}")
-        return self._find(dataset, (*self.raw_roots, self.root / "preprocessed"), "data set").name
+        return self._find(
+            dataset, (*self.raw_roots, self.root / "preprocessed", self.root / "results"), "data set"
+        ).name
 
     def _find(self, dataset: str, roots: tuple[Path, ...], what: str) -> Path:
         known = {p.name: p for root in reversed(roots) if root.is_dir() for p in sorted(root.iterdir()) if p.is_dir()}

@@ -9,8 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+# Scaling in float32 misses a whole number by this much at most, interpolation by far more.
+WHOLE_WITHIN = 1e-3
 # Names, split into words, that say on which side a structure lies, or that it is a lesion or a target.
-SIDE_WORDS = {"left", "right", "l", "r", "lt", "rt", "li", "re", "sin", "dex"}
+LEFT_WORDS, RIGHT_WORDS = {"left", "l", "lt", "li", "sin"}, {"right", "r", "rt", "re", "dex"}
+SIDE_WORDS = LEFT_WORDS | RIGHT_WORDS
 TUMOUR_WORDS = re.compile(
     r"tumou?r|lesion|cancer|carcinoma|metasta|nodule|neoplas|\bgtv|\bctv|\bptv|\bmass\b|\btarget\b|infarct|stroke", re.I
 )
@@ -73,14 +76,14 @@ class LabelSet(BaseModel):
         return tuple(tuple(sorted(code[v] for v in values if v != 0)) for values in self.values)
 
     def encode(self, raw: NDArray) -> NDArray:
-        """Codes of a raw label array; the caller has checked that every value is declared.
+        """Codes of a raw label array.
 
         Raises:
-            ValueError: a value is not declared.
+            ValueError: a value is not declared, or not a whole number.
         """
         integers = np.asarray(raw)
         if integers.dtype.kind == "f":
-            integers = np.rint(integers).astype(np.int64)
+            integers = _whole(integers)
         declared = [0, *self.raw_values, *([] if self.ignore_value is None else [self.ignore_value])]
         highest = max(declared)
         table = np.full(highest + 1, -1, dtype=np.int32)
@@ -125,9 +128,33 @@ class LabelSet(BaseModel):
         return any(sided[i] and stripped.count(stripped[i]) > 1 for i in range(len(self.names)))
 
     @property
+    def side_pairs(self) -> tuple[tuple[str, str], ...]:
+        """(left, right) structures whose names differ in the side alone."""
+        sides = {"left": LEFT_WORDS, "right": RIGHT_WORDS}
+        found: dict[tuple[str, ...], dict[str, str]] = {}
+        for name in self.names:
+            words = _words(name)
+            for side, own in sides.items():
+                if own & {*words} and not (SIDE_WORDS - own) & {*words}:
+                    found.setdefault(tuple(w for w in words if w not in SIDE_WORDS), {})[side] = name
+        return tuple((pair["left"], pair["right"]) for pair in found.values() if len(pair) == 2)
+
+    @property
     def tumour_like(self) -> tuple[bool, ...]:
         """Per structure, whether its name says tumour, lesion or target volume."""
         return tuple(bool(TUMOUR_WORDS.search(name.replace("_", " "))) for name in self.names)
+
+
+def _whole(values: NDArray) -> NDArray[np.int64]:
+    """Values of a scaled label file as the whole numbers that they mean."""
+    if not np.isfinite(values).all():
+        raise ValueError("values that are NaN or infinite")
+    whole = np.rint(values)
+    apart = np.abs(values - whole) > WHOLE_WITHIN
+    if apart.any():
+        some = np.unique(values[apart])[:3].tolist()
+        raise ValueError(f"values {some} are no whole numbers; the map was interpolated or scaled")
+    return whole.astype(np.int64)
 
 
 def _words(name: str) -> list[str]:

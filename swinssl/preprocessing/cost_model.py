@@ -244,9 +244,12 @@ def _cnn_work(plan: NetworkPlan, patch_size: Shape, in_channels: int, num_output
     voxels = [math.prod(_halved(patch_size, i)) for i in range(CNN_STAGES)]
     residual = plan.architecture == "resenc"
     convolutions = [2 * n if residual else 2 for n in (CNN_RESIDUAL_BLOCKS if residual else (1,) * CNN_STAGES)]
-    total, before = Work(), in_channels
+    # The residual encoder has a stem before its blocks, and projects the residual where the width grows.
+    total, before = (_plain_work(voxels[0], in_channels, first), first) if residual else (Work(), in_channels)
     for width, here, number in zip(widths, voxels, convolutions, strict=True):
         total += _plain_work(here, before, width) + _repeated(_plain_work(here, width, width), number - 1)
+        if residual and before != width:
+            total += Work(saved=here * width, conv=before * width * here, parameters=(before + 2) * width)
         before = width
     for (width, below), here in zip(pairwise(widths), voxels[:-1], strict=True):
         up = Work(saved=2 * width * here, conv=below * width * here, parameters=(8 * below + 1) * width)

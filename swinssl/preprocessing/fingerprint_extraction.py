@@ -11,23 +11,21 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from swinssl import files
+from swinssl.case_pool import Crash, fitting_workers, run_jobs
 from swinssl.dataset.labels import LabelSet
 from swinssl.dataset.raw_dataset import Case, RawDataset
 from swinssl.errors import UserError
-from swinssl.imageio.reader import read_channels, read_label
-from swinssl.preprocessing.case_pool import Crash, run_jobs
+from swinssl.imageio.reader import check_same_grid, read_channels, read_label
 from swinssl.preprocessing.fingerprint import (
     FINGERPRINT_FILE,
     FINGERPRINT_VERSION,
@@ -174,11 +172,7 @@ def measure_case(case: Case, labels: LabelSet, *, ranks: int = MOST_RANKS) -> Ca
     counted = mask
     if case.label is not None:
         label = read_label(case.label)
-        if label.geometry.shape != image.geometry.shape:
-            raise UserError(
-                f"{case.label}: {label.geometry.shape} voxels (z, y, x); {case.images[0].name} has "
-                f"{image.geometry.shape}. Resample the label onto the image's grid."
-            )
+        check_same_grid(case.label, label.geometry, case.images[0], image.geometry)
         try:
             codes = labels.encode(axes.apply(label.array[0])[box])
         except ValueError as error:
@@ -228,10 +222,8 @@ def default_workers(raw: RawDataset) -> int:
     sizes = [sum(path.stat().st_size for path in case.images if path.is_file()) for case in raw.cases]
     if sum(sizes) < WORTH_A_POOL:
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     # Compressed to a quarter at most times; float32, mask, sorted values: about ten bytes for each byte of int16.
-    peak = 250_000_000 + max(sizes) * 4 * 10
-    return max(1, min(cores, len(sizes), int(0.7 * psutil.virtual_memory().available // peak)))
+    return fitting_workers(len(sizes), max(sizes) * 4 * 10)
 
 
 @dataclass(frozen=True)

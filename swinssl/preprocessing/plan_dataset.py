@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from swinssl import files
 from swinssl.dataset.raw_dataset import RawDataset
 from swinssl.errors import UserError
 from swinssl.preprocessing.encoder_facts import read_encoder_facts
@@ -80,7 +79,7 @@ def plan_dataset(
         if measured:
             fingerprint.write(folder / FINGERPRINT_FILE)
         plans.write(folder / PLANS_FILE)
-        _copy_description(raw, folder)
+        raw.copy_description(folder)
     return PlannedDataset(fingerprint, plans, measured, before)
 
 
@@ -89,11 +88,3 @@ def _plans_there(folder: Path) -> Plans | None:
         return Plans.read(folder) if (folder / PLANS_FILE).is_file() else None
     except UserError:  # of another version: there is nothing to compare with
         return None
-
-
-def _copy_description(raw: RawDataset, folder: Path) -> None:
-    original = raw.folder / "dataset.json"
-    if original.is_file():
-        files.write_bytes(folder / "dataset.json", original.read_bytes())
-    else:
-        files.write_json(folder / "dataset.json", raw.description)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import time
 import traceback
 from collections.abc import Sequence
@@ -13,14 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import psutil
 
 from swinssl import files
+from swinssl.case_pool import Crash, fitting_workers, run_jobs
 from swinssl.dataset.raw_dataset import Case, RawDataset
 from swinssl.errors import UserError
-from swinssl.imageio.reader import read_channels, read_geometry, read_label
+from swinssl.imageio.endings import required_ending
+from swinssl.imageio.reader import check_same_grid, read_channels, read_geometry, read_label
 from swinssl.imageio.volume import Volume
-from swinssl.preprocessing.case_pool import Crash, run_jobs
 from swinssl.preprocessing.plans import PLANS_FILE, Plans
 from swinssl.preprocessing.prepared_volume import PreparedVolume, prepare
 from swinssl.preprocessing.resample import resampled_shape
@@ -40,13 +39,9 @@ __all__ = ["CaseReport", "PreparedVolume", "PreprocessReport", "default_workers"
 
 logger = logging.getLogger(__name__)
 
-# Label and image of one patient may differ by this much at the worst corner before they count as two grids.
-GRID_TOLERANCE_VOXELS = 0.5
 # Peak bytes a voxel and channel, on the source grid and on the new one. Measured 12.5 and 13.4 with a label and cubic
 # resampling; the rest is for reading.
 SOURCE_BYTES, TARGET_BYTES = 18, 14
-PROCESS_BYTES = 250_000_000
-MEMORY_SHARE = 0.7
 # Below this much input, starting processes takes longer than they save.
 WORTH_A_POOL = 20_000_000
 
@@ -136,7 +131,7 @@ def preprocess_dataset(
     """
     folder = Path(folder)
     plans.write(folder / PLANS_FILE)
-    _copy_description(raw, folder)
+    raw.copy_description(folder)
     jobs = [_Job(case, plans, folder, codec) for case in part_of(raw.cases, part)]
     reports: dict[int, CaseReport] = {}
     for index, result in track(run_jobs(_process, jobs, workers=workers), "preprocessing", total=len(jobs)):
@@ -166,10 +161,7 @@ def default_workers(raw: RawDataset, plans: Plans) -> int:
     paths = [path for case in raw.cases for path in case.images]
     if sum(path.stat().st_size for path in paths if path.is_file()) < WORTH_A_POOL:
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    peak = PROCESS_BYTES + max((_peak_bytes(case, plans) for case in raw.cases), default=0)
-    fitting = int(MEMORY_SHARE * psutil.virtual_memory().available // peak)
-    return max(1, min(cores, fitting, len(raw.cases)))
+    return fitting_workers(len(raw.cases), max((_peak_bytes(case, plans) for case in raw.cases), default=0))
 
 
 def _process(job: _Job) -> CaseReport:
@@ -205,7 +197,9 @@ def _bring_up_to_date(job: _Job) -> Literal["done", "current"]:
     expected = content_hash(hashes, plans, present)
     current = _is_stored(job.folder, case.id, expected)
     if case.label is not None:
-        _copy_reference(case.label, job.folder / REFERENCES / f"{case.id}{_ending(case.label)}", renew=not current)
+        _copy_reference(
+            case.label, job.folder / REFERENCES / f"{case.id}{required_ending(case.label)}", renew=not current
+        )
     if current:
         return "current"
     image, label = _read(case)
@@ -227,17 +221,7 @@ def _read(case: Case) -> tuple[Volume, Volume | None]:
     if case.label is None:
         return image, None
     label = read_label(case.label)
-    if label.geometry.shape != image.geometry.shape:
-        raise UserError(
-            f"{case.label}: {label.geometry.shape} voxels (z, y, x); {case.images[0].name} has {image.geometry.shape}. "
-            "Resample the label onto the image's grid."
-        )
-    apart = image.geometry.corner_displacement(label.geometry)
-    if apart > GRID_TOLERANCE_VOXELS:
-        raise UserError(
-            f"{case.label}: lies {apart:.2g} voxels from {case.images[0].name} at the worst corner; at most "
-            f"{GRID_TOLERANCE_VOXELS} is taken for rounding. Resample the label onto the image's grid."
-        )
+    check_same_grid(case.label, label.geometry, case.images[0], image.geometry)
     return image, label
 
 
@@ -263,21 +247,9 @@ def _is_stored(folder: Path, case_id: str, expected: str) -> bool:
     return case.properties.content_hash == expected and case.is_intact()
 
 
-def _copy_description(raw: RawDataset, folder: Path) -> None:
-    original = raw.folder / "dataset.json"
-    if original.is_file():
-        files.write_bytes(folder / "dataset.json", original.read_bytes())
-    else:
-        files.write_json(folder / "dataset.json", raw.description)
-
-
 def _copy_reference(label: Path, target: Path, *, renew: bool) -> None:
     if renew or not target.is_file():
         files.write_bytes(target, label.read_bytes())
-
-
-def _ending(path: Path) -> str:
-    return ".nii.gz" if path.name.lower().endswith(".nii.gz") else path.suffix
 
 
 def _peak_bytes(case: Case, plans: Plans) -> int:

@@ -48,6 +48,8 @@ def test_parameters_are_the_published_ones(preset: str, outputs: int, published:
         plan("small", deep_supervision=True),
         NetworkPlan(architecture="plainconv"),
         NetworkPlan(architecture="plainconv", preset="tiny"),
+        NetworkPlan(architecture="resenc"),
+        NetworkPlan(architecture="resenc", preset="tiny"),
     ],
 )
 def test_parameters_are_those_of_the_built_network(network: NetworkPlan) -> None:

@@ -11,9 +11,10 @@ import pytest
 from batchgenerators.augmentations.utils import resize_segmentation
 from scipy import ndimage
 from skimage.transform import resize
-from swinssl.dataset.raw_dataset import RawDataset
 
+from swinssl import case_pool
 from swinssl.dataset.labels import LabelSet
+from swinssl.dataset.raw_dataset import RawDataset
 from swinssl.errors import UserError
 from swinssl.imageio.volume import Geometry, Volume
 from swinssl.networks.network_plan import NetworkPlan
@@ -240,7 +241,7 @@ class TestDataset:
         [
             ("truncate", "case_1_0000.nii.gz"),
             ("nan", "NaN"),
-            ("shape", "Resample the label"),
+            ("shape", "Resample it onto the grid"),
             ("shift", "worst corner"),
             ("value", "declared"),
             ("delete", "case_1"),
@@ -318,8 +319,8 @@ class TestDataset:
 
         assert default_workers(raw, make_plans()) == 0  # starting processes would take longer than these small files
         monkeypatch.setattr(module, "WORTH_A_POOL", 0)
-        monkeypatch.setattr(module.psutil, "virtual_memory", Memory)
-        monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+        monkeypatch.setattr(case_pool.psutil, "virtual_memory", Memory)
+        monkeypatch.setattr(case_pool.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
         assert default_workers(raw, make_plans()) == 3  # never more than cases
         Memory.available = 10**8
         assert default_workers(raw, make_plans()) == 1

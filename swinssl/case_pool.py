@@ -12,9 +12,14 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
+import psutil
+
 J = TypeVar("J")
 R = TypeVar("R")
 
+# What a process takes before it has read anything.
+PROCESS_BYTES = 250_000_000
+MEMORY_SHARE = 0.7
 # One thread a process: the processes themselves fill the cores.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -72,6 +77,17 @@ def run_jobs(function: Callable[[J], R], jobs: Sequence[J], *, workers: int) -> 
                 worker.process.terminate()  # a working one is told to; it clears its temporary files away
         for worker in pool:
             worker.process.join()
+
+
+def fitting_workers(jobs: int, bytes_each: int) -> int:
+    """Processes that fill the cores and fit into the free memory, at least one and at most one a job.
+
+    Args:
+        bytes_each: peak memory of the largest job.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    fitting = int(MEMORY_SHARE * psutil.virtual_memory().available // (PROCESS_BYTES + bytes_each))
+    return max(1, min(cores, fitting, jobs))
 
 
 def _start(function: Callable[[J], R]) -> _Worker:

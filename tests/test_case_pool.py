@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from swinssl.preprocessing.case_pool import Crash, run_jobs
+from swinssl.case_pool import Crash, run_jobs
 
 
 def answer(job):

@@ -1,0 +1,102 @@
+"""swinssl_check: every problem of a raw data set in one table."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from swinssl.cli.command import command
+from swinssl.cli.parameters import Dataset, Json, Root
+from swinssl.errors import UserError
+from swinssl.workspace import Workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from swinssl.dataset.check import CheckReport
+    from swinssl.dataset.finding import Finding
+
+# Warnings and notes of one code beyond this many share a row; errors have a row each.
+MOST_ROWS_A_CODE = 5
+
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=0, help="Processes that read; 0 works in this one. Default: chosen.")
+]
+
+
+def check(dataset: Dataset, root: Root = None, workers: Workers = None, json: Json = False) -> None:
+    """Read a raw data set whole and list what is wrong with it; nothing is written.
+
+    E: a result would be wrong. W: it probably is. N: good to know. docs/check.md explains every code. Exits 2 where
+    there is an error, else 0. --json prints a list of {severity, code, file, message, remedy}.
+    """
+    from swinssl.dataset.check import check_dataset
+
+    report = check_dataset(Workspace.locate(root).raw(dataset), workers=workers)
+    if json:
+        _print_json(report.findings)
+    else:
+        _print_report(report)
+    if errors := report.count("error"):
+        plural = "s" if errors > 1 else ""
+        raise UserError(f"{errors} error{plural} in {report.raw.name}. Mend what the list says, then check again.")
+    if not json:
+        print(f"next: swinssl_plan_and_preprocess {dataset}{f' --root {root}' if root else ''}")
+
+
+def _print_report(report: CheckReport) -> None:
+    from rich.console import Console
+
+    raw = report.raw
+    print(f"{raw.name}: {len(raw.cases)} cases; channels: {', '.join(raw.channel_names)}; {_structures(report)}")
+    if report.findings:
+        Console().print(_table(report.findings))
+    counted = [
+        f"{n} {word}{'s' if n != 1 else ''}" for word in ("error", "warning", "note") if (n := report.count(word))
+    ]
+    print(", ".join(counted) or "nothing to complain about")
+
+
+def _structures(report: CheckReport) -> str:
+    if not report.raw.labels.names:
+        return "no structures"
+    listed = ", ".join(f"{name} ({number})" for name, number in report.structures.items())
+    return f"structures (cases with it): {listed}"
+
+
+def _table(findings: Sequence[Finding]) -> Table:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    colours = {"error": "bold red", "warning": "yellow", "note": "cyan"}
+    table = Table("", "file", "what is wrong, and what to do", box=box.SIMPLE_HEAD)
+    table.columns[1].overflow = table.columns[2].overflow = "fold"
+    table.columns[1].ratio, table.columns[2].ratio = 2, 3
+    by_code: dict[str, list[Finding]] = defaultdict(list)
+    for finding in findings:
+        by_code[finding.code].append(finding)
+    for code, same in by_code.items():
+        shown = same if same[0].severity == "error" else same[:MOST_ROWS_A_CODE]
+        label = f"[{colours[same[0].severity]}]{code}[/]"
+        for finding, after in itertools.zip_longest(shown, shown[1:]):
+            # What to do is said once under rows that need the same.
+            remedy = "" if after and after.remedy == finding.remedy else f"\n[dim]{escape(finding.remedy)}[/]"
+            table.add_row(label, escape(finding.file), escape(finding.message) + remedy)
+        if left := len(same) - len(shown):
+            table.add_row(label, f"and {left} more", "likewise; --json lists them")
+    return table
+
+
+def _print_json(findings: Sequence[Finding]) -> None:
+    import json
+
+    print(json.dumps([finding.as_json() for finding in findings], indent=2))
+
+
+main = command(check)

@@ -1,0 +1,254 @@
+"""What is wrong with the files of one case: every image and label is read whole."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swinssl.dataset.case import Case
+from swinssl.dataset.finding import Finding
+from swinssl.dataset.label_check import check_label_values, side_findings, value_counts
+from swinssl.dataset.labels import LabelSet
+from swinssl.errors import UserError
+from swinssl.imageio.endings import ENDINGS, image_ending
+from swinssl.imageio.image_fault import ImageFault
+from swinssl.imageio.nifti import read_nifti_header
+from swinssl.imageio.reader import read_label
+from swinssl.imageio.volume import GRID_TOLERANCE_VOXELS, Geometry, Volume
+
+FAULT_CODES = {
+    **{"missing": "E201", "unreadable": "E201", "empty": "E202", "not_an_image": "E203", "truncated": "E204"},
+    **{"corrupt": "E205", "not_3d": "E206", "voxel_type": "E207", "affine": "E208", "surplus": "E209"},
+    **{"too_large": "E210", "grids": "E302"},
+}
+# Corners that lie this far apart, in voxels, are no rounding any more.
+SUSPICIOUS_VOXELS = 0.1
+# Finer than any clinical scanner, coarser than any; a body, and the smallest crop of one.
+SPACING_MM, EXTENT_MM = (0.05, 20.0), (5.0, 2500.0)
+# Air in HU, and the fill values that vendors put outside the field of view (-2000, -2048, -3024).
+LOWEST_HU, AIR_HU, TISSUE_HU = -4096, -900, 200
+SHEAR_COSINE = 1e-3
+
+
+@dataclass(frozen=True)
+class CheckedCase:
+    """What was found in one case, and what is compared with other cases.
+
+    Args:
+        image_hash: of all voxels on canonical axes; None where an image could not be read.
+        label_hash: likewise; None where there is no label, or an empty one.
+        structures: voxels of each structure that the label has; None where there is no readable label.
+        voxel_mm: cube root of a voxel's volume.
+    """
+
+    case_id: str
+    findings: tuple[Finding, ...] = ()
+    image_hash: str | None = None
+    label_hash: str | None = None
+    structures: dict[str, int] | None = None
+    voxel_mm: float | None = None
+
+
+@dataclass(frozen=True)
+class CaseCheck:
+    """What is needed to check one case.
+
+    Args:
+        labels: None where dataset.json does not say what values mean.
+    """
+
+    folder: Path
+    case: Case
+    channel_names: tuple[str, ...]
+    labels: LabelSet | None
+
+    def run(self) -> CheckedCase:
+        """Check it; whatever happens becomes a finding."""
+        checker = _Checker(self)
+        try:
+            return checker.checked()
+        except MemoryError:
+            found = "does not fit into memory"
+            checker.report("E210", self.case.images[0], found, "Use fewer --workers, or crop the image.")
+        except Exception:  # one odd file must not hide the other cases
+            found = f"cannot be checked: {traceback.format_exc(limit=-1).strip()}"
+            checker.report("E203", self.case.images[0], found, "Please report this as a bug.")
+        return CheckedCase(self.case.id, tuple(checker.findings))
+
+
+def check_case(job: CaseCheck) -> CheckedCase:
+    """Check one case; importable by name for processes."""
+    return job.run()
+
+
+@dataclass
+class _Checker:
+    job: CaseCheck
+    findings: list[Finding] = field(default_factory=list)
+
+    def report(self, code: str, path: Path, message: str, remedy: str) -> None:
+        folder = self.job.folder
+        file = (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
+        self.findings.append(Finding(code, file, message, remedy))
+
+    def checked(self) -> CheckedCase:
+        case = self.job.case
+        image_hash, geometry = self.image()
+        label_hash = structures = None
+        if case.label is not None and (label := self.read(case.label)) is not None:
+            label_hash, structures = self.label(case.label, label, geometry)
+        return CheckedCase(
+            case_id=case.id,
+            findings=tuple(self.findings),
+            image_hash=image_hash,
+            label_hash=label_hash,
+            structures=structures,
+            voxel_mm=None if geometry is None else geometry.voxel_volume ** (1 / 3),
+        )
+
+    def read(self, path: Path) -> Volume | None:
+        """The file's volume after looking at its header; None where it cannot be read."""
+        try:
+            if (image_ending(path) or "").startswith(".nii"):
+                self.nifti_header(path)
+            volume = read_label(path)
+        except ImageFault as fault:
+            if fault.kind != "missing" or fault.path != path:  # that one is known from the listing
+                self.report(FAULT_CODES[fault.kind], fault.path, fault.found, fault.remedy)
+            return None
+        except UserError:  # the ending
+            remedy = f"Convert it to one of {', '.join(ENDINGS)}."
+            self.report("E203", path, f"does not end as an image does ({path.suffix or 'no ending'})", remedy)
+            return None
+        if volume.geometry.shear > SHEAR_COSINE:
+            remedy = "Nothing to do; many other programs refuse it. Resample it, if they are to read it."
+            self.report("N205", path, "its axes are not at right angles", remedy)
+        return volume
+
+    def nifti_header(self, path: Path) -> None:
+        header = read_nifti_header(path)
+        if not header.placed:
+            message = "the header says neither how the image is oriented nor where it lies (sform and qform code 0)"
+            self.report("W201", path, message, "Convert it from its source again; left and right are a guess.")
+        if header.forms_apart > SUSPICIOUS_VOXELS:
+            message = f"sform and qform differ by {header.forms_apart:.2g} voxels at the worst corner; sform is used"
+            self.report("W202", path, message, "Correct the one that is wrong; other programs may use the qform.")
+        if header.mm_per_unit != 1:
+            message = f"lengths are in units of {header.mm_per_unit:g} mm; they are converted"
+            self.report("N203", path, message, "Nothing to do; many other programs take them for mm.")
+        if header.names_patient:
+            message = "the header has a field that may name the patient (db_name or a DICOM extension)"
+            self.report("N204", path, message, "Remove it before the file leaves the house; swinssl copies neither.")
+
+    # --- images
+
+    def image(self) -> tuple[str | None, Geometry | None]:
+        """The hash of all channels, and the grid of the first that can be read."""
+        digest, readable, first = hashlib.blake2b(digest_size=16), True, None
+        names = itertools.chain(self.job.channel_names, itertools.repeat(""))
+        for path, name in zip(self.job.case.images, names, strict=False):
+            volume = self.read(path)
+            if volume is None:
+                readable = False
+                continue
+            if first is None:
+                first = (path, volume.geometry)
+                self.size(path, volume.geometry)
+            else:
+                self.grids(path, volume.geometry, *first, codes=("E302", "E302", "W302"))
+            self.intensities(path, volume.array[0], name)
+            _hash(volume, digest)
+        return digest.hexdigest() if readable else None, None if first is None else first[1]
+
+    def size(self, path: Path, geometry: Geometry) -> None:
+        extent = [n * mm for n, mm in zip(geometry.shape, geometry.spacing, strict=True)]
+        for what, values, (low, high) in (("spacing", geometry.spacing, SPACING_MM), ("extent", extent, EXTENT_MM)):
+            if min(values) < low or max(values) > high:
+                listed = " x ".join(f"{value:.3g}" for value in values)
+                message = f"a {what} of {listed} mm (z, y, x) is hardly that of a patient"
+                self.report("W307", path, message, "Look whether the header's unit is right, and its spacing.")
+                return
+
+    def intensities(self, path: Path, array: NDArray, name: str) -> None:
+        if array.dtype.kind == "f" and (bad := int(array.size - np.isfinite(array).sum())):
+            where = tuple(int(i) for i in np.unravel_index(np.argmin(np.isfinite(array)), array.shape))
+            message = f"NaN or infinite voxels: {bad}, the first at {where} (z, y, x)"
+            self.report("E301", path, message, "Replace them, or leave the case out.")
+            return
+        low, high = float(array.min()), float(array.max())
+        if low == high:
+            self.report("W303", path, f"every voxel is {low:g}", "Get the image anew, or leave the case out.")
+            return
+        values = f"values go from {low:g} to {high:g}"
+        if "ct" not in name.lower():
+            if name and LOWEST_HU <= low <= AIR_HU and high >= TISSUE_HU:
+                remedy = 'Call the channel "CT" in dataset.json if it is one: it is then normalised in HU.'
+                self.report("W306", path, f"{values} as in CT, but the channel is called {name!r}", remedy)
+        elif low >= 0 and high <= 1:
+            self.report("W305", path, f"{values}: scaled already, not in HU", "Use the image before scaling.")
+        elif low >= 0:
+            remedy = "Apply the DICOM rescale slope and intercept (mostly -1024), or get the image anew."
+            self.report("W305", path, f"{values}: air is -1000 in HU, so the intercept is missing", remedy)
+        elif low < LOWEST_HU:
+            remedy = "Set what is outside the field of view to -1024."
+            self.report("W305", path, f"{values}: a fill value far below air shifts the statistics", remedy)
+
+    def grids(
+        self, path: Path, own: Geometry, other_path: Path, other: Geometry, *, codes: tuple[str, str, str]
+    ) -> None:
+        """Compare two grids; `codes` are for another shape, far apart, and slightly apart."""
+        shape, far, slightly = codes
+        remedy = f"Resample it onto the grid of {other_path.name}."
+        if own.shape != other.shape:
+            message = f"has {_listed(own)} voxels (z, y, x); {other_path.name} has {_listed(other)}"
+            self.report(shape, path, message, remedy)
+            return
+        apart = other.corner_displacement(own)
+        if apart > SUSPICIOUS_VOXELS:
+            message = f"lies {apart:.2g} voxels from {other_path.name} at the worst corner"
+            if apart > GRID_TOLERANCE_VOXELS:
+                self.report(far, path, message, remedy)
+            else:
+                self.report(slightly, path, message, f"{remedy} Up to {GRID_TOLERANCE_VOXELS} it counts as the same.")
+
+    # --- label
+
+    def label(self, path: Path, label: Volume, geometry: Geometry | None) -> tuple[str | None, dict[str, int] | None]:
+        """The hash of a label that has something in it, and the voxels of its structures."""
+        case, labels = self.job.case, self.job.labels
+        if geometry is not None:
+            self.grids(path, label.geometry, case.images[0], geometry, codes=("E401", "E402", "W402"))
+        counts = value_counts(label.array[0])
+        if labels is None:
+            return None, None
+        findings, structures = check_label_values(counts, labels, case)
+        for code, message, remedy in (*findings, *side_findings(label, labels, structures)):
+            self.report(code, path, message, remedy)
+        if not any(structures.values()):
+            return None, structures
+        digest = hashlib.blake2b(digest_size=16)
+        _hash(label, digest)
+        return digest.hexdigest(), structures
+
+
+def _hash(volume: Volume, digest: hashlib.blake2b) -> None:
+    """Voxels as they lie in the patient and as float32, so that another storage order or type is the same image."""
+    canonical, _ = volume.canonical()
+    digest.update(repr(canonical.array.shape).encode())
+    for plane in _planes(canonical.array):
+        digest.update(np.ascontiguousarray(plane, np.float32).data)
+
+
+def _planes(array: NDArray) -> Iterator[NDArray]:
+    return itertools.chain.from_iterable(array)
+
+
+def _listed(geometry: Geometry) -> str:
+    return " x ".join(map(str, geometry.shape))

@@ -1,0 +1,167 @@
+"""Every problem of a raw data set in one run: its description, its files, and what only shows between cases."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from swinssl.case_pool import Crash, fitting_workers, run_jobs
+from swinssl.dataset.case_check import CaseCheck, CheckedCase, check_case
+from swinssl.dataset.description import DESCRIPTION_FILE
+from swinssl.dataset.finding import Finding, Severity
+from swinssl.dataset.raw_dataset import RawDataset, survey
+from swinssl.dataset.splits import FOLDS, SPLITS_FILE, check_splits, read_splits
+from swinssl.errors import UserError
+from swinssl.progress import track
+
+# Findings that leave open what label values mean, so that nothing can be said about values.
+MEANING_OPEN = {"E101", "E102", "E103", "E104", "E105"}
+# Edges of voxels that differ so much from the others' are in another unit.
+OTHER_UNIT = 6.0
+# Below this many bytes of input, starting processes takes longer than the work.
+WORTH_A_POOL = 100_000_000
+# Bytes in memory for a byte on disk: four times compressed int16, and float32 beside it.
+MEMORY_PER_BYTE = 16
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """The outcome.
+
+    Args:
+        findings: errors first, then by code and file.
+        structures: by structure, the number of cases that have it.
+    """
+
+    raw: RawDataset
+    findings: tuple[Finding, ...]
+    structures: Mapping[str, int]
+
+    def count(self, severity: Severity) -> int:
+        """Findings of that severity."""
+        return sum(finding.severity == severity for finding in self.findings)
+
+
+def check_dataset(folder: Path, *, workers: int | None = None) -> CheckReport:
+    """Check a raw data set whole; every image and label is read to its end.
+
+    Args:
+        workers: processes; 0 works in this one, None chooses.
+
+    Raises:
+        UserError: there is no such folder. Everything else is a finding.
+    """
+    raw, findings = survey(folder)
+    labels = None if any(finding.code in MEANING_OPEN for finding in findings) else raw.labels
+    jobs = [CaseCheck(raw.folder, case, raw.channel_names, labels) for case in raw.cases]
+    workers = _default_workers(raw) if workers is None else workers
+    checked: dict[int, CheckedCase] = {}
+    for index, result in track(run_jobs(check_case, jobs, workers=workers), "checking", total=len(jobs)):
+        checked[index] = _of_crash(jobs[index], result) if isinstance(result, Crash) else result
+    cases = [checked[index] for index in sorted(checked)]
+    structures = {name: sum(bool((c.structures or {}).get(name)) for c in cases) for name in raw.labels.names}
+    findings += [finding for case in cases for finding in case.findings]
+    findings += [*_repeated(raw, cases), *_other_units(raw, cases), *_structures(cases, structures), *_splits(raw)]
+    severity = "EWN"
+    ordered = sorted(set(findings), key=lambda f: (severity.index(f.code[0]), f.code, f.file, f.message))
+    return CheckReport(raw, tuple(ordered), structures)
+
+
+def _of_crash(job: CaseCheck, crash: Crash) -> CheckedCase:
+    file = f"case {job.case.id}"
+    return CheckedCase(job.case.id, (Finding("E201", file, "cannot be checked: " + str(crash), "See there."),))
+
+
+def _repeated(raw: RawDataset, cases: Sequence[CheckedCase]) -> list[Finding]:
+    images = {case.case_id: case.image_hash for case in cases}
+    labels = {case.case_id: case.label_hash for case in cases}
+    found = []
+    for first, other in _pairs(images):
+        message = f"has the same voxels as the image of case {first}"
+        remedy = "Remove one of them, or put both into one group (groups.csv), or they leak between folds."
+        found.append(Finding("W304", _file(raw, raw.case(other).images[0]), message, remedy))
+    for first, other in _pairs(labels):
+        path = raw.case(other).label
+        known = images[first] is not None and images[other] is not None
+        if path is not None and known and images[first] != images[other]:
+            message = f"has the same voxels as the label of case {first}, but the images differ"
+            found.append(Finding("W411", _file(raw, path), message, "Put the right label there."))
+    return found
+
+
+def _pairs(hashes: Mapping[str, str | None]) -> list[tuple[str, str]]:
+    """(first, other) of every case that has the hash of an earlier one."""
+    firsts: dict[str, str] = {}
+    pairs = []
+    for case_id, own in hashes.items():
+        if own is not None and firsts.setdefault(own, case_id) != case_id:
+            pairs.append((firsts[own], case_id))
+    return pairs
+
+
+def _other_units(raw: RawDataset, cases: Sequence[CheckedCase]) -> list[Finding]:
+    edges = {case.case_id: case.voxel_mm for case in cases if case.voxel_mm is not None}
+    if len(edges) < 3:
+        return []
+    usual = float(np.median(list(edges.values())))
+    return [
+        Finding(
+            "W307",
+            _file(raw, raw.case(case_id).images[0]),
+            f"voxels of {edge:.3g} mm on average; the others have {usual:.3g} mm",
+            "Look whether the header's unit is right, and its spacing.",
+        )
+        for case_id, edge in edges.items()
+        if max(edge / usual, usual / edge) > OTHER_UNIT
+    ]
+
+
+def _structures(cases: Sequence[CheckedCase], structures: Mapping[str, int]) -> list[Finding]:
+    labelled = sum(case.structures is not None for case in cases)
+    found = []
+    if labelled and structures and not any(structures.values()):
+        message = f"none of the {labelled} labels has a voxel of any structure"
+        return [Finding("E410", DESCRIPTION_FILE, message, "Put the right labels there, or declare their values.")]
+    if labelled:
+        for name, number in structures.items():
+            if not number:
+                remedy = "Take it out of dataset.json, or look whether it has another value in the labels."
+                found.append(Finding("W409", DESCRIPTION_FILE, f"declares {name!r}, which no case has", remedy))
+    return found
+
+
+def _splits(raw: RawDataset) -> list[Finding]:
+    """Folds: those that came with the data, or how many can be made."""
+    annotated = [case for case in raw.cases if case.label is not None]
+    groups = {case.id: case.group for case in annotated if case.group is not None}
+    path = raw.folder / SPLITS_FILE
+    if path.is_file():
+        try:
+            check_splits(path, read_splits(path), cases=[case.id for case in annotated], groups=groups)
+        except UserError as error:
+            message = str(error).removeprefix(f"{path}: ").rstrip(".")
+            return [Finding("E113", SPLITS_FILE, message, "Correct it, or remove it: folds are then made.")]
+        return []
+    units = len({groups.get(case.id, f"case {case.id}") for case in annotated})
+    if units == 1:
+        remedy = "Nothing to do to try things out; add cases before believing a number."
+        return [Finding("N501", DESCRIPTION_FILE, "one case or group: it trains and validates on itself", remedy)]
+    if 1 < units < FOLDS:
+        message = f"{units} cases or groups: there will be {units} folds instead of {FOLDS}"
+        return [Finding("N502", DESCRIPTION_FILE, message, "Nothing to do.")]
+    return []
+
+
+def _default_workers(raw: RawDataset) -> int:
+    files = [[path for path in (*case.images, case.label) if path and path.is_file()] for case in raw.cases]
+    sizes = [max((path.stat().st_size for path in paths), default=0) for paths in files]
+    if sum(path.stat().st_size for paths in files for path in paths) < WORTH_A_POOL:
+        return 0
+    return fitting_workers(len(sizes), max(sizes) * MEMORY_PER_BYTE)
+
+
+def _file(raw: RawDataset, path: Path) -> str:
+    return (path.relative_to(raw.folder) if path.is_relative_to(raw.folder) else path).as_posix()

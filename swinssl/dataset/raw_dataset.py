@@ -1,0 +1,154 @@
+"""A raw data set as it lies on disk, in nnU-Net v2's layout or one near it; nothing in it is ever written."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from swinssl import files
+from swinssl.dataset.case import Case
+from swinssl.dataset.case_listing import LABELS, list_cases
+from swinssl.dataset.case_tables import copy_tables, with_tables
+from swinssl.dataset.description import DESCRIPTION_FILE, EXAMPLE, Description, read_description
+from swinssl.dataset.finding import Finding, did_you_mean
+from swinssl.dataset.labels import LabelSet
+from swinssl.dataset.splits import SPLITS_FILE
+from swinssl.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["Case", "RawDataset", "survey"]
+
+# What leaves the meaning of the whole data set open. Other errors concern a case, which fails by itself.
+FATAL = {"E101", "E102", "E103", "E104", "E105", "E110", "E111", "E112"}
+SHOWN = 5
+# A channel of images that come without dataset.json.
+UNNAMED_CHANNEL = "image"
+
+
+@dataclass(frozen=True)
+class RawDataset:
+    """What is on disk before anything ran.
+
+    Args:
+        folder: where it lies.
+        name: name of that folder.
+        channel_names: image channels in order.
+        labels: structures and their values; no structure where there are no labels.
+        cases: sorted by id.
+        description: dataset.json in nnU-Net v2's form, whatever form it has on disk.
+        file_ending: of the images.
+    """
+
+    folder: Path
+    name: str
+    channel_names: tuple[str, ...]
+    labels: LabelSet
+    cases: tuple[Case, ...]
+    description: dict[str, Any]
+    file_ending: str
+
+    @classmethod
+    def load(cls, folder: Path) -> RawDataset:
+        """The data set in a folder; no image is opened.
+
+        A case with a missing file is listed all the same and fails when it is read.
+
+        Raises:
+            UserError: there is no case, or what is described has no clear meaning.
+        """
+        raw, findings = survey(folder)
+        fatal = [finding for finding in findings if finding.code in FATAL]
+        if fatal:
+            more = f" And {len(fatal) - SHOWN} more." if len(fatal) > SHOWN else ""
+            listed = " ".join(
+                f"{raw.folder / finding.file}: {finding.message}. {finding.remedy}" for finding in fatal[:SHOWN]
+            )
+            raise UserError(f"{listed}{more} Run swinssl_check for the whole list.")
+        return raw
+
+    @cached_property
+    def _by_id(self) -> dict[str, Case]:
+        return {case.id: case for case in self.cases}
+
+    def case(self, case_id: str) -> Case:
+        """One case.
+
+        Raises:
+            UserError: there is none of that id.
+        """
+        if case_id not in self._by_id:
+            near = did_you_mean(case_id, self._by_id)
+            raise UserError(f"{self.folder}: has no case {case_id!r}. {near}It has {len(self.cases)} cases.")
+        return self._by_id[case_id]
+
+    def copy_description(self, folder: Path) -> None:
+        """Leave in `folder` what later steps need to know of the raw data set: dataset.json, the tables and splits.
+
+        dataset.json is copied as it is where it is complete, else written in nnU-Net v2's form.
+        """
+        original = self.folder / DESCRIPTION_FILE
+        if original.is_file() and self._is_complete(original):
+            files.write_bytes(folder / DESCRIPTION_FILE, original.read_bytes())
+        else:
+            files.write_json(folder / DESCRIPTION_FILE, self.description)
+        copy_tables(self.folder, folder, self.cases)
+        splits = self.folder / SPLITS_FILE
+        if splits.is_file():
+            content, target = splits.read_bytes(), folder / SPLITS_FILE
+            if target.is_file() and target.read_bytes() != content:
+                logger.warning("%s: replaced by the one in %s; runs before it used other folds.", target, self.folder)
+            files.write_bytes(target, content)
+
+    def _is_complete(self, original: Path) -> bool:
+        """Whether the file says the same to readers that know nnU-Net v2's form only."""
+        content = files.read_json(original, what="description", remedy=f"It looks like {EXAMPLE}")
+        return all(content.get(key) == value for key, value in self.description.items() if key != "numTraining")
+
+
+def survey(folder: Path) -> tuple[RawDataset, list[Finding]]:
+    """What a folder holds, as far as it can be understood, and everything that its files' names and dataset.json show.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder. Give a raw data set: a folder with imagesTr and dataset.json.")
+    folder = Path(os.path.abspath(folder))  # noqa: PTH100 (a link keeps its own name)
+    description, findings = read_description(folder)
+    listing = list_cases(folder, description)
+    cases, of_tables = with_tables(folder, listing.cases, description)
+    findings += [*_remarks(folder, description, len(cases)), *listing.findings, *of_tables]
+    channel_names = description.channel_names or tuple(
+        UNNAMED_CHANNEL if listing.channels == 1 else f"{UNNAMED_CHANNEL}_{i}" for i in range(listing.channels)
+    )
+    raw = RawDataset(
+        folder=folder,
+        name=folder.name,
+        channel_names=channel_names,
+        labels=description.labels,
+        cases=tuple(cases),
+        description=description.as_v2(channel_names=channel_names, cases=len(cases), file_ending=listing.file_ending),
+        file_ending=listing.file_ending,
+    )
+    return raw, findings
+
+
+def _remarks(folder: Path, description: Description, cases: int) -> list[Finding]:
+    """What the description lacks, seen beside the files."""
+    if not description.content and not (folder / DESCRIPTION_FILE).exists():
+        if (folder / LABELS).is_dir():
+            message = f"no such file, and {LABELS} has labels whose meaning it would say"
+            return [Finding("E101", DESCRIPTION_FILE, message, f"Write it, such as {EXAMPLE}")]
+        message = f"no such file; the channel is called {UNNAMED_CHANNEL!r}, so CT is not known to be CT"
+        remedy = f"Nothing to do for pretraining on MR; else write it, such as {EXAMPLE}"
+        return [Finding("N107", DESCRIPTION_FILE, message, remedy)]
+    if description.num_training not in (None, cases):
+        message = f'"numTraining" is {description.num_training}; there are {cases} cases'
+        return [Finding("W101", DESCRIPTION_FILE, message, "Correct it, or look for cases that are missing.")]
+    return []

@@ -1,0 +1,210 @@
+"""Which cases train and which validate: splits_final.json in nnU-Net's form, and few-shot subsets beside it.
+
+A file that is there counts, whoever made it. A raw data set's own splits_final.json reaches training through
+swinssl_plan and swinssl_preprocess, which copy it; without one, five folds are made once and kept.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from swinssl import files
+from swinssl.dataset.finding import did_you_mean
+from swinssl.dataset.stratification import stratified_folds, stratified_order
+from swinssl.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+SPLITS_FILE, SHOTS_FILE = "splits_final.json", "splits_shots.json"
+FOLDS = 5
+# Folds are the same for all runs of a data set, so their seed is not the run's.
+SPLIT_SEED = 0
+ALL = "all"
+FORM = 'Expected is [{"train": ["case_1", ...], "val": ["case_2", ...]}, ...], one entry a fold.'
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One way to divide the cases."""
+
+    train: tuple[str, ...]
+    val: tuple[str, ...]
+
+
+def fold_of(
+    folder: Path, fold: str, *, structures: Mapping[str, Collection[str]], groups: Mapping[str, str] | None = None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The training and validation cases of a fold.
+
+    Args:
+        folder: with splits_final.json; it is made there where there is none.
+        fold: its number, or `all`: every case trains, and none is left to validate.
+        structures: by annotated case, the structures that it has.
+        groups: by case, what stays on one side.
+
+    Raises:
+        UserError: there is no such fold, or the file does not fit the cases.
+    """
+    folds = load_or_make_splits(folder, structures=structures, groups=groups)
+    if fold == ALL:
+        return tuple(sorted(structures)), ()
+    if not fold.isdecimal() or int(fold) >= len(folds):
+        raise UserError(f"--fold {fold}: {folder / SPLITS_FILE} has the folds 0 to {len(folds) - 1}, and there is all.")
+    chosen = folds[int(fold)]
+    return chosen.train, chosen.val
+
+
+def load_or_make_splits(
+    folder: Path, *, structures: Mapping[str, Collection[str]], groups: Mapping[str, str] | None = None
+) -> tuple[Fold, ...]:
+    """The folds in a folder; made and written where there are none. See `fold_of` and `make_splits`.
+
+    Raises:
+        UserError: there is no case, or the file does not fit the cases.
+    """
+    path = Path(folder) / SPLITS_FILE
+    if not structures:
+        raise UserError(f"{folder}: no case has labels, so there is nothing to divide. Add labels, then preprocess.")
+    if path.is_file():
+        folds = read_splits(path)
+        check_splits(path, folds, cases=structures, groups=groups)
+        _mention_unused(path, folds, structures)
+        return folds
+    folds = make_splits(structures, groups=groups)
+    files.write_json(path, [{"train": list(fold.train), "val": list(fold.val)} for fold in folds])
+    return folds
+
+
+def make_splits(
+    structures: Mapping[str, Collection[str]],
+    *,
+    groups: Mapping[str, str] | None = None,
+    folds: int = FOLDS,
+    seed: int = SPLIT_SEED,
+) -> tuple[Fold, ...]:
+    """Folds of a cross-validation: groups whole, rare structures spread, the same on every platform.
+
+    With fewer groups than folds, as many folds as groups. One group alone trains and validates on itself: that shows
+    that training works, and nothing more.
+
+    Args:
+        structures: by case, the structures that it has.
+        groups: by case, what stays on one side; a case that is not in it is a group of its own.
+    """
+    parts = stratified_folds(structures, folds=folds, seed=seed, groups=groups)
+    if len(parts) == 1:
+        return (Fold(parts[0], parts[0]),)
+    return tuple(Fold(tuple(sorted({*structures} - {*part})), part) for part in parts)
+
+
+def read_splits(path: Path) -> tuple[Fold, ...]:
+    """The folds of a splits_final.json.
+
+    Raises:
+        UserError: missing, not JSON, or not of that form.
+    """
+    content = files.read_json(path, what="splits", remedy=FORM)
+    if not isinstance(content, list) or not content or not all(map(_is_fold, content)):
+        raise UserError(f"{path}: not of the form of splits. {FORM}")
+    return tuple(Fold(tuple(entry["train"]), tuple(entry["val"])) for entry in content)
+
+
+def check_splits(
+    path: Path, folds: Sequence[Fold], *, cases: Collection[str], groups: Mapping[str, str] | None = None
+) -> None:
+    """Refuse folds that name unknown cases, or let a case or a group train and validate.
+
+    One case, or one group, is allowed to: there is no other way.
+
+    Raises:
+        UserError: naming the first problem.
+    """
+    group_of = {case: (groups or {}).get(case, f"case {case}") for case in cases}
+    alone = len(set(group_of.values())) == 1
+    for number, fold in enumerate(folds):
+        named = f"{path}: fold {number}"
+        unknown = [case for case in (*fold.train, *fold.val) if case not in group_of]
+        if unknown:
+            shown = ", ".join(unknown[:SHOWN]) + (" ..." if len(unknown) > SHOWN else "")
+            raise UserError(
+                f"{named} names cases that are not in the data set: {len(unknown)} ({shown}). "
+                f"{did_you_mean(unknown[0], group_of)}Correct the file, or preprocess these cases."
+            )
+        twice = [case for side in (fold.train, fold.val) for case, n in Counter(side).items() if n > 1]
+        if twice:
+            raise UserError(f"{named} names {twice[0]} twice on one side. Name it once.")
+        if not fold.train:
+            raise UserError(f"{named} has no training case. {FORM}")
+        if alone:
+            continue
+        both = sorted({*fold.train} & {*fold.val})
+        if both:
+            raise UserError(f"{named} has {both[0]} on both sides. Keep it on one, or the result says nothing.")
+        of_both = sorted({group_of[case] for case in fold.train} & {group_of[case] for case in fold.val})
+        if of_both:
+            raise UserError(
+                f"{named} has cases of group {of_both[0]} on both sides. Keep a group on one, or the result says "
+                "nothing; or correct the groups."
+            )
+
+
+def shots_subset(
+    folder: Path,
+    train: Sequence[str],
+    shots: int,
+    *,
+    seed: int,
+    fold: str,
+    structures: Mapping[str, Collection[str]],
+) -> tuple[str, ...]:
+    """`shots` of a fold's training cases: nested (5 in 10 in 20), stratified, and the same at the next call.
+
+    The order is kept in `splits_shots.json` of the folder: {"fold_0": {"seed_0": [cases in order]}}.
+
+    Args:
+        train: the fold's training cases.
+        shots: how many.
+        seed: of the run; another seed has another order.
+        fold: number of the fold, or `all`.
+        structures: by case, the structures that it has.
+
+    Raises:
+        UserError: there are fewer cases, or the kept order is of other cases.
+    """
+    path = Path(folder) / SHOTS_FILE
+    if not 1 <= shots <= len(train):
+        raise UserError(f"--shots {shots}: fold {fold} has {len(train)} training cases. Give 1 to {len(train)}.")
+    remedy = "Delete it, and it is made anew; runs before then used other subsets."
+    kept: dict[str, Any] = files.read_json(path, what="few-shot order", remedy=remedy) if path.is_file() else {}
+    if not isinstance(kept, dict) or not all(isinstance(orders, dict) for orders in kept.values()):
+        raise UserError(f"{path}: not of the form of few-shot orders. {remedy}")
+    orders = kept.setdefault(f"fold_{fold}", {})
+    order = orders.get(f"seed_{seed}")
+    if order is None:
+        order = stratified_order({case: structures[case] for case in train}, seed=seed)
+        orders[f"seed_{seed}"] = list(order)
+        files.write_json(path, kept)
+    elif not isinstance(order, list) or sorted(order) != sorted(train):
+        raise UserError(f"{path}: fold {fold}, seed {seed} has an order of other cases than train now. {remedy}")
+    return tuple(order[:shots])
+
+
+def _is_fold(entry: object) -> bool:
+    if not isinstance(entry, dict):
+        return False
+    sides = [entry.get("train"), entry.get("val")]
+    return all(isinstance(side, list) and all(isinstance(case, str) for case in side) for side in sides)
+
+
+def _mention_unused(path: Path, folds: Sequence[Fold], cases: Collection[str]) -> None:
+    used = {case for fold in folds for case in (*fold.train, *fold.val)}
+    unused = sorted({*cases} - used)
+    if unused:
+        shown = ", ".join(unused[:SHOWN]) + (" ..." if len(unused) > SHOWN else "")
+        logger.warning("%s: cases that no fold has: %d (%s). Add them, or delete it.", path, len(unused), shown)
