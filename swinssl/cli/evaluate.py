@@ -1,0 +1,160 @@
+"""swinssl_evaluate: compare predictions with references."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from swinssl.cli.command import command
+from swinssl.cli.evaluation_tables import print_tables
+from swinssl.cli.parameters import Json
+from swinssl.errors import UserError
+
+if TYPE_CHECKING:
+    from swinssl.evaluation.reference_labels import ReferenceLabels
+    from swinssl.evaluation.report import Report
+    from swinssl.evaluation.results import Evaluation
+
+Predictions = Annotated[
+    Path, typer.Option("--predictions", "-p", help="Folder with the predicted label maps, or one file.")
+]
+References = Annotated[
+    Path, typer.Option("--references", "-r", help="Folder with the reference label maps, or one file.")
+]
+Dataset = Annotated[
+    Path | None,
+    typer.Option(
+        "--dataset",
+        help="dataset.json that names the structures, or its folder. Default: looked for beside and in --references, "
+        "then in --predictions; without any, structures are called by their values.",
+    ),
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="Folder for summary.json, metrics.csv and overlays.png. Default: --predictions."),
+]
+Tolerance = Annotated[
+    list[float] | None,
+    typer.Option(
+        "--tolerance",
+        metavar="MM",
+        help="Surface Dice counts surface within this many mm; may be repeated. Default: 2.",
+    ),
+]
+Lesions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--lesions",
+        metavar="NAME",
+        help="Structure whose connected parts count one by one, beside those with tumour, lesion, target or the like "
+        "in their name; may be repeated.",
+    ),
+]
+Images = Annotated[
+    Path | None,
+    typer.Option(
+        "--images", help="Images for the picture: a folder or a file. Default: imagesTr or imagesTs beside the labels."
+    ),
+]
+AllowMissing = Annotated[bool, typer.Option("--allow-missing", help="Leave out cases that have no prediction.")]
+Workers = Annotated[
+    int | None, typer.Option("--workers", min=0, help="Processes that measure; 0 works in this one. Default: chosen.")
+]
+
+
+def evaluate(
+    predictions: Predictions,
+    references: References,
+    dataset: Dataset = None,
+    out: Out = None,
+    tolerance: Tolerance = None,
+    lesions: Lesions = None,
+    images: Images = None,
+    allow_missing: AllowMissing = False,
+    workers: Workers = None,
+    json: Json = False,
+) -> None:
+    """Compare predictions with references: Dice, HD95, mean surface distance, surface Dice, volume, lesions found.
+
+    Files of one case have one name in both folders. Writes summary.json (nnU-Net's schema), metrics.csv (a row a
+    case and structure) and overlays.png (worst and median case).
+
+    A structure that neither map has counts nowhere. One that a single map has scores Dice and surface Dice 0 and has
+    no distance: HD95 and MSD are over the other cases, and a note says how many. Intervals are 95 %, from resampling
+    the cases (BCa bootstrap).
+    """
+    from swinssl.evaluation.case_metrics import DEFAULT_TOLERANCES
+    from swinssl.evaluation.evaluate import evaluate as evaluate_cases
+    from swinssl.evaluation.overlay import OVERLAYS_FILE, draw_overlays
+    from swinssl.evaluation.reference_labels import find_reference_labels
+    from swinssl.evaluation.report import make_report
+    from swinssl.evaluation.summary import METRICS_FILE, SUMMARY_FILE, summary, write_files
+
+    if images is not None and not images.exists():
+        raise UserError(f"--images {images}: no such folder or file. Correct it, or leave it out.")
+    tolerances = tuple(dict.fromkeys(tolerance or DEFAULT_TOLERANCES))
+    if wrong := [mm for mm in tolerances if not 0 < mm < math.inf]:
+        raise UserError(f"--tolerance {wrong[0]:g}: expected a distance above 0 mm.")
+    folder = out or (predictions.parent if predictions.is_file() else predictions)
+    if folder.is_file():
+        raise UserError(f"--out {folder}: a file. Give a folder; it need not exist yet.")
+    labels = find_reference_labels(predictions, references, dataset)
+    evaluation = evaluate_cases(
+        predictions,
+        references,
+        labels=labels,
+        tolerances=tolerances,
+        lesions=lesions or (),
+        allow_missing=allow_missing,
+        workers=workers,
+    )
+    report = make_report(evaluation)
+    write_files(evaluation, report, folder)
+    found = _find_images(evaluation, references, labels, images)
+    ct = labels is not None and [name.upper() for name in labels.channel_names[:1]] == ["CT"]
+    drawn = draw_overlays(evaluation, folder / OVERLAYS_FILE, images=found, ct=ct)
+    if json:
+        _print_json(summary(evaluation, report))
+        return
+    _print_report(evaluation, report, labels)
+    if drawn and not found:
+        print("note: no images found, so the picture shows contours alone; say where they are with --images.")
+    written = [SUMMARY_FILE, METRICS_FILE, *([OVERLAYS_FILE] if drawn else [])]
+    print(f"written to {folder}: {', '.join(written)}")
+    if evaluation.worst is not None:
+        print(f"next: look at {folder / OVERLAYS_FILE}; the lowest Dice is that of {evaluation.worst.case_id}")
+
+
+def _find_images(
+    evaluation: Evaluation, references: Path, labels: ReferenceLabels | None, images: Path | None
+) -> dict[str, Path]:
+    from swinssl.evaluation.image_search import find_images, find_images_beside
+
+    case_ids = [case.case_id for case in evaluation.cases]
+    if images is not None:
+        return find_images(case_ids, images)
+    folder = references.parent if references.is_file() else references
+    return find_images_beside(case_ids, [folder.resolve().parent, *([labels.file.parent] if labels else [])])
+
+
+def _print_json(content: dict[str, Any]) -> None:
+    import json
+
+    print(json.dumps(content, indent=2, allow_nan=False))
+
+
+def _print_report(evaluation: Evaluation, report: Report, labels: ReferenceLabels | None) -> None:
+    from swinssl.evaluation.wording import counted, listed
+
+    names = f"structures of {labels.file}" if labels else "no dataset.json found: structures are called by their values"
+    print(f"{counted(len(evaluation.cases), 'case')}; {names}")
+    for case_ids, what in ((evaluation.missing, "no prediction"), (evaluation.extra, "no reference")):
+        if case_ids:
+            print(f"warning: left out, since they have {what}: {listed(case_ids)}")
+    print_tables(evaluation, report)
+
+
+main = command(evaluate)

@@ -1,0 +1,210 @@
+"""A picture of the worst and the median case: reference and prediction as contours on the image, in three planes.
+
+Planes lie along the patient's axes and look as radiologists expect: the patient's right on the left, anterior and
+superior up, anterior left in sagittal planes. Each plane is the one where the two maps differ most in the structure
+with the lowest Dice.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swinssl import files
+from swinssl.errors import UserError
+from swinssl.evaluation.pairing import GRID_TOLERANCE_VOXELS, Pair
+from swinssl.evaluation.results import CaseResult, Evaluation
+from swinssl.evaluation.structure import Structure
+from swinssl.imageio.reader import read_channels
+from swinssl.imageio.volume import Geometry, Triple, Volume
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+logger = logging.getLogger(__name__)
+
+OVERLAYS_FILE = "overlays.png"
+# Okabe and Ito's colours, which people with colour blindness tell apart, without black; the brightest on grey first.
+COLOURS = ("#E69F00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#D55E00", "#0072B2")
+MARGIN_MM = 15.0
+# Soft tissue, in HU.
+CT_WINDOW = (-160.0, 240.0)
+INCHES, DOTS_PER_INCH = 3.6, 140
+# Per plane: its name, and the letters at left, right, bottom and top.
+PLANES = (("axial", "RLPA"), ("coronal", "RLIS"), ("sagittal", "APIS"))
+
+
+def draw_overlays(evaluation: Evaluation, path: Path, *, images: Mapping[str, Path], ct: bool) -> bool:
+    """Write the picture.
+
+    Args:
+        images: image file by case; a case without one is drawn on black.
+        ct: whether images are CT, shown in a soft-tissue window; else in the range of their own intensities.
+
+    Returns:
+        Whether there is one: not where no case has a Dice.
+    """
+    if evaluation.worst is None or evaluation.median is None:
+        return False
+    shown = {"worst": evaluation.worst}
+    if evaluation.median is not evaluation.worst:
+        shown["median"] = evaluation.median
+    structures = _to_draw(evaluation.structures, tuple(shown.values()))
+    colours = dict(zip((s.name for s in structures), COLOURS, strict=False))
+    scenes = {rank: _scene(case, structures, images.get(case.case_id)) for rank, case in shown.items()}
+    figure = _figure(scenes, colours, ct=ct)
+    _legend(figure, colours, len(evaluation.structures))
+    with files.atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=DOTS_PER_INCH, facecolor="white")
+    return True
+
+
+@dataclass(frozen=True, eq=False)
+class _Scene:
+    """A case as it is drawn, cropped to its structures, axes (z, y, x) to superior, anterior, right.
+
+    Args:
+        image: (Z, Y, X), or None.
+        masks: reference and prediction (2, Z, Y, X) of each structure.
+        focus: the structure that the planes go through.
+    """
+
+    case: CaseResult
+    image: NDArray | None
+    masks: dict[str, NDArray[np.bool_]]
+    spacing: Triple
+    focus: str
+
+    def planes(self) -> tuple[int, int, int]:
+        """Along each axis where the focus differs most, of the planes in which both maps have it, if there are any."""
+        z, y, x = (self._plane(tuple({0, 1, 2} - {axis})) for axis in range(3))
+        return z, y, x
+
+    def _plane(self, others: tuple[int, ...]) -> int:
+        reference, prediction = self.masks[self.focus]
+        in_both = reference.any(axis=others) & prediction.any(axis=others)
+        differing, either = (mask.sum(axis=others) for mask in (reference ^ prediction, reference | prediction))
+        # Where nothing differs, the largest plane.
+        return int(max(range(len(in_both)), key=lambda i: (in_both[i], differing[i], either[i])))
+
+
+def _to_draw(structures: Sequence[Structure], cases: Sequence[CaseResult]) -> tuple[Structure, ...]:
+    """As many as there are colours: the worst of each case, then by Dice; in the order of the data set."""
+    worst = {case.worst_structure for case in cases}
+
+    def rank(structure: Structure) -> tuple[bool, float]:
+        found = [case.metrics[structure.name].overlap.dice for case in cases if structure.name in case.metrics]
+        return structure.name not in worst, min((dice for dice in found if dice is not None), default=np.inf)
+
+    chosen = {structure.name for structure in sorted(structures, key=rank)[: len(COLOURS)] if rank(structure)[1] <= 1}
+    return tuple(structure for structure in structures if structure.name in chosen)
+
+
+def _scene(case: CaseResult, structures: Sequence[Structure], image_path: Path | None) -> _Scene:
+    reference, prediction, geometry = Pair(case.case_id, case.prediction, case.reference).read()
+    labels, _ = Volume(np.stack([reference, prediction]), geometry).canonical()
+    image = None if image_path is None else _image_on(labels.geometry, image_path)
+    annotated = [structure for structure in structures if structure.name in case.metrics]
+    values = [value for structure in annotated for value in structure.values]
+    either = np.isin(labels.array[0], values) | np.isin(labels.array[1], values)
+    box = _box(either, labels.geometry.spacing)
+    masks = {structure.name: np.isin(labels.array[:, *box], structure.values) for structure in annotated}
+    return _Scene(
+        case,
+        None if image is None else image[box],
+        {name: mask for name, mask in masks.items() if mask.any()},
+        labels.geometry.spacing,
+        case.worst_structure or structures[0].name,
+    )
+
+
+def _image_on(grid: Geometry, path: Path) -> NDArray | None:
+    """The image's voxels, where it lies on the labels' grid."""
+    try:
+        image, _ = read_channels([path]).canonical()
+    except UserError as error:
+        logger.warning("no image in %s: %s", OVERLAYS_FILE, error)
+        return None
+    if image.geometry.shape == grid.shape and grid.corner_displacement(image.geometry) <= GRID_TOLERANCE_VOXELS:
+        return image.array[0]
+    logger.warning("no image in %s: %s lies on another grid than the labels.", OVERLAYS_FILE, path)
+    return None
+
+
+def _box(mask: NDArray[np.bool_], spacing: Triple) -> tuple[slice, slice, slice]:
+    """The box round a mask, with a margin."""
+    slices = []
+    for axis, mm in enumerate(spacing):
+        along = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
+        margin = round(MARGIN_MM / mm)
+        slices.append(slice(max(0, int(along[0]) - margin), int(along[-1]) + 1 + margin))
+    z, y, x = slices
+    return z, y, x
+
+
+# --- drawing
+
+
+def _figure(scenes: Mapping[str, _Scene], colours: Mapping[str, str], *, ct: bool) -> Figure:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3 * INCHES, len(scenes) * (INCHES + 0.3) + 0.7), layout="constrained")
+    rows: Any = figure.subfigures(len(scenes), 1, squeeze=False)[:, 0]
+    for row, (rank, scene) in zip(rows, scenes.items(), strict=True):
+        dice = scene.case.metrics[scene.focus].overlap.dice
+        lowest = f"; lowest: {scene.focus} {dice:.3f}" if len(scene.case.metrics) > 1 else ""
+        row.suptitle(f"{rank} case: {scene.case.case_id}, Dice {scene.case.dice:.3f}{lowest}", fontsize=11)
+        window = None if scene.image is None else CT_WINDOW if ct else np.percentile(scene.image, (1, 99))
+        for axis, axes in enumerate(row.subplots(1, 3)):
+            _draw_plane(axes, scene, axis, colours, window)
+    return figure
+
+
+def _draw_plane(axes: Axes, scene: _Scene, axis: int, colours: Mapping[str, str], window: Any) -> None:
+    index = scene.planes()[axis]
+    up, across = (mm for i, mm in enumerate(scene.spacing) if i != axis)
+    shape = next(iter(scene.masks.values())).shape[1:]
+    rows, columns = (n for i, n in enumerate(shape) if i != axis)
+    extent = (0.0, columns * across, 0.0, rows * up)
+    # Contours run between voxel centres.
+    x, y = (np.arange(columns) + 0.5) * across, (np.arange(rows) + 0.5) * up
+    if scene.image is not None:
+        low, high = window
+        picture = _plane(scene.image, axis, index)
+        axes.imshow(picture, cmap="gray", vmin=low, vmax=high, origin="lower", extent=extent, interpolation="nearest")
+    axes.set(facecolor="black", xlim=extent[:2], ylim=extent[2:], xticks=[], yticks=[], aspect="equal")
+    for name, (reference, prediction) in scene.masks.items():
+        for mask, style in ((reference, "solid"), (prediction, "dashed")):
+            plane = _plane(mask, axis, index)
+            if plane.any():
+                axes.contour(x, y, plane, levels=[0.5], colors=colours[name], linestyles=style, linewidths=1.3)
+    name, letters = PLANES[axis]
+    axes.set_title(name, fontsize=9)
+    for letter, (right, top) in zip(letters, ((0.03, 0.5), (0.97, 0.5), (0.5, 0.03), (0.5, 0.97)), strict=True):
+        place: dict[str, Any] = {"ha": "center", "va": "center", "transform": axes.transAxes}
+        ground = {"facecolor": "black", "edgecolor": "none", "alpha": 0.6, "pad": 1.5}
+        axes.text(right, top, letter, color="white", fontsize=9, bbox=ground, **place)
+
+
+def _plane(array: NDArray, axis: int, index: int) -> NDArray:
+    """Rows upwards, columns to the right: x and, in sagittal planes, y run against their axis."""
+    return np.take(array, index, axis=axis)[:, ::-1]
+
+
+def _legend(figure: Figure, colours: Mapping[str, str], structures: int) -> None:
+    from matplotlib.lines import Line2D
+
+    lines = [Line2D([], [], color=colour, label=name, linewidth=2) for name, colour in colours.items()]
+    styles: dict[str, Any] = {"reference": "solid", "prediction": "dashed"}
+    lines += [Line2D([], [], color="black", linestyle=style, label=name) for name, style in styles.items()]
+    title = (
+        None if len(colours) == structures else f"the {len(colours)} of {structures} structures with the lowest Dice"
+    )
+    figure.legend(handles=lines, loc="outside lower center", ncols=5, fontsize=9, frameon=False, title=title)

@@ -1,0 +1,191 @@
+"""Which prediction belongs to which reference: by name, and on one grid."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swinssl.errors import UserError
+from swinssl.evaluation.wording import MOST
+from swinssl.imageio.endings import ENDINGS, image_ending, without_ending
+from swinssl.imageio.reader import read_geometry, read_label
+from swinssl.imageio.volume import Geometry, Volume
+
+# A prediction is written on the grid that its image has: more than this is another grid, not rounding.
+GRID_TOLERANCE_VOXELS = 0.1
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A prediction and the reference of the same case."""
+
+    case_id: str
+    prediction: Path
+    reference: Path
+
+    def __str__(self) -> str:
+        return self.case_id
+
+    def read(self) -> tuple[NDArray, NDArray, Geometry]:
+        """Both label maps, as (Z, Y, X) integers of the files' values, and their grid.
+
+        A file that stores the same voxels in another order (flipped, axes exchanged) is brought to the reference's.
+
+        Raises:
+            UserError: a file cannot be read or has values that are no labels, or the two lie on different grids.
+        """
+        reference, prediction = read_label(self.reference), read_label(self.prediction)
+        if _apart(reference.geometry, prediction.geometry) is not None:
+            reference, prediction = reference.canonical()[0], prediction.canonical()[0]
+        self._check_grids(reference.geometry, prediction.geometry)
+        return _labels(self.reference, reference), _labels(self.prediction, prediction), reference.geometry
+
+    def check(self) -> Geometry:
+        """The grid of the two, from their headers.
+
+        Raises:
+            UserError: a header cannot be read, or they lie on different grids.
+        """
+        reference, prediction = read_geometry(self.reference), read_geometry(self.prediction)
+        if _apart(reference, prediction) is not None:
+            reference, prediction = (grid.mapped(grid.canonical_map()) for grid in (reference, prediction))
+        self._check_grids(reference, prediction)
+        return reference
+
+    def _check_grids(self, reference: Geometry, prediction: Geometry) -> None:
+        if (difference := _apart(reference, prediction)) is not None:
+            raise UserError(
+                f"{self.prediction}: {difference} its reference {self.reference}. Both must lie on one grid: predict "
+                "on the image that the reference was drawn on, or resample the prediction onto the reference's grid."
+            )
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """All cases, by rising id.
+
+    Args:
+        missing: cases with a reference and no prediction.
+        extra: cases with a prediction and no reference.
+    """
+
+    pairs: tuple[Pair, ...]
+    missing: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
+
+    def among(self, case_ids: Collection[str]) -> Pairing:
+        """What concerns these cases alone."""
+        return Pairing(
+            tuple(pair for pair in self.pairs if pair.case_id in case_ids),
+            tuple(case_id for case_id in self.missing if case_id in case_ids),
+            tuple(case_id for case_id in self.extra if case_id in case_ids),
+        )
+
+
+def pair_up(predictions: Path, references: Path) -> Pairing:
+    """Pair the label maps of two folders by their names without ending; or two files, whatever their names.
+
+    Raises:
+        UserError: one of the two does not exist, they are the same, or no case has both.
+    """
+    if predictions.resolve() == references.resolve():
+        raise UserError(f"{predictions}: predictions and references are the same. Give two folders, or two files.")
+    if predictions.is_file() and references.is_file():
+        return Pairing((Pair(without_ending(references), predictions, references),))
+    predicted, drawn = label_maps(predictions), label_maps(references)
+    both = sorted(predicted.keys() & drawn.keys())
+    if not both:
+        raise UserError(
+            f"{predictions} and {references}: no case has both a prediction ({_named(predicted)}) and a reference "
+            f"({_named(drawn)}). The files of a case have one name in both folders; or give two files."
+        )
+    # A single file asks for its own case only.
+    missing = () if predictions.is_file() else sorted(drawn.keys() - predicted.keys())
+    extra = () if references.is_file() else sorted(predicted.keys() - drawn.keys())
+    return Pairing(tuple(Pair(case, predicted[case], drawn[case]) for case in both), tuple(missing), tuple(extra))
+
+
+def check_pairs(pairs: Sequence[Pair]) -> list[Geometry]:
+    """The grid of each pair, from the headers, before anything takes time.
+
+    Raises:
+        UserError: names every pair with a fault.
+    """
+    grids, faults = [], []
+    for pair in pairs:
+        try:
+            grids.append(pair.check())
+        except UserError as fault:
+            faults.append(str(fault))
+    raise_together(faults, len(pairs))
+    return grids
+
+
+def raise_together(faults: Sequence[str], cases: int) -> None:
+    """Raise a UserError that names all faults, if there are any."""
+    if len(faults) == 1:
+        raise UserError(faults[0])
+    if faults:
+        more = f"\n  and {len(faults) - MOST} more" if len(faults) > MOST else ""
+        first = "".join(f"\n  {fault}" for fault in faults[:MOST])
+        raise UserError(f"{len(faults)} of {cases} cases cannot be evaluated:{first}{more}")
+
+
+def label_maps(path: Path) -> dict[str, Path]:
+    """The image files of a folder (or the one file) by case id.
+
+    Raises:
+        UserError: there is no such folder, or two files stand for one case.
+    """
+    if path.is_file():
+        return {without_ending(path): path}
+    if not path.is_dir():
+        raise UserError(f"{path}: no such file or folder. Give the folder with the label maps, or one of them.")
+    found: dict[str, Path] = {}
+    for file in sorted(path.iterdir()):
+        if image_ending(file.name) is None or file.name.startswith("."):
+            continue
+        case = without_ending(file)
+        if case in found:
+            raise UserError(f"{path}: {found[case].name} and {file.name} are one case. Take one of them away.")
+        found[case] = file
+    if not found:
+        inner = next((name for name in ("labelsTr", "labelsTs", "gt_segmentations") if (path / name).is_dir()), None)
+        hint = f"Did you mean {path / inner}?" if inner else f"Label maps end with one of {', '.join(ENDINGS)}."
+        raise UserError(f"{path}: no label map here. {hint}")
+    return found
+
+
+def _apart(reference: Geometry, prediction: Geometry) -> str | None:
+    """How the grids differ, in words that end before the reference's name; None where they do not."""
+    if reference.shape != prediction.shape:
+        sizes = [" x ".join(map(str, grid.shape)) for grid in (prediction, reference)]
+        return f"has {sizes[0]} voxels (z, y, x), and there are {sizes[1]} in"
+    displacement = reference.corner_displacement(prediction)
+    if displacement > GRID_TOLERANCE_VOXELS:
+        return f"lies {displacement:.2g} voxels at the worst corner (at most {GRID_TOLERANCE_VOXELS}) from"
+    return None
+
+
+def _labels(path: Path, volume: Volume) -> NDArray:
+    """The label values, as integers.
+
+    Raises:
+        UserError: a value is fractional, negative, or not finite.
+    """
+    array = volume.array[0]
+    whole = array if array.dtype.kind in "bui" else np.rint(np.nan_to_num(array, nan=-1, posinf=-1, neginf=-1))
+    if whole is not array and not np.array_equal(whole, array):
+        odd = array[whole != array].flat[0]
+        raise UserError(f"{path}: value {odd:g}; labels are whole numbers. Export the label map without interpolation.")
+    if whole.size and whole.min() < 0:
+        raise UserError(f"{path}: value {whole.min():g}; labels are 0 and above. Export the label map anew.")
+    return whole.astype(np.min_scalar_type(int(whole.max(initial=0))), copy=False) if whole is not array else whole
+
+
+def _named(files: dict[str, Path]) -> str:
+    return f"{len(files)}, such as {next(iter(files.values())).name}"
