@@ -1,0 +1,63 @@
+"""Convolutions in bfloat16 on a CPU do not depend on what freed memory held."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from swinssl.networks.convolution import Conv3d, guard_convolutions
+
+GRADIENTS = """
+import torch
+from swinssl.networks.build import build_network
+from swinssl.networks.network_plan import NetworkPlan, encoder_preset
+
+torch.set_num_threads(1)
+for architecture in ("swin", "plainconv"):
+    torch.manual_seed(0)
+    plan = NetworkPlan(architecture=architecture, preset="tiny", decoder="light", encoder=encoder_preset("tiny"))
+    network = build_network(plan, in_channels=1, num_outputs=2).train().to(memory_format=torch.channels_last_3d)
+    image = torch.rand(2, 1, 32, 64, 32).to(memory_format=torch.channels_last_3d)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = network(image)
+    logits.float().square().mean().backward()
+    print(*(float(p.grad.double().norm()) for p in network.parameters() if p.grad is not None))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can fill freed memory with a pattern")
+def test_gradients_do_not_depend_on_what_freed_memory_held():
+    # The patterns make numbers of 1e38 of memory that nobody wrote.
+    outputs = []
+    for pattern in ("3", "200"):
+        environment = {**os.environ, "MALLOC_PERTURB_": pattern}
+        done = subprocess.run([sys.executable, "-c", GRADIENTS], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        outputs.append([float(number) for number in done.stdout.split()])
+    assert len(outputs[0]) > 200
+    assert outputs[0] == outputs[1] and max(outputs[0]) < 1e3
+
+
+def test_is_torch_s_convolution_and_float32_for_maps_of_depth_2():
+    ours = Conv3d(3, 4, kernel_size=3, padding=1)
+    theirs = nn.Conv3d(3, 4, kernel_size=3, padding=1)
+    theirs.load_state_dict(ours.state_dict())
+    for depth, dtype in ((1, torch.bfloat16), (2, torch.float32), (3, torch.bfloat16)):
+        image = torch.randn(1, 3, depth, 5, 6)
+        assert torch.equal(ours(image), theirs(image))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert ours(image).dtype == dtype
+
+
+def test_guarding_keeps_weights_and_names():
+    module = nn.Sequential(nn.Conv3d(1, 2, 3), nn.ConvTranspose3d(2, 2, 2), nn.Sequential(nn.Conv3d(2, 2, 1)))
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    guard_convolutions(module)
+    assert [type(part) for part in (module[0], module[1], module[2][0])] == [Conv3d, nn.ConvTranspose3d, Conv3d]
+    assert all(torch.equal(before[name], tensor) for name, tensor in module.state_dict().items())
