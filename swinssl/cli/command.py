@@ -7,12 +7,13 @@ import functools
 import inspect
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+from typer.exceptions import TyperException
 
 from swinssl.errors import Interrupted, UserError
 
@@ -30,12 +31,29 @@ def command(function: Callable[..., None]) -> Callable[[], None]:
     """
 
     def main() -> None:
-        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-        app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-        app.command()(_with_exit_codes(_flattened(function)))
-        app()
+        logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+        logging.getLogger("swinssl").setLevel(logging.INFO)
+        _app(_with_exit_codes(_flattened(function)))()
 
     return main
+
+
+def run_typed(function: Callable[..., None], arguments: Sequence[str]) -> None:
+    """Run a command's function as if it had been typed with `arguments`; its errors are the caller's.
+
+    Raises:
+        UserError: as the function does, and where `arguments` do not fit.
+    """
+    try:
+        _app(_flattened(function))(list(arguments), standalone_mode=False)
+    except TyperException as error:
+        raise UserError(error.format_message()) from None
+
+
+def _app(function: Callable[..., None]) -> typer.Typer:
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app.command()(function)
+    return app
 
 
 def _with_exit_codes(function: Callable[..., None]) -> Callable[..., None]:

@@ -14,6 +14,7 @@ import torch
 
 from swinssl.devices import autocast, use_bf16
 from swinssl.errors import Interrupted, UserError
+from swinssl.memory import keep_freed_memory
 from swinssl.progress import Meter
 from swinssl.randomness import Draws
 from swinssl.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -34,6 +35,8 @@ OVERHEAD_SHARE = 0.1
 CHECKPOINT_SECONDS = 300.0
 # Steps whose time is measured before a run of so many minutes fixes its number of steps; the first ones are slower.
 STEPS_TO_MEASURE, SLOW_STEPS = 12, 2
+# ... and after which their number is corrected again, since speed changes with what else the machine does.
+STEPS_TO_CORRECT = 10
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,8 @@ class Engine:
             Interrupted: someone asked to stop; everything is saved.
             UserError: the loss is no longer finite.
         """
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self._resume()
         self.ranks.broadcast(self.task.network)
         # As if all sittings had been one.
@@ -231,7 +236,8 @@ class Engine:
             if self.slow_steps_left == 0:
                 self.measured_from = (done, self._training_seconds())
         first, since = self.measured_from or (0, 0.0)
-        if done == first or not (done - first == STEPS_TO_MEASURE or self._epoch_ends()):
+        due = done - first == STEPS_TO_MEASURE or done % STEPS_TO_CORRECT == 0 or self._epoch_ends()
+        if (done - first < STEPS_TO_MEASURE and not self._ended()) or not due:
             return
         per_step = (self._training_seconds() - since) / (done - first)
         validation = self.task.validation_cost * per_step

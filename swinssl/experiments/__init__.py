@@ -1,0 +1,1 @@
+"""Runs put together: a fold trained and judged, and later whole matrices of runs."""

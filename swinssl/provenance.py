@@ -1,0 +1,41 @@
+"""Where a result came from: versions of the code and of what it stands on."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import swinssl
+
+STANDS_ON = ("torch", "numpy", "scipy", "nibabel", "SimpleITK", "blosc2", "scikit-image")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, swinssl and the libraries that its numbers depend on."""
+    found = {"python": platform.python_version(), "swinssl": swinssl.__version__}
+    for name in STANDS_ON:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "missing"
+    return found
+
+
+def revision() -> str | None:
+    """The git revision of the checkout that the code runs from, with `+changes` where it was edited; None elsewhere."""
+    root = Path(swinssl.__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    try:
+        head = _git(root, "rev-parse", "HEAD")
+        edited = _git(root, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head + ("+changes" if edited else "")
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()

@@ -1,0 +1,67 @@
+"""The plans of one run: those of the data set, with what the user chose for this run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from swinssl.networks.network_plan import NetworkPlan, encoder_preset
+from swinssl.preprocessing.plans import Plans
+from swinssl.training.config import TrainingConfig
+from swinssl.training.engine import Length
+
+# A run of few steps still shows several points in its log.
+LEAST_EPOCHS = 10
+# Without a number of steps and without a guess, a run of so many minutes starts as if it had these.
+UNKNOWN_STEPS = 10_000
+
+
+def effective_plans(plans: Plans, config: TrainingConfig) -> Plans:
+    """The plans that a run trains with, keeps beside its weights and is predicted with.
+
+    Raises:
+        UserError: an unknown preset.
+    """
+    chosen = {
+        "batch_size": config.batch_size,
+        "learning_rate": config.lr,
+        "epochs": config.epochs,
+        "patience": config.patience,
+    }
+    training = plans.training.model_copy(update={name: v for name, v in chosen.items() if v is not None})
+    return plans.model_copy(update={"training": training, "network": _network(plans.network, config)})
+
+
+def run_length(plans: Plans, config: TrainingConfig) -> Length:
+    """Steps, epochs and minutes of a run with (effective) `plans`."""
+    training, minutes = plans.training, config.max_minutes
+    if config.steps is not None:
+        steps = config.steps
+    elif config.epochs is not None or minutes is None:
+        steps = training.epochs * training.steps_per_epoch
+    else:
+        steps = None
+    expected = steps
+    if minutes is not None:
+        seconds = plans.cost.step_seconds_cpu if plans.cost.device == "cpu" else None
+        affordable = UNKNOWN_STEPS if seconds is None else max(1, int(minutes * 60 / seconds))
+        expected = min(affordable, steps or affordable)
+    assert expected is not None  # steps are None only with minutes
+    per_epoch = min(training.steps_per_epoch, max(1, expected // LEAST_EPOCHS))
+    # With a time limit the planned patience would mostly end the run before its schedule does.
+    patience = config.patience if minutes is not None else training.patience
+    return Length(steps=steps, expected=expected, steps_per_epoch=per_epoch, minutes=minutes, patience=patience)
+
+
+def _network(planned: NetworkPlan, config: TrainingConfig) -> NetworkPlan:
+    changes: dict[str, Any] = {}
+    if config.preset is not None and config.preset != planned.preset:
+        changes |= {"preset": config.preset, "encoder": encoder_preset(config.preset)}
+    for name, wish in (
+        ("architecture", config.network),
+        ("decoder", config.decoder),
+        ("norm", config.norm),
+        ("deep_supervision", config.deep_supervision),
+    ):
+        if wish is not None:
+            changes[name] = wish
+    return planned.model_copy(update=changes)

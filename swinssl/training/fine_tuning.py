@@ -1,0 +1,314 @@
+"""Fine-tune one fold of a preprocessed data set: from its cases and plans to a trained model and its predictions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from swinssl import files, provenance
+from swinssl.dataset.case_tables import read_groups
+from swinssl.dataset.splits import fold_of, shots_subset
+from swinssl.devices import select_device, use_bf16
+from swinssl.errors import Interrupted
+from swinssl.imageio.endings import without_ending
+from swinssl.imageio.writer import write_volume
+from swinssl.inference.predictor import Predictor
+from swinssl.inference.trained_model import TrainedModel, refuse_other_plans, write_fold
+from swinssl.inference.way_back import WayBack
+from swinssl.networks.build import build_network
+from swinssl.networks.encoder_transfer import load_encoder
+from swinssl.preprocessing.plans import Plans
+from swinssl.preprocessing.store import REFERENCES, PreprocessedCase, PreprocessedDataset
+from swinssl.progress import track
+from swinssl.randomness import generator
+from swinssl.training.config import TrainingConfig
+from swinssl.training.distribution import Ranks
+from swinssl.training.effective_plans import effective_plans, run_length
+from swinssl.training.engine import Engine, Progress
+from swinssl.training.grid_validation import GridValidation
+from swinssl.training.progress_picture import draw_progress
+from swinssl.training.run_description import RunDescription
+from swinssl.training.run_folder import RunFolder
+from swinssl.training.segmentation_task import SegmentationTask
+
+logger = logging.getLogger(__name__)
+
+VALIDATION = "validation"
+
+
+@dataclass(frozen=True)
+class FineTuned:
+    """A trained fold.
+
+    Args:
+        model: the model's folder.
+        folder: the fold's folder in it.
+        plans: those that it was trained with.
+        run: what `run.json` says.
+        predictions: folder with the label maps of the validation cases, each on the grid of its file; None where there
+            are no such cases, and on all ranks but the first.
+        references: folder with their labels.
+        labels_present: per validation case, the structures that were annotated; all of them where it is not listed.
+        first_rank: whether this process is the one that writes and speaks.
+    """
+
+    model: Path
+    folder: Path
+    plans: Plans
+    run: RunDescription
+    predictions: Path | None
+    references: Path
+    labels_present: dict[str, tuple[str, ...]]
+    first_rank: bool
+
+    @property
+    def run_file(self) -> Path:
+        """Where `run` is kept."""
+        return RunFolder(self.folder).run_file
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What a run is made of, before anything is computed."""
+
+    dataset: PreprocessedDataset
+    plans: Plans
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    device: torch.device
+    bf16: bool
+    ranks: Ranks
+
+    def cases(self, ids: Sequence[str]) -> list[PreprocessedCase]:
+        return [self.dataset.case(case_id) for case_id in ids]
+
+
+def default_name(plans: Plans, config: TrainingConfig) -> str:
+    """The model's name where the user gives none: network, start, and what else tells runs of one data set apart."""
+    network = plans.network.preset if plans.network.architecture == "swin" else plans.network.architecture
+    parts = [network, "scratch" if config.init == "scratch" else _encoder_name(Path(config.init))]
+    parts += [f"{config.shots}shots"] if config.shots else []
+    parts += [f"seed{config.seed}"] if config.seed else []
+    return "__".join(parts)
+
+
+def fine_tune(
+    preprocessed: Path,
+    results: Path,
+    *,
+    fold: str,
+    config: TrainingConfig,
+    name: str | None = None,
+    restart: bool = False,
+) -> FineTuned:
+    """Train one fold to its end and predict its validation cases; goes on where an earlier call was stopped.
+
+    Args:
+        preprocessed: `<root>/preprocessed/<name>`.
+        results: `<root>/results/<name>`; the model goes to `results/<name>/fold_<fold>`.
+        fold: number of the fold, or `all`.
+        name: of the model.
+        restart: put an earlier run of this fold aside (`old_fold_<fold>_<n>`) and begin anew.
+
+    Raises:
+        UserError: something that the user gave does not fit.
+        Interrupted: someone asked to stop; everything is saved.
+    """
+    dataset = PreprocessedDataset.open(preprocessed)
+    plans = effective_plans(dataset.plans, config)
+    setting = _setting(dataset, plans, fold=fold, config=config)
+    model = results / (name or default_name(plans, config))
+    folder = model / f"fold_{fold}"
+    if restart and setting.ranks.first:
+        _put_aside(folder)
+    refuse_other_plans(model, fold, plans)
+    own = RunFolder(folder)
+    with own if setting.ranks.first else nullcontext(own) as run_folder:
+        run = _described(setting, fold, config, run_folder)
+        description = files.read_json(preprocessed / "dataset.json", what="description", remedy="Run swinssl_plan.")
+        keep = partial(_keep, model, fold, plans, description)
+        network, report = _initial_network(plans, config)
+        run = run.model_copy(update={"init_report": report, "parameters": sum(p.numel() for p in network.parameters())})
+        if setting.ranks.first:
+            run.write(run_folder.run_file)
+        try:
+            progress = _train(setting, network, run_folder, config, keep, title=f"{plans.dataset_name}, {model.name}")
+        except Interrupted:
+            if setting.ranks.first:
+                run.ended_as("stopped").write(run_folder.run_file)
+            raise
+        run = run.model_copy(update=_outcome(progress))
+        predictions = None
+        if setting.ranks.first:
+            run.write(run_folder.run_file)
+            if setting.validation:
+                predictions = folder / VALIDATION
+                _predict_validation(setting, model, fold, predictions)
+    annotated = {c.properties.case_id: c.properties.labels_present for c in setting.cases(setting.validation)}
+    return FineTuned(
+        model,
+        folder,
+        plans,
+        run,
+        predictions,
+        preprocessed / REFERENCES,
+        {case_id: names for case_id, names in annotated.items() if names is not None},
+        setting.ranks.first,
+    )
+
+
+def _setting(dataset: PreprocessedDataset, plans: Plans, *, fold: str, config: TrainingConfig) -> _Setting:
+    device = select_device(config.device)
+    facts = {case_id: dataset.case(case_id).properties for case_id in dataset.case_ids}
+    groups = read_groups(dataset.folder)
+    structures = {i: tuple(n for n, v in own.voxels_after.items() if v) for i, own in facts.items() if own.annotated}
+    train, validation = fold_of(dataset.folder, fold, structures=structures, groups=groups)
+    if config.shots is not None:
+        train = shots_subset(dataset.folder, train, config.shots, seed=config.seed, fold=fold, structures=structures)
+    for case_id in validation:
+        if case_id in train:
+            logger.warning("%s is trained on and validated on: its Dice says nothing about other cases.", case_id)
+    return _Setting(
+        dataset, plans, tuple(train), tuple(validation), device, use_bf16(device, config.precision), Ranks.join(device)
+    )
+
+
+def _described(setting: _Setting, fold: str, config: TrainingConfig, run_folder: RunFolder) -> RunDescription:
+    """The description of this run, after any run that is here was found to be the same."""
+    decisions = setting.plans.model_dump(mode="json", exclude={"reasons", "cost"})
+    inputs = {c.properties.case_id: c.properties.input_sha256 for c in setting.cases(setting.train)}
+    run = RunDescription(
+        dataset_name=setting.plans.dataset_name,
+        fold=fold,
+        config=config,
+        plans_sha256=hashlib.sha256(json.dumps(decisions, sort_keys=True).encode()).hexdigest(),
+        train_cases=setting.train,
+        validation_cases=setting.validation,
+        image_sha256={
+            case_id: {name: value for name, value in own.items() if name.startswith("image")}
+            for case_id, own in inputs.items()
+        },
+        device=str(setting.device),
+        precision="bf16" if setting.bf16 else "fp32",
+        ranks=setting.ranks.world,
+        threads=torch.get_num_threads(),
+        versions=provenance.versions(),
+        revision=provenance.revision(),
+        command=(Path(sys.argv[0]).name, *sys.argv[1:]),
+    )
+    if run_folder.run_file.exists():
+        before = RunDescription.read(run_folder.run_file)
+        before.refuse_to_go_on_as(run, run_folder.run_file)
+        run = run.model_copy(update={"started": before.started})
+    return run
+
+
+def _initial_network(plans: Plans, config: TrainingConfig) -> tuple[nn.Module, str | None]:
+    """The network as training starts, and what was taken from a pretrained encoder."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(generator(config.seed, "initial weights").integers(2**63)))
+        network = build_network(
+            plans.network, in_channels=len(plans.channel_names), num_outputs=plans.labels.num_outputs
+        )
+    if config.init == "scratch":
+        return network, None
+    report = str(load_encoder(network, Path(config.init)))
+    logger.info("encoder from %s: %s", config.init, report)
+    return network, report
+
+
+def _train(
+    setting: _Setting, network: nn.Module, run_folder: RunFolder, config: TrainingConfig, keep: Any, *, title: str
+) -> Progress:
+    plans, ranks = setting.plans, setting.ranks
+    length = run_length(plans, config)
+    network.to(setting.device)
+    validation = GridValidation.within_budget(
+        setting.cases(setting.validation), plans, steps=length.expected, device=setting.device, bf16=setting.bf16
+    )
+    task = SegmentationTask(
+        network,
+        {case_id: setting.dataset.case(case_id) for case_id in setting.train},
+        plans,
+        validation=validation,
+        ema=config.ema,
+        augmentation=config.augmentation,
+        keep=keep,
+    )
+    engine = Engine(
+        task,
+        run_folder,
+        config=config,
+        learning_rate=plans.training.learning_rate,
+        length=length,
+        device=setting.device,
+        ranks=ranks,
+        after_epoch=partial(draw_progress, path=run_folder.path / "progress.png", title=title),
+    )
+    if ranks.first:
+        looked_at = len(validation.cases)
+        logger.info(
+            "%d cases to train on, %d to validate on%s; %s, batch %d, %s, %s",
+            len(setting.train),
+            len(validation.all_cases),
+            f" ({looked_at} of them while training)" if looked_at < len(validation.all_cases) else "",
+            f"{sum(p.numel() for p in network.parameters()) / 1e6:.1f} M parameters",
+            plans.training.batch_size,
+            setting.device,
+            "bf16" if setting.bf16 else "fp32",
+        )
+    return engine.run()
+
+
+def _keep(model: Path, fold: str, plans: Plans, description: dict[str, Any], network: nn.Module) -> None:
+    write_fold(model, fold, network, plans, description=description)
+
+
+def _predict_validation(setting: _Setting, model: Path, fold: str, folder: Path) -> None:
+    """Predict every validation case with the kept weights, on the grids of the reference labels."""
+    kept = TrainedModel.open(model, [fold])
+    predictor = Predictor.of(kept.networks(setting.device), setting.plans, device=setting.device, bf16=setting.bf16)
+    references = {without_ending(path): path for path in (setting.dataset.folder / REFERENCES).iterdir()}
+    for case in track([c for c in setting.cases(setting.validation) if c.properties.annotated], "validating"):
+        way_back = WayBack.of(case.properties)
+        found = predictor.segment(case.image(), way_back)
+        name = references[case.properties.case_id].name
+        write_volume(folder / name, found.label_map, way_back.source)
+
+
+def _outcome(progress: Progress) -> dict[str, Any]:
+    validated = progress.validations > 0
+    return {
+        "steps": progress.step,
+        "best_epoch": progress.best_epoch if validated else None,
+        "best_score": progress.best_score if validated else None,
+        "seconds": round(progress.seconds, 1),
+    }
+
+
+def _put_aside(folder: Path) -> None:
+    """Rename an earlier run's folder; what it holds stays."""
+    if not folder.exists():
+        return
+    with RunFolder(folder):  # nobody is training there
+        number = 1
+        while (aside := folder.with_name(f"old_{folder.name}_{number}")).exists():
+            number += 1
+    shutil.move(folder, aside)
+    logger.info("%s: the earlier run is now %s", folder, aside.name)
+
+
+def _encoder_name(path: Path) -> str:
+    return path.stem if path.stem != "encoder" else path.resolve().parent.name

@@ -1,0 +1,121 @@
+"""Fine-tuning a segmentor, as a task of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from swinssl.preprocessing.plans import Plans
+from swinssl.preprocessing.store import PreprocessedCase
+from swinssl.randomness import Draws
+from swinssl.training.grid_validation import GridValidation
+from swinssl.training.losses import deep_loss, sigmoid_loss, softmax_loss
+from swinssl.training.patches import AugmentationName, load_patch
+from swinssl.training.sampling import make_sampler
+from swinssl.training.task import StepResult
+from swinssl.training.weight_average import WeightAverage
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One patch: (C, Z, Y, X) image, (Z, Y, X) label codes, (S,) whether structure s was looked for in its case."""
+
+    image: Tensor
+    codes: Tensor
+    present: Tensor
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """A batch on the device, with the draws of stochastic depth, (B, blocks, 2)."""
+
+    images: Tensor
+    codes: Tensor
+    present: Tensor
+    drop_path_draws: Tensor
+
+
+class SegmentationTask:
+    """Patches in, cross-entropy + Dice out; validated on whole volumes.
+
+    Args:
+        network: a segmentor of `plans.network`.
+        cases: the training cases by id.
+        validation: how its Dice is measured.
+        ema: decay of the weight average that is validated and kept; 0 takes the network itself.
+        keep: called with the network to keep (in evaluation mode) when it is the best so far.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        cases: Mapping[str, PreprocessedCase],
+        plans: Plans,
+        *,
+        validation: GridValidation,
+        ema: float,
+        augmentation: AugmentationName,
+        keep: Callable[[nn.Module], None],
+    ) -> None:
+        self.network, self.cases, self.plans = network, cases, plans
+        self.batch_size = plans.training.batch_size
+        self.validation, self.augmentation, self.keep = validation, augmentation, keep
+        self.sampler = make_sampler(cases, plans)
+        self.average = WeightAverage(network, decay=ema) if ema > 0 else None
+        self.loss = sigmoid_loss if plans.training.loss == "sigmoid" else softmax_loss
+        self.blocks = sum(plans.network.encoder.depths)
+        self.validation_cost, self.closing_cost = validation.cost, validation.closing_cost
+
+    def load(self, draws: Draws) -> Sample:
+        patch = self.sampler.locate(draws, batch_size=self.batch_size)
+        case = self.cases[patch.case_id]
+        image, codes = load_patch(case, patch, plans=self.plans, draws=draws, augmentation=self.augmentation)
+        annotated, names = case.properties.labels_present, self.plans.labels.names
+        present = torch.tensor([annotated is None or name in annotated for name in names], dtype=torch.bool)
+        return Sample(image, codes, present)
+
+    def views(self, samples: Sequence[Sample], draws: Sequence[Draws], device: torch.device) -> Inputs:
+        images = torch.stack([sample.image for sample in samples])
+        depths = np.stack([own("drop path").random((self.blocks, 2), dtype=np.float32) for own in draws])
+        return Inputs(
+            images.to(device, memory_format=torch.channels_last_3d, non_blocking=True),
+            torch.stack([sample.codes for sample in samples]).to(device, non_blocking=True),
+            torch.stack([sample.present for sample in samples]).to(device),
+            torch.from_numpy(depths).to(device),
+        )
+
+    def step(self, inputs: Inputs) -> StepResult:
+        out = self.network(inputs.images, inputs.drop_path_draws)
+        by_resolution = out if isinstance(out, list) else [out]
+        losses = []
+        for level, logits in enumerate(by_resolution):
+            every = slice(None, None, 2**level)
+            codes = inputs.codes[:, every, every, every]
+            losses.append(self.loss(logits, codes, labels=self.plans.labels, present=inputs.present))
+        return StepResult(deep_loss(losses))
+
+    def after_step(self, step: int, total: int) -> None:
+        if self.average is not None:
+            self.average.update(self.network, step)
+
+    def validate(self) -> dict[str, float]:
+        return self.validation.measure(self._kept_network())
+
+    def extra_weights(self) -> dict[str, Tensor]:
+        if self.average is None:
+            return {}
+        return {f"average.{name}": tensor for name, tensor in self.average.weights().items()}
+
+    def load_extra_weights(self, weights: dict[str, Tensor]) -> None:
+        if self.average is not None:
+            self.average.load_weights({name.removeprefix("average."): tensor for name, tensor in weights.items()})
+
+    def keep_best(self) -> None:
+        self.keep(self._kept_network())
+
+    def _kept_network(self) -> nn.Module:
+        return (self.average.network if self.average is not None else self.network).eval()
