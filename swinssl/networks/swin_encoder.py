@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from itertools import accumulate
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -30,11 +32,10 @@ class SwinEncoder(nn.Module):
         self.plan = plan
         self.patch_embed = PatchEmbedding(in_channels, plan.embed_dim, norm=plan.patch_norm)
         self.stages = nn.ModuleList(
-            Stage(plan, index, first_block=first)
-            for index, first in enumerate(accumulate((0, *plan.depths[:-1])))
+            Stage(plan, index, first_block=first) for index, first in enumerate(accumulate((0, *plan.depths[:-1])))
         )
-        widths = [plan.embed_dim * 2**i for i in range(4)]
-        self.norms = nn.ModuleList(nn.LayerNorm(w) for w in widths) if plan.skip_norm == "affine" else None
+        normalised = self.widths[: 4 if plan.skip_taps == "stage" else 5]
+        self.norms = nn.ModuleList(nn.LayerNorm(w) for w in normalised) if plan.skip_norm == "affine" else None
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -65,7 +66,7 @@ class SwinEncoder(nn.Module):
 
         by_stage = self.plan.skip_taps == "stage"
         maps = [] if by_stage else [self._skip(embedded, 0)]
-        for index, stage in enumerate(self.stages):
+        for index, stage in enumerate(cast(Iterable[Stage], self.stages)):
             draws = None
             if drop_path_draws is not None:
                 first = sum(self.plan.depths[:index])

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache, wraps
 from typing import ParamSpec, TypeVar
@@ -140,8 +140,8 @@ def merge_map(
         rows = window_maps(half, window, shrink=shrink, mask_padding=False, device=torch.device("cpu")).order
     z, y, x = rows // (half[1] * half[2]), rows // half[2] % half[1], rows % half[2]
     columns = [
-        here.rank[((2 * z + int(a)) * size[1] + 2 * y + int(b)) * size[2] + 2 * x + int(c)]
-        for a, b, c in MERGE_ORDERS[order]
+        here.rank[((2 * z + int(p[0])) * size[1] + 2 * y + int(p[1])) * size[2] + 2 * x + int(p[2])]
+        for p in MERGE_ORDERS[order]
     ]
     return torch.stack(columns, dim=1).to(device)
 
@@ -184,6 +184,6 @@ def _mask(region: Tensor, device: torch.device) -> Tensor:
     return torch.where(region[:, :, None] == region[:, None, :], 0.0, MASKED).to(device)
 
 
-def _triple(values: object) -> Size:
-    z, y, x = values  # type: ignore[misc]
-    return int(z), int(y), int(x)
+def _triple(values: Iterable[int]) -> Size:
+    z, y, x = values
+    return z, y, x

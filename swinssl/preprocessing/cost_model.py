@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 from swinssl.networks.network_plan import NetworkPlan, SwinEncoderPlan
@@ -209,7 +210,8 @@ def _decoder_work(plan: NetworkPlan, patch_size: Shape, in_channels: int, num_ou
     skips = (full, *(width * 2**i for i in range(STAGES)))
     voxels = [math.prod(_halved(patch_size, level)) for level in range(STAGES + 2)]
     deepest = width * 2**STAGES
-    total = _residual_work(voxels[0], in_channels, full) + _residual_work(voxels[5], deepest, deepest)
+    top = partial(_plain_work, bias=False) if plan.decoder == "light" else _residual_work
+    total = top(voxels[0], in_channels, full) + _residual_work(voxels[5], deepest, deepest)
     for level in (1, 2, 3):
         total += _residual_work(voxels[level], skips[level], skips[level])
     for level in range(STAGES + 1):
@@ -219,7 +221,8 @@ def _decoder_work(plan: NetworkPlan, patch_size: Shape, in_channels: int, num_ou
             conv=below * skips[level] * voxels[level],
             parameters=8 * below * skips[level],
         )
-        total += up + _residual_work(voxels[level], 2 * skips[level], skips[level])
+        block = top if level == 0 else _residual_work
+        total += up + block(voxels[level], 2 * skips[level], skips[level])
     heads = (0, 1, 2) if plan.deep_supervision else (0,)
     for level in heads:
         total += Work(conv=skips[level] * num_outputs * voxels[level], parameters=(skips[level] + 1) * num_outputs)
@@ -262,12 +265,12 @@ def _cnn_work(plan: NetworkPlan, patch_size: Shape, in_channels: int, num_output
     return total
 
 
-def _plain_work(voxels: int, channels_in: int, channels_out: int) -> Work:
+def _plain_work(voxels: int, channels_in: int, channels_out: int, *, bias: bool = True) -> Work:
     """Convolution, norm, activation."""
     return Work(
         saved=2 * voxels * channels_out,
         conv=27 * voxels * channels_in * channels_out,
-        parameters=27 * channels_in * channels_out + 3 * channels_out,
+        parameters=27 * channels_in * channels_out + (3 if bias else 2) * channels_out,
     )
 
 

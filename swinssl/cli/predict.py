@@ -1,0 +1,239 @@
+"""swinssl_predict: segment images with a trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from swinssl.cli.command import command
+from swinssl.cli.parameters import DryRun, Json, Root
+from swinssl.errors import UserError
+from swinssl.inference.prediction_options import PredictionOptions
+from swinssl.workspace import Workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from swinssl.inference.input_cases import InputCase
+    from swinssl.inference.output_folder import OutputFolder
+    from swinssl.inference.prediction_run import CaseOutcome
+    from swinssl.inference.predictor import Predictor
+    from swinssl.inference.trained_model import TrainedModel
+
+Inputs = Annotated[
+    list[Path],
+    typer.Option("-i", "--input", help="Folder of images, or the image of one case (once for each channel, in order)."),
+]
+Output = Annotated[Path, typer.Option("-o", "--output", help="Folder for the label maps; made if it is not there.")]
+ModelName = Annotated[
+    str,
+    typer.Option(
+        "-m", "--model", help="Folder of a trained model or of one fold of it, or a data set that has just one model."
+    ),
+]
+Folds = Annotated[
+    list[str] | None,
+    typer.Option("--folds", help="Folds to average (0,1 or repeated; or all). Default: every complete one."),
+]
+
+
+def predict(
+    inputs: Inputs,
+    output: Output,
+    model: ModelName,
+    options: PredictionOptions,
+    folds: Folds = None,
+    root: Root = None,
+    json: Json = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Segment images with a trained model; each label map lies on the exact grid of its image.
+
+    Cases that are done are left alone, so the same command goes on where it was stopped. A folder's images are named
+    as nnU-Net's: <case>_0000.nii.gz, <case>_0001.nii.gz and so on by channel; one channel needs no number.
+    """
+    from swinssl.devices import select_device, use_bf16
+    from swinssl.inference.input_cases import find_cases
+    from swinssl.inference.output_folder import OutputFolder
+    from swinssl.inference.prediction_record import PredictionRecord
+    from swinssl.inference.prediction_run import predict_cases
+    from swinssl.inference.predictor import Predictor
+    from swinssl.inference.trained_model import TrainedModel
+
+    device = select_device(options.device)
+    trained = TrainedModel.open(_model_folder(model, Workspace.locate(root)), _parse_folds(folds))
+    cases = find_cases(inputs, trained.plans.channel_names)
+    record = PredictionRecord.of(
+        trained, options, given_as=model, device=str(device), precision="bf16" if use_bf16(device, "auto") else "fp32"
+    )
+    folder = OutputFolder.open(output, record, cases, overwrite=options.overwrite)
+    if not json:
+        _introduce(trained, folder)
+    if dry_run:
+        rehearsal = Predictor.of((), trained.plans, device=device, overlap=options.overlap, mirror=options.tta)
+        _rehearse(cases, rehearsal, folder, networks=len(trained.folds))
+        return
+    folder.begin(trained)
+    predictor = Predictor.of(
+        trained.networks(device), trained.plans, device=device, overlap=options.overlap, mirror=options.tta
+    )
+    outcomes = predict_cases(cases, predictor, folder, trained_on=_trained_on(trained))
+    if json:
+        _print_json(outcomes, folder)
+    else:
+        _report(outcomes, folder, trained)
+    _end(outcomes, inputs, output, quiet=json)
+
+
+def _model_folder(model: str, workspace: Workspace) -> Path:
+    """The folder of a model that was given as a path, or as the data set whose only model it is."""
+    from swinssl.preprocessing.plans import PLANS_FILE
+
+    path = Path(model)
+    if path.exists() or "/" in model or "\\" in model or model.startswith("."):
+        return path
+    results = workspace.results(model)
+    found = sorted(beside.parent for beside in results.glob(f"*/{PLANS_FILE}"))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise UserError(f"-m {model}: no trained model in {results}. Train one with swinssl_train, or give its folder.")
+    listed = ", ".join(map(str, found))
+    raise UserError(f"-m {model}: {len(found)} models answer to it. Give the folder of one: {listed}")
+
+
+def _parse_folds(folds: list[str] | None) -> list[str] | None:
+    """The folds of a flag that may be repeated and may list several."""
+    if not folds:
+        return None
+    parsed = [fold.strip().removeprefix("fold_") for several in folds for fold in several.split(",")]
+    for fold in parsed:
+        if not (fold.isdecimal() or fold == "all"):
+            raise UserError(f"--folds {','.join(folds)}: expected numbers such as 0,1 or the word all.")
+    return parsed
+
+
+def _trained_on(model: TrainedModel) -> frozenset[str]:
+    """Content hashes of the images that the model's folds were trained on, as far as their runs tell."""
+    from swinssl.inference.trained_model import fold_folder
+    from swinssl.training.run_description import RunDescription
+    from swinssl.training.run_folder import RunFolder
+
+    hashes: set[str] = set()
+    for fold in model.folds:
+        path = RunFolder(fold_folder(model.folder, fold)).run_file
+        if path.is_file():
+            images = RunDescription.read(path).image_sha256.values()
+            hashes.update(value for own in images for value in own.values())
+    return frozenset(hashes)
+
+
+def _introduce(model: TrainedModel, folder: OutputFolder) -> None:
+    record = folder.record
+    folds = f"{'folds' if len(model.folds) > 1 else 'fold'} {', '.join(model.folds)}"
+    print(f"{record.model} ({model.plans.dataset_name}), {folds}; {record.device}, {record.precision}")
+    if model.unfinished:
+        print(f"note: fold {', '.join(model.unfinished)} has no weights yet and is left out")
+    if record.options.tta and not record.mirror_axes:
+        print("note: this model was trained without mirror images, so --tta changes nothing")
+
+
+def _rehearse(cases: Sequence[InputCase], predictor: Predictor, folder: OutputFolder, *, networks: int) -> None:
+    from swinssl.inference.prediction_run import expected_windows
+    from swinssl.progress import duration
+
+    todo = [case for case in cases if not folder.has(case)]
+    windows = sum(expected_windows(case, predictor) for case in todo)
+    passes = windows * networks * 2 ** len(predictor.windows.mirror_axes)
+    training = predictor.plans.training
+    # A pass without gradients is a third of a training step of one patch.
+    seconds = passes * predictor.plans.cost.step_seconds_cpu / (3 * training.batch_size)
+    where = f", about {duration(seconds)} on two CPU cores" if predictor.windows.device.type == "cpu" else ""
+    done = f"; {len(cases) - len(todo)} are done" if len(todo) < len(cases) else ""
+    print(
+        f"nothing written (would segment {len(todo)} of {len(cases)} cases into {folder.path}, {windows} windows"
+        f"{where}{done})"
+    )
+
+
+def _report(outcomes: Sequence[CaseOutcome], folder: OutputFolder, model: TrainedModel) -> None:
+    from rich.console import Console
+
+    console = Console()
+    good = [outcome for outcome in outcomes if outcome.status != "failed"]
+    if good:
+        console.print(_volume_table(good, model))
+    if failed := [outcome for outcome in outcomes if outcome.status == "failed"]:
+        console.print(_failure_table(failed))
+    for outcome in outcomes:
+        for warning in outcome.record.warnings:
+            print(f"warning: {outcome.case.id}: {warning}")
+    counts = (sum(outcome.status == status for outcome in outcomes) for status in ("done", "finished", "failed"))
+    done, finished, unfinished = counts
+    print(f"{done} segmented, {finished} done before, {unfinished} failed; label maps in {folder.path}")
+
+
+def _volume_table(outcomes: Sequence[CaseOutcome], model: TrainedModel) -> Table:
+    from statistics import median
+
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("structure", "cases with it", "median ml", "smallest ml", "largest ml", box=box.SIMPLE_HEAD)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name in model.plans.labels.names:
+        volumes = [ml for outcome in outcomes if (ml := outcome.record.volumes_ml.get(name, 0.0)) > 0]
+        sizes = [f"{choose(volumes):.3g}" for choose in (median, min, max)] if volumes else ["-"] * 3
+        table.add_row(escape(name), f"{len(volumes)} of {len(outcomes)}", *sizes)
+    return table
+
+
+def _failure_table(failed: Sequence[CaseOutcome]) -> Table:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("failed case", "why", box=box.SIMPLE_HEAD)
+    for outcome in failed:
+        table.add_row(escape(outcome.case.id), escape(outcome.record.message))
+    return table
+
+
+def _print_json(outcomes: Sequence[CaseOutcome], folder: OutputFolder) -> None:
+    import json
+
+    cases = [
+        {"id": o.case.id, **o.record.model_dump(mode="json"), "status": o.status, "result": str(o.result)}
+        for o in outcomes
+    ]
+    print(json.dumps({"output": str(folder.path), "cases": cases}, indent=2))
+
+
+def _end(outcomes: Sequence[CaseOutcome], inputs: Sequence[Path], output: Path, *, quiet: bool) -> None:
+    """Say what to type next, unless `quiet`.
+
+    Raises:
+        UserError: a case failed.
+    """
+    if failed := [outcome.case.id for outcome in outcomes if outcome.status == "failed"]:
+        raise UserError(
+            f"{len(failed)} of {len(outcomes)} cases failed: {', '.join(failed)}. Mend or remove them, then run the "
+            "same command again; it skips what is done."
+        )
+    if not quiet:
+        print(f"next: swinssl_evaluate --predictions {output} --references {_likely_references(inputs[0])}")
+
+
+def _likely_references(images: Path) -> str:
+    """The labels beside an images folder of a raw data set, or a placeholder."""
+    beside = images.parent / images.name.replace("images", "labels")
+    return str(beside) if images.name.startswith("images") and beside.is_dir() else "FOLDER_WITH_REFERENCE_LABELS"
+
+
+main = command(predict)

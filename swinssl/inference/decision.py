@@ -1,0 +1,61 @@
+"""From logits to structures: the largest of exclusive labels, or each region whose probability is above one half.
+
+Decisions are held as one integer a voxel, in which order interpolation can look for cells whose corners disagree.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from swinssl.dataset.labels import LabelSet
+
+# The last bit of an int64 is its sign.
+MOST_REGIONS = 63
+
+
+def decide(logits: Tensor, labels: LabelSet) -> Tensor:
+    """The index of the largest logit (exclusive labels, the first of equal ones), or a bit for each present region.
+
+    Args:
+        logits: (K, ...).
+
+    Returns:
+        (...) integers. Where two places have equal ones, so has every place that is interpolated between them.
+
+    Raises:
+        ValueError: more regions than bits.
+    """
+    if not labels.regions:
+        return _largest(logits)
+    if len(logits) > MOST_REGIONS:
+        raise ValueError(f"{len(logits)} regions; at most {MOST_REGIONS} can be told apart")
+    bits = torch.zeros(logits.shape[1:], dtype=torch.uint8 if len(logits) <= 8 else torch.int64, device=logits.device)
+    for region, own in enumerate(logits):
+        bits |= (own > 0).to(bits.dtype) << region
+    return bits
+
+
+def winners(decided: Tensor, labels: LabelSet) -> NDArray:
+    """What `decide` gave, as `LabelSet.output_to_raw` takes it: (...) indices, or (R, ...) booleans for regions."""
+    if not labels.regions:
+        return decided.cpu().numpy()
+    return np.stack([((decided >> region) & 1).bool().cpu().numpy() for region in range(labels.num_outputs)])
+
+
+def probabilities(logits: Tensor, labels: LabelSet) -> Tensor:
+    """(K, ...) softmax over exclusive labels, or the sigmoid of each region."""
+    return logits.sigmoid() if labels.regions else logits.softmax(0)
+
+
+def _largest(logits: Tensor) -> Tensor:
+    dtype = torch.uint8 if len(logits) <= 256 else torch.int32
+    # Keeping the best so far reads each logit once in order; a reduction over the first axis takes 1.6 times as long.
+    best = logits[0].clone()
+    index = torch.zeros(best.shape, dtype=dtype, device=logits.device)
+    for structure, own in enumerate(logits[1:], start=1):
+        index.masked_fill_(own > best, structure)
+        torch.maximum(best, own, out=best)
+    return index

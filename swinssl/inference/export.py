@@ -1,0 +1,111 @@
+"""From logits on the plan's grid to a label map on the grid of the file, slab by slab.
+
+Logits are interpolated linearly along all three axes, so a file with thinner slices than the plan gets no repeated
+slices; then the structures are chosen. The logits of the whole volume never exist at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from swinssl.dataset.labels import LabelSet
+from swinssl.inference.decision import decide, winners
+from swinssl.inference.decision import probabilities as probabilities_of
+from swinssl.inference.sliding_window import Slab
+from swinssl.inference.trilinear import Axes, AxisNeighbours, decide_at, interpolate
+from swinssl.inference.way_back import WayBack
+
+# New voxels worked on at once, times the structures where probabilities are asked for.
+VOXELS_AT_ONCE = 1 << 23
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """The result for one case, on the grid of its file.
+
+    Args:
+        label_map: (Z, Y, X) raw label values.
+        probabilities: (K, Z, Y, X) float32, background first for exclusive labels, one channel a region otherwise; or
+            None.
+    """
+
+    label_map: NDArray
+    probabilities: NDArray[np.float32] | None
+
+
+def export(slabs: Iterable[Slab], way_back: WayBack, labels: LabelSet, *, probabilities: bool = False) -> Segmentation:
+    """The label map of logits that cover the plan's grid of a case; outside the crop it is background.
+
+    Args:
+        slabs: of one axis, in order, without gaps (`SlidingWindow.slabs`).
+        probabilities: give those of the interpolated logits too: softmax over exclusive labels, sigmoid of regions.
+    """
+    target = _Target(way_back, labels, probabilities=probabilities)
+    neighbours = [AxisNeighbours.between(n, m) for n, m in zip(way_back.shape, way_back.cropped_shape, strict=True)]
+    done = 0
+    for slab in _overlapping(slabs):
+        along = neighbours[slab.axis]
+        rows, columns = (own for axis, own in enumerate(neighbours) if axis != slab.axis)
+        end = int((along.upper < slab.start + slab.logits.shape[1]).sum())  # new planes that have all their neighbours
+        if end > done:
+            target.fill(slab, done, end, (along, rows, columns))
+            done = end
+    return target.segmentation
+
+
+class _Target:
+    """The arrays that are filled, on the grid of the file, and the crop of them that the network saw."""
+
+    def __init__(self, way_back: WayBack, labels: LabelSet, *, probabilities: bool) -> None:
+        self.labels = labels
+        nowhere = winners(torch.zeros((1, 1, 1), dtype=torch.uint8), labels)
+        label_map = np.zeros(way_back.source.shape, labels.output_to_raw(nowhere).dtype)
+        scores = None
+        if probabilities:
+            scores = np.zeros((labels.num_outputs, *label_map.shape), np.float32)
+            if not labels.regions:
+                scores[0] = 1  # outside the crop is background for certain
+        self.segmentation = Segmentation(label_map, scores)
+        self._raw = way_back.crop_of(label_map)
+        self._scores = None if scores is None else way_back.crop_of(scores)
+
+    def fill(self, slab: Slab, first: int, last: int, axes: Axes) -> None:
+        """Fill the new planes [first, last) of an axis from a slab that has all their neighbours.
+
+        Args:
+            axes: the slab's own axis, then the other two.
+        """
+        logits, device = slab.logits, slab.logits.device
+        decided = decide(logits, self.labels)
+        along, *across = axes
+        rows, columns = (own.part(0, len(own.lower), device=device) for own in across)
+        plane = len(rows.lower) * len(columns.lower)
+        at_once = max(1, VOXELS_AT_ONCE // (plane * (1 if self._scores is None else len(logits))))
+        for start in range(first, last, at_once):
+            stop = min(start + at_once, last)
+            here = (along.part(start, stop, origin=slab.start, device=device), rows, columns)
+            found = decide_at(logits, decided, here, decide=lambda own: decide(own, self.labels))
+            raw = self.labels.output_to_raw(winners(found, self.labels))
+            np.moveaxis(self._raw, slab.axis, 0)[start:stop] = raw
+            if self._scores is not None:
+                scores = probabilities_of(interpolate(logits, here), self.labels).cpu().numpy()
+                np.moveaxis(self._scores, 1 + slab.axis, 1)[:, start:stop] = scores
+
+
+def _overlapping(slabs: Iterable[Slab]) -> Iterator[Slab]:
+    """The slabs, and between each two a slab of their adjoining planes: any two neighbouring planes are in one of them.
+
+    So interpolation can look across a border without a copy of a whole slab.
+    """
+    last: Tensor | None = None
+    for slab in slabs:
+        if last is not None:
+            yield Slab(slab.axis, slab.start - 1, torch.cat([last.to(slab.logits.device), slab.logits[:, :1]], 1))
+        last = slab.logits[:, -1:].clone()
+        yield slab

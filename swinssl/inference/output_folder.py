@@ -1,0 +1,120 @@
+"""The folder that label maps go to: refused before work begins if it should not be written to, whole at any moment.
+
+<folder>/<case><ending>      label map on the grid of the input, with its ending
+         <case>.npz          `probabilities`, where they were asked for
+         dataset.json        of the model, so that swinssl_evaluate knows the structures
+         predict_args.json   `PredictionRecord`
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from swinssl import files
+from swinssl.errors import UserError
+from swinssl.imageio.volume import Geometry
+from swinssl.imageio.writer import write_volume
+from swinssl.inference.export import Segmentation
+from swinssl.inference.input_cases import InputCase
+from swinssl.inference.prediction_record import RECORD_FILE, CaseRecord, PredictionRecord
+from swinssl.inference.trained_model import DATASET_FILE, TrainedModel
+
+
+class OutputFolder:
+    """Results of one model with one set of options; `open` it, `begin`, then `store` case by case."""
+
+    def __init__(self, path: Path, record: PredictionRecord) -> None:
+        self.path, self.record = path, record
+
+    @classmethod
+    def open(
+        cls, path: Path, record: PredictionRecord, cases: Sequence[InputCase], *, overwrite: bool = False
+    ) -> OutputFolder:
+        """The folder, with what it has already; writes nothing.
+
+        Args:
+            record: of the run that is to begin.
+            overwrite: forget what the folder has.
+
+        Raises:
+            UserError: images of `cases` are in it, it has files that swinssl_predict did not write, or results that
+                were made otherwise.
+        """
+        path = Path(path)
+        if path.exists() and not path.is_dir():
+            raise UserError(f"-o {path}: is a file. Give a folder for the label maps.")
+        if any(_same_folder(path, image.parent) for case in cases for image in case.images):
+            raise UserError(f"-o {path}: the images are in it. Give another folder, so that nothing is overwritten.")
+        earlier = PredictionRecord.read(path)
+        if earlier is None:
+            theirs = [name for name in (DATASET_FILE, *(case.result_name for case in cases)) if (path / name).exists()]
+            if theirs:
+                raise UserError(
+                    f"-o {path}: has {theirs[0]}, but no {RECORD_FILE}, so swinssl_predict did not write it. Give "
+                    "another folder, so that nothing is overwritten."
+                )
+        elif not overwrite:
+            if difference := earlier.difference(record):
+                raise UserError(
+                    f"-o {path}: its results were made with other {difference}. Give another folder, or --overwrite "
+                    "to predict anew."
+                )
+            record = record.with_cases(earlier.cases)
+        return cls(path, record)
+
+    def begin(self, model: TrainedModel) -> None:
+        """Make the folder and write what is known before the first case.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        try:
+            files.write_json(self.path / DATASET_FILE, model.description)
+            self.record.write(self.path)
+        except OSError as error:
+            raise UserError(
+                f"-o {self.path}: cannot be written ({os.strerror(error.errno or 0)}). Give another folder, or change "
+                "its permissions."
+            ) from None
+
+    def result_path(self, case: InputCase) -> Path:
+        """Where the label map of a case is, or will be."""
+        return self.path / case.result_name
+
+    def has(self, case: InputCase) -> bool:
+        """Whether the result of a case is there, whole, and made from the input as it is now."""
+        known = self.record.cases.get(case.id)
+        if known is None or known.status != "done" or not self.result_path(case).is_file():
+            return False
+        if self.record.options.save_probabilities and not self._probabilities_path(case).is_file():
+            return False
+        return known.input_sha256 == input_sha256(case)
+
+    def store(self, case: InputCase, segmentation: Segmentation, geometry: Geometry, known: CaseRecord) -> None:
+        """Write the result of a case: probabilities, label map, and that it is done, in this order."""
+        if segmentation.probabilities is not None:
+            with files.atomic_path(self._probabilities_path(case)) as temporary:
+                np.savez_compressed(temporary, probabilities=segmentation.probabilities)
+        write_volume(self.result_path(case), segmentation.label_map, geometry)
+        self.note(case, known)
+
+    def note(self, case: InputCase, known: CaseRecord) -> None:
+        """Keep what became of a case."""
+        self.record = self.record.with_cases({case.id: known})
+        self.record.write(self.path)
+
+    def _probabilities_path(self, case: InputCase) -> Path:
+        return self.path / f"{case.id}.npz"
+
+
+def input_sha256(case: InputCase) -> tuple[str, ...]:
+    """Content hashes of a case's images, in the order of the channels."""
+    return tuple(files.sha256_of(path) for path in case.images)
+
+
+def _same_folder(first: Path, second: Path) -> bool:
+    return first.is_dir() and second.is_dir() and first.samefile(second)

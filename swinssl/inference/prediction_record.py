@@ -1,0 +1,130 @@
+"""`predict_args.json`: what made the label maps of a folder, so that they can be judged, repeated and completed."""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from swinssl import files, provenance
+from swinssl.errors import UserError
+from swinssl.inference.prediction_options import PredictionOptions
+from swinssl.inference.trained_model import TrainedModel
+
+RECORD_FILE = "predict_args.json"
+RECORD_VERSION = 1
+REMEDY = "Choose another output folder, or predict anew with --overwrite."
+
+
+class CaseRecord(BaseModel):
+    """What became of one case.
+
+    Args:
+        status: `done`, or `failed` with the reason in `message`.
+        images: file names of the channels.
+        input_sha256: of their contents; a case is done only as long as its input is the same.
+        warnings: how it is unlike what the model was trained on.
+        volumes_ml: by structure.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    status: Literal["done", "failed"]
+    message: str = ""
+    images: tuple[str, ...] = ()
+    input_sha256: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    volumes_ml: dict[str, float] = {}
+    seconds: float = 0.0
+
+
+class PredictionRecord(BaseModel):
+    """One folder of predictions.
+
+    Args:
+        model: where the model was, as the user gave it.
+        fold_sha256: by fold, of its weights.
+        plans_sha256: of the plans' decisions.
+        options: what the user chose.
+        mirror_axes: array axes (0 z, 1 y, 2 x) of test-time augmentation.
+        precision: of matrix products and convolutions, `fp32` or `bf16`.
+        cases: by id.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    version: int = RECORD_VERSION
+    model: str
+    fold_sha256: dict[str, str]
+    plans_sha256: str
+    options: PredictionOptions
+    mirror_axes: tuple[int, ...]
+    device: str = ""
+    precision: str = ""
+    started: str = Field(default_factory=lambda: datetime.datetime.now().astimezone().isoformat(timespec="seconds"))
+    versions: dict[str, str] = Field(default_factory=provenance.versions)
+    revision: str | None = Field(default_factory=provenance.revision)
+    cases: dict[str, CaseRecord] = {}
+
+    @classmethod
+    def of(
+        cls, model: TrainedModel, options: PredictionOptions, *, given_as: str, device: str = "", precision: str = ""
+    ) -> PredictionRecord:
+        """The record of a run that begins now; `given_as` is the user's word for the model."""
+        decisions = model.plans.model_dump_json(exclude={"reasons", "cost"})
+        return cls(
+            model=given_as,
+            fold_sha256=model.sha256,
+            plans_sha256=hashlib.sha256(decisions.encode()).hexdigest(),
+            options=options,
+            mirror_axes=model.plans.training.mirror_axes if options.tta else (),
+            device=device,
+            precision=precision,
+        )
+
+    @classmethod
+    def read(cls, folder: Path) -> PredictionRecord | None:
+        """The record of a folder; None where there is none.
+
+        Raises:
+            UserError: it cannot be read, or is of another version.
+        """
+        path = Path(folder) / RECORD_FILE
+        if not path.is_file():
+            return None
+        content = files.read_json(path, what="description of the predictions", remedy=REMEDY)
+        version = content.get("version") if isinstance(content, dict) else None
+        if version != RECORD_VERSION:
+            raise UserError(f"{path}: version {version}; this swinssl reads version {RECORD_VERSION}. {REMEDY}")
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}. {REMEDY}") from None
+
+    def write(self, folder: Path) -> None:
+        """Write atomically."""
+        files.write_json(Path(folder) / RECORD_FILE, self.model_dump(mode="json"))
+
+    def difference(self, other: PredictionRecord) -> str | None:
+        """In which way `other` would give other label maps than this; None where it would not.
+
+        Device and precision do not count: they change what lies within rounding of a boundary.
+        """
+        for what, mine, theirs in (
+            ("weights or folds", self.fold_sha256, other.fold_sha256),
+            ("plans", self.plans_sha256, other.plans_sha256),
+            ("overlap (--overlap)", self.options.overlap, other.options.overlap),
+            ("mirror images (--tta)", self.mirror_axes, other.mirror_axes),
+        ):
+            if mine != theirs:
+                return what
+        return None
+
+    def with_cases(self, cases: Mapping[str, CaseRecord]) -> PredictionRecord:
+        """The record with these cases too."""
+        return self.model_copy(update={"cases": {**self.cases, **cases}})

@@ -1,0 +1,183 @@
+"""Segment many cases: the next one is read while the network computes, what fails is named and the others go on."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from swinssl.dataset.labels import LabelSet
+from swinssl.errors import UserError
+from swinssl.imageio.reader import read_channels, read_geometry
+from swinssl.imageio.volume import Geometry
+from swinssl.inference.fitness import fitness_warnings
+from swinssl.inference.input_cases import InputCase
+from swinssl.inference.output_folder import OutputFolder, input_sha256
+from swinssl.inference.prediction_record import CaseRecord
+from swinssl.inference.predictor import Predictor
+from swinssl.inference.way_back import WayBack
+from swinssl.preprocessing.plans import Plans
+from swinssl.preprocessing.prepared_volume import PreparedVolume, prepare
+from swinssl.preprocessing.resample import resampled_shape
+from swinssl.progress import Meter
+
+logger = logging.getLogger(__name__)
+
+# Errors of the disk that every further case would meet too.
+FATAL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+
+
+@dataclass(frozen=True)
+class CaseOutcome:
+    """What became of a case.
+
+    Args:
+        status: `done`, `finished` (was there already) or `failed`.
+        result: its label map.
+        record: what is kept of it.
+    """
+
+    case: InputCase
+    status: Literal["done", "finished", "failed"]
+    result: Path
+    record: CaseRecord
+
+
+def predict_cases(
+    cases: Sequence[InputCase],
+    predictor: Predictor,
+    folder: OutputFolder,
+    *,
+    trained_on: frozenset[str] = frozenset(),
+) -> tuple[CaseOutcome, ...]:
+    """Segment the cases that `folder` does not have yet; may be stopped and called again at any time.
+
+    Args:
+        folder: begun; its record's options say whether probabilities are kept.
+        trained_on: content hashes of images that the model was trained on, to warn of.
+    """
+    todo = [case for case in cases if not folder.has(case)]
+    outcomes = {
+        case.id: CaseOutcome(case, "finished", folder.result_path(case), folder.record.cases[case.id])
+        for case in cases
+        if case not in todo
+    }
+    windows = {case.id: expected_windows(case, predictor) for case in todo}
+    done = 0
+    with Meter("predicting, windows", total=sum(windows.values())) as meter:
+
+        def advance(more: int) -> None:
+            nonlocal done
+            done += more
+            meter.update(done, note=case.id, total=sum(windows.values()))
+
+        for case, reading in _read_ahead(todo, partial(_load, plans=predictor.plans, trained_on=trained_on)):
+            started, before = time.monotonic(), done
+            try:
+                loaded = reading.result()
+                windows[case.id] = predictor.windows.count(loaded.prepared.shape)
+                segmentation = predictor.segment(
+                    loaded.prepared.image,
+                    WayBack.of(loaded.prepared),
+                    probabilities=folder.record.options.save_probabilities,
+                    on_windows=advance,
+                )
+                record = CaseRecord(
+                    status="done",
+                    images=tuple(path.name for path in case.images),
+                    input_sha256=loaded.sha256,
+                    warnings=loaded.warnings,
+                    volumes_ml=_volumes_ml(segmentation.label_map, loaded.prepared.source, predictor.plans.labels),
+                    seconds=time.monotonic() - started,
+                )
+                folder.store(case, segmentation, loaded.prepared.source, record)
+            except Exception as error:  # a fault or a bug in one case must not cost the others
+                record = CaseRecord(status="failed", message=_reason(error, case))
+                windows[case.id] = done - before
+                logger.warning("%s failed: %s", case.id, record.message, exc_info=error if _is_bug(error) else None)
+                folder.note(case, record)
+            outcomes[case.id] = CaseOutcome(case, record.status, folder.result_path(case), record)
+    return tuple(outcomes[case.id] for case in cases)
+
+
+def expected_windows(case: InputCase, predictor: Predictor) -> int:
+    """Windows that a case will take by its header, before any crop; 0 where the header cannot be read."""
+    try:
+        geometry = read_geometry(case.images[0])
+    except (UserError, OSError):
+        return 0  # the case will say so itself
+    canonical = geometry.mapped(geometry.canonical_map())
+    return predictor.windows.count(resampled_shape(canonical.shape, canonical.spacing, predictor.plans.spacing))
+
+
+@dataclass(frozen=True, eq=False)
+class _Loaded:
+    """A case that is ready for the network, with what is unlike the training data, and its images' content hashes."""
+
+    prepared: PreparedVolume
+    warnings: tuple[str, ...]
+    sha256: tuple[str, ...]
+
+
+def _read_ahead(
+    cases: Sequence[InputCase], load: Callable[[InputCase], _Loaded]
+) -> Iterator[tuple[InputCase, Future[_Loaded]]]:
+    """Each case with its reading, which goes on in a thread, never more than one case ahead."""
+    with ThreadPoolExecutor(1) as reader:
+        readings = (reader.submit(load, case) for case in cases)
+        following = next(readings, None)
+        for case in cases:
+            reading, following = following, next(readings, None)
+            assert reading is not None
+            yield case, reading
+
+
+def _load(case: InputCase, *, plans: Plans, trained_on: frozenset[str]) -> _Loaded:
+    sha256 = input_sha256(case)
+    volume = read_channels(case.images)
+    for path, channel in zip(case.images, volume.array, strict=True):
+        if not np.isfinite(channel).all():
+            raise UserError(f"{path}: has voxels that are NaN or infinite. Replace them, or leave the case out.")
+    prepared = prepare(volume, plans)
+    warnings = fitness_warnings(volume, prepared, plans)
+    if trained_on.intersection(sha256):
+        warnings = (*warnings, "the model was trained on this image, so the result says nothing about new ones")
+    return _Loaded(prepared, warnings, sha256)
+
+
+def _volumes_ml(label_map: NDArray, geometry: Geometry, labels: LabelSet) -> dict[str, float]:
+    counts = np.bincount(label_map.reshape(-1), minlength=max(labels.raw_values, default=0) + 1)
+    voxel_ml = geometry.voxel_volume / 1000
+    return {
+        name: float(counts[list(own)].sum() * voxel_ml) for name, own in zip(labels.names, labels.values, strict=True)
+    }
+
+
+def _reason(error: Exception, case: InputCase) -> str:
+    """Why a case failed, in words; errors that every other case would meet too are raised again."""
+    if isinstance(error, OSError) and error.errno in FATAL_ERRNOS:
+        raise error
+    if _is_bug(error):
+        return f"{case.images[0]}: unexpected {type(error).__name__}: {error}. Please report it with the lines above."
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"{error.filename or case.images[0]}: {error.strerror}"
+    return f"{case.images[0]}: not enough memory. Close other programs, or crop the image."
+
+
+def _is_bug(error: Exception) -> bool:
+    """Whether neither the user's data nor the machine is to blame, so that the traceback is worth seeing."""
+    # torch has no exception of its own for want of memory on a CPU.
+    out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
+    return not (out_of_memory or isinstance(error, UserError | OSError))

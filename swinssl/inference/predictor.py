@@ -1,0 +1,108 @@
+"""Networks and their plans, ready to segment: a volume as read, a stored case, or an image on the plan's grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from swinssl.devices import use_bf16
+from swinssl.imageio.volume import Volume
+from swinssl.inference.decision import decide, winners
+from swinssl.inference.export import Segmentation, export
+from swinssl.inference.sliding_window import SlidingWindow
+from swinssl.inference.way_back import WayBack
+from swinssl.preprocessing.plans import Plans
+from swinssl.preprocessing.prepared_volume import prepare
+
+# Windows at once. A CPU is filled by one; a GPU is fuller with several of them, and fewer are taken where these do not
+# fit.
+GPU_BATCH = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """Segments with one network, or with the mean of several.
+
+    Args:
+        windows: the networks and how they look at a volume.
+        plans: how volumes are prepared, and what the networks' outputs mean.
+    """
+
+    windows: SlidingWindow
+    plans: Plans
+
+    @classmethod
+    def of(
+        cls,
+        networks: Sequence[nn.Module],
+        plans: Plans,
+        *,
+        device: torch.device,
+        overlap: float = 0.5,
+        mirror: bool = False,
+        bf16: bool | None = None,
+    ) -> Predictor:
+        """A predictor of networks that are on `device` and in evaluation mode.
+
+        Args:
+            overlap: least share of a window that its neighbour sees too, in [0, 0.9].
+            mirror: average over mirror images along the plans' `mirror_axes`.
+            bf16: compute in bfloat16; by default where the hardware has instructions for it.
+        """
+        windows = SlidingWindow(
+            networks,
+            plans.patch_size,
+            device,
+            overlap=overlap,
+            mirror_axes=plans.training.mirror_axes if mirror else (),
+            batch_size=1 if device.type == "cpu" else GPU_BATCH,
+            bf16=use_bf16(device, "auto") if bf16 is None else bf16,
+        )
+        return cls(windows, plans)
+
+    def predict(
+        self, volume: Volume, *, probabilities: bool = False, on_windows: Callable[[int], None] | None = None
+    ) -> Segmentation:
+        """Segment a volume as it was read, on its own grid.
+
+        Args:
+            volume: (C, Z, Y, X), finite, channels as the plans name them.
+            probabilities: give those too.
+            on_windows: called with the number of windows that were just computed.
+        """
+        prepared = prepare(volume, self.plans)
+        way_back = WayBack.of(prepared)
+        return self.segment(prepared.image, way_back, probabilities=probabilities, on_windows=on_windows)
+
+    def segment(
+        self,
+        image: NDArray,
+        way_back: WayBack,
+        *,
+        probabilities: bool = False,
+        on_windows: Callable[[int], None] | None = None,
+    ) -> Segmentation:
+        """Segment an image on the plan's grid, (C, Z, Y, X) float32; the result is on the grid of its file."""
+        slabs = self.windows.slabs(image, on_windows=on_windows)
+        return export(slabs, way_back, self.plans.labels, probabilities=probabilities)
+
+    def segment_on_grid(self, image: NDArray) -> NDArray:
+        """Segment an image on the plan's grid, and stay there.
+
+        Args:
+            image: (C, Z, Y, X) float32, as stored.
+
+        Returns:
+            (Z, Y, X) index of the winning structure (0 background, i + 1 structure i of `labels.names`) for exclusive
+            labels; (R, Z, Y, X) booleans for regions.
+        """
+        labels = self.plans.labels
+        parts, axis = [], 0
+        for slab in self.windows.slabs(image):
+            parts.append(decide(slab.logits, labels))
+            axis = slab.axis
+        return winners(torch.cat(parts).movedim(0, axis), labels)

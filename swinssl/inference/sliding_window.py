@@ -1,0 +1,298 @@
+"""A network over a volume larger than its patch: overlapping windows, weighted towards their centres.
+
+The logits of a whole volume, all structures in float32, may be larger than the memory. So windows are taken row by row
+along one axis, their weighted sums are kept over one patch length of it, and planes that no later window reaches are
+handed out and forgotten.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from swinssl.devices import autocast
+from swinssl.errors import UserError
+
+logger = logging.getLogger(__name__)
+
+Shape = tuple[int, int, int]
+Place = tuple[int, int, int]
+
+
+class Slab(NamedTuple):
+    """Finished logits of some neighbouring planes.
+
+    Args:
+        axis: 0 z, 1 y or 2 x; the planes are normal to it.
+        start: index of the first plane.
+        logits: (K, planes, rows, columns) float32; rows and columns are the other two axes in order. Valid until the
+            next slab is asked for.
+    """
+
+    axis: int
+    start: int
+    logits: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class SlidingWindow:
+    """Logits of a volume: the mean over overlapping windows, mirror images and networks.
+
+    Args:
+        networks: in evaluation mode and on `device`; each maps (B, C, *patch_size) to logits (B, K, *patch_size).
+        patch_size: (z, y, x) voxels of a window.
+        overlap: least share of a window that its neighbour sees too, in [0, 0.9].
+        mirror_axes: array axes (0 z, 1 y, 2 x) that windows are mirrored along, in all combinations.
+        batch_size: windows computed at once. Halved where a GPU's memory does not suffice; as a last resort the sums
+            are kept on the CPU.
+        bf16: matrix products and convolutions in bfloat16; sums are in float32 always.
+    """
+
+    networks: Sequence[nn.Module]
+    patch_size: Shape
+    device: torch.device
+    overlap: float = 0.5
+    mirror_axes: tuple[int, ...] = ()
+    batch_size: int = 1
+    bf16: bool = False
+
+    def count(self, shape: Shape) -> int:
+        """Windows that a volume of `shape` voxels takes."""
+        return _Windows.over(shape, self.patch_size, self.overlap).count
+
+    def logits(self, image: NDArray) -> Tensor:
+        """The logits of a whole volume, (K, Z, Y, X) float32 on the CPU; needs memory for all of them.
+
+        Args:
+            image: (C, Z, Y, X) float32, as `prepare` makes it.
+        """
+        slabs = [(slab.axis, slab.logits.to("cpu", copy=True)) for slab in self.slabs(image)]
+        axis = slabs[0][0]
+        return torch.cat([part for _, part in slabs], 1).movedim(1, 1 + axis).contiguous()
+
+    def slabs(self, image: NDArray, *, on_windows: Callable[[int], None] | None = None) -> Iterator[Slab]:
+        """Yield the logits of a volume slab by slab, without ever holding them all.
+
+        Args:
+            image: (C, Z, Y, X) float32, as `prepare` makes it.
+            on_windows: called with the number of windows that were just computed.
+
+        Raises:
+            UserError: the GPU has not the memory for a single window.
+        """
+        shape: Shape = image.shape[1:]
+        windows = _Windows.over(shape, self.patch_size, self.overlap)
+        padded = windows.padded(torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))).to(self.device)
+        sums = _Sums(windows, self.device, terms=len(self.networks) * 2 ** len(self.mirror_axes))
+        batch_size = self.batch_size
+        for start, stop in windows.rows:
+            sums.forget(start)
+            todo = windows.in_row(start)
+            while todo:
+                places = todo[:batch_size]
+                try:
+                    sums.add(self._summed_logits(padded, places), places)
+                except torch.OutOfMemoryError:
+                    batch_size = self._make_room(sums, batch_size)
+                    continue
+                todo = todo[batch_size:]
+                if on_windows is not None:
+                    on_windows(len(places))
+            yield sums.finished(stop)
+
+    @torch.no_grad()
+    def _summed_logits(self, padded: Tensor, places: Sequence[Place]) -> Tensor:
+        """(B, K, *patch_size) float32 logits of the windows at `places`, summed over networks and mirror images."""
+        z, y, x = self.patch_size
+        batch = torch.stack([padded[:, a : a + z, b : b + y, c : c + x] for a, b, c in places])
+        batch = batch.contiguous(memory_format=torch.channels_last_3d)
+        total: Tensor | None = None
+        for flips in _combinations(self.mirror_axes):
+            mirrored = batch.flip(flips) if flips else batch
+            for network in self.networks:
+                with autocast(self.device, bf16=self.bf16):
+                    logits = network(mirrored)
+                logits = logits.float().flip(flips) if flips else logits.float()
+                total = logits if total is None else total + logits
+        assert total is not None
+        return total
+
+    def _make_room(self, sums: _Sums, batch_size: int) -> int:
+        """The batch size to go on with after the GPU ran out of memory."""
+        if batch_size > 1:
+            batch_size //= 2
+            logger.warning("The GPU's memory does not suffice: going on with %d windows at once.", batch_size)
+        elif sums.device.type != "cpu":
+            logger.warning("The GPU's memory does not suffice: keeping the sums on the CPU, which is slower.")
+            sums.move_to(torch.device("cpu"))
+        else:
+            size = " x ".join(map(str, self.patch_size))
+            raise UserError(
+                f"the GPU has too little free memory for a single window of {size} voxels. Close what else runs on it, "
+                "or predict with --device cpu."
+            ) from None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return batch_size
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """Where the windows of a volume lie; places are in voxels of the padded volume.
+
+    Args:
+        shape: voxels of the volume.
+        patch: voxels of a window.
+        padding: voxels added before and after each axis where the volume is smaller than the patch.
+        starts: first voxel of the windows along each axis; there is a window at every combination.
+        axis: the axis along which rows of windows follow each other.
+    """
+
+    shape: Shape
+    patch: Shape
+    padding: tuple[tuple[int, int], ...]
+    starts: tuple[list[int], ...]
+    axis: int
+
+    @classmethod
+    def over(cls, shape: Shape, patch: Shape, overlap: float) -> _Windows:
+        missing = [max(0, edge - size) for size, edge in zip(shape, patch, strict=True)]
+        padding = tuple((n // 2, n - n // 2) for n in missing)
+        starts = tuple(window_starts(size, edge, overlap) for size, edge in zip(shape, patch, strict=True))
+        # Sums are kept over one patch length of this axis: the one of which that is the smallest share.
+        axis = min(range(3), key=lambda i: patch[i] / max(shape[i], patch[i]))
+        return cls(shape, patch, padding, starts, axis)
+
+    @property
+    def count(self) -> int:
+        return math.prod(map(len, self.starts))
+
+    @property
+    def across(self) -> tuple[int, int]:
+        """The two axes beside `axis`, in order."""
+        first, second = (i for i in range(3) if i != self.axis)
+        return first, second
+
+    @property
+    def rows(self) -> list[tuple[int, int]]:
+        """Per row of windows, where it starts along `axis`, and where the planes end that no later row reaches."""
+        starts = self.starts[self.axis]
+        return list(itertools.pairwise([*starts, max(self.shape[self.axis], self.patch[self.axis])]))
+
+    def padded(self, image: Tensor) -> Tensor:
+        """The (C, *shape) image with zeros around it where the patch is larger; itself where it is nowhere."""
+        sides = [side for before, after in reversed(self.padding) for side in (before, after)]  # F.pad: last axis first
+        return F.pad(image, sides) if any(sides) else image
+
+    def in_row(self, start: int) -> list[Place]:
+        """Windows that begin at `start` along `axis`."""
+        z, y, x = ([start] if i == self.axis else own for i, own in enumerate(self.starts))
+        return list(itertools.product(z, y, x))
+
+    def weights(self, axis: int) -> Tensor:
+        """Sum of the windows' importances along one axis, (padded size,); the sum in 3D is the product of the three."""
+        edge = self.patch[axis]
+        sums = torch.zeros(max(self.shape[axis], edge), dtype=torch.float64)
+        for start in self.starts[axis]:
+            sums[start : start + edge] += _profile(edge)
+        return sums.float()
+
+
+class _Sums:
+    """Weighted sums of logits over one patch length of the rows' axis, which comes first in memory.
+
+    Args:
+        terms: numbers that each voxel of a window is the sum of already (networks, mirror images).
+    """
+
+    def __init__(self, windows: _Windows, device: torch.device, *, terms: int) -> None:
+        self.windows, self.device = windows, device
+        self._first = 0  # plane that the buffer begins at
+        self._buffer: Tensor | None = None
+        axis, (rows, columns) = windows.axis, windows.across
+        self._importance = _importance(windows.patch).movedim(axis, 0).contiguous().to(device)
+        self._normal = 1 / (terms * windows.weights(axis))
+        self._plane_normal = (1 / windows.weights(rows)[:, None] / windows.weights(columns)).to(device)
+
+    def add(self, logits: Tensor, places: Sequence[Place]) -> None:
+        """Add the (B, K, *patch) logits of windows; where memory runs out on the way, none has been added."""
+        axis, (rows, columns) = self.windows.axis, self.windows.across
+        patch = self.windows.patch
+        if self._buffer is None:
+            sizes = [len(weights) for weights in (self._plane_normal, self._plane_normal[0])]
+            self._buffer = torch.zeros((logits.shape[1], patch[axis], *sizes), device=self.device)
+        for own, place in zip(logits.to(self.device), places, strict=True):
+            row, column = place[rows], place[columns]
+            target = self._buffer[:, :, row : row + patch[rows], column : column + patch[columns]]
+            target.addcmul_(own.movedim(1 + axis, 1), self._importance)
+
+    def finished(self, stop: int) -> Slab:
+        """The mean logits of the planes before `stop`, which no later window reaches; padding is cut off."""
+        windows, first = self.windows, self._first
+        assert self._buffer is not None
+        for plane in range(first, stop):
+            self._buffer[:, plane - first] *= self._plane_normal * self._normal[plane]
+        mean = self._buffer.narrow(1, 0, stop - first)
+        for dimension, axis in ((2, windows.across[0]), (3, windows.across[1])):
+            mean = mean.narrow(dimension, windows.padding[axis][0], windows.shape[axis])
+        before, size = windows.padding[windows.axis][0], windows.shape[windows.axis]
+        skipped = max(0, before - first)
+        planes = min(stop, before + size) - first - skipped
+        return Slab(windows.axis, first + skipped - before, mean.narrow(1, skipped, planes))
+
+    def forget(self, start: int) -> None:
+        """Drop the planes before `start` to make room for others behind."""
+        gone = start - self._first
+        if self._buffer is None or gone == 0:
+            return
+        kept = self._buffer.shape[1] - gone
+        for own in self._buffer:  # one structure at a time, so that the copy is small
+            own[:kept] = own[gone:].clone()
+            own[kept:] = 0
+        self._first = start
+
+    def move_to(self, device: torch.device) -> None:
+        """Keep the sums on another device from now on."""
+        self.device = device
+        self._plane_normal, self._importance = self._plane_normal.to(device), self._importance.to(device)
+        self._buffer = None if self._buffer is None else self._buffer.to(device)
+
+
+def window_starts(size: int, patch: int, overlap: float) -> list[int]:
+    """First voxels of windows that cover an axis evenly, neighbours sharing at least `overlap` of the patch.
+
+    One window, at 0, where the patch covers the axis.
+
+    Source: nnU-Net v2, compute_steps_for_sliding_window, with overlap = 1 - step size.
+    """
+    if size <= patch:
+        return [0]
+    steps = math.ceil((size - patch) / (patch * (1 - overlap)))
+    return [round(i * (size - patch) / steps) for i in range(steps + 1)]
+
+
+def _profile(edge: int) -> Tensor:
+    """(edge,) Gaussian of standard deviation edge / 8 about the middle; 3e-4 of its peak at the ends, never zero."""
+    distance = torch.arange(edge, dtype=torch.float64) - (edge - 1) / 2
+    return torch.exp(-0.5 * (distance / (edge / 8)) ** 2)
+
+
+def _importance(patch: Shape) -> Tensor:
+    """(Z, Y, X) weight of each voxel of a window."""
+    z, y, x = map(_profile, patch)
+    return (z[:, None, None] * y[:, None] * x).float()
+
+
+def _combinations(axes: Sequence[int]) -> list[tuple[int, ...]]:
+    """All subsets of the array axes, as dimensions of a (B, C, Z, Y, X) tensor."""
+    return [tuple(2 + a for a in some) for n in range(len(axes) + 1) for some in itertools.combinations(axes, n)]

@@ -1,0 +1,218 @@
+"""swinssl_predict as it is typed: what it prints, writes, and refuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import nibabel
+import numpy as np
+import pytest
+from made_models import make_plans, smooth_noise, volume_of, write_model
+
+from swinssl.cli.predict import main
+from swinssl.imageio.writer import write_volume
+from swinssl.inference.trained_model import TrainedModel
+from swinssl.training.config import TrainingConfig
+from swinssl.training.run_description import RunDescription
+
+PLANS = make_plans(training_extent_mm=((8, 8, 8), (60, 60, 60)))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """The only model of Dataset001_Toy under a root, with two folds."""
+    return write_model(tmp_path_factory.mktemp("root") / "results" / "Dataset001_Toy" / "tiny", PLANS, folds=(0, 1))
+
+
+@pytest.fixture
+def images(tmp_path):
+    raw = tmp_path / "raw"
+    for seed, case_id in enumerate(("a", "b")):
+        volume = volume_of(smooth_noise((12, 14, 16), seed=seed), (2.0, 1.0, 1.0))
+        write_volume(raw / "imagesTs" / f"{case_id}_0000.nii.gz", volume.array[0], volume.geometry)
+    (raw / "labelsTs").mkdir()
+    return raw / "imagesTs"
+
+
+@pytest.fixture
+def type_in(monkeypatch, capsys):
+    """Type a command line; gives (exit code, stdout, stderr)."""
+
+    def run(*arguments):
+        monkeypatch.setenv("COLUMNS", "120")
+        monkeypatch.setattr("sys.argv", ["swinssl_predict", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            main()
+        return stop.value.code or 0, *capsys.readouterr()
+
+    return run
+
+
+class TestReport:
+    def test_says_what_was_done_where_and_what_comes_next(self, model, images, tmp_path, type_in):
+        out = tmp_path / "out"
+        code, text, _ = type_in("-i", images, "-o", out, "-m", model, "--device", "cpu")
+        assert code == 0
+        lines = text.splitlines()
+        assert lines[0].startswith(f"{model} (Dataset001_Toy), folds 0, 1; cpu, ")
+        assert any(line.split()[:4] == ["liver", "2", "of", "2"] for line in lines)
+        assert f"2 segmented, 0 done before, 0 failed; label maps in {out}" in lines
+        assert lines[-1] == f"next: swinssl_evaluate --predictions {out} --references {images.parent / 'labelsTs'}"
+        assert {path.name for path in out.iterdir()} == {"a.nii.gz", "b.nii.gz", "dataset.json", "predict_args.json"}
+
+        code, text, _ = type_in("-i", images, "-o", out, "-m", model)
+        assert code == 0 and "0 segmented, 2 done before, 0 failed" in text
+
+    def test_the_only_model_of_a_data_set_is_found_by_name_or_number(self, model, images, tmp_path, type_in):
+        root = model.parents[2]
+        for name in ("Dataset001_Toy", "1", "Toy"):
+            arguments = ("-i", images, "-o", tmp_path / "out", "-m", name, "--root", root, "--dry-run")
+            code, text, _ = type_in(*arguments)
+            assert code == 0 and text.startswith(f"{name} (Dataset001_Toy), folds 0, 1;")
+
+    def test_dry_run_counts_and_writes_nothing(self, model, images, tmp_path, type_in):
+        arguments = ("-i", images, "-o", tmp_path / "out", "-m", model, "--device", "cpu", "--dry-run")
+        code, text, _ = type_in(*arguments)
+        # A window a case, two folds, and a third of a step's second a pass at a batch of two.
+        assert code == 0 and "would segment 2 of 2 cases" in text and "2 windows, about 1 s on two CPU cores" in text
+        assert not (tmp_path / "out").exists()
+
+    def test_json_stands_alone_on_stdout(self, model, images, tmp_path, type_in):
+        out = tmp_path / "out"
+        code, text, _ = type_in("-i", images / "a_0000.nii.gz", "-o", out, "-m", model, "--folds", "1", "--json")
+        report = json.loads(text)
+        assert code == 0 and report["output"] == str(out)
+        (case,) = report["cases"]
+        assert (case["id"], case["status"], case["result"]) == ("a", "done", str(out / "a.nii.gz"))
+        assert set(case["volumes_ml"]) == {"liver", "spleen"}
+
+    def test_warnings_and_notes_stand_before_the_sum(self, model, images, tmp_path, type_in):
+        volume = volume_of(smooth_noise((12, 14, 16)), (9.0, 1.0, 1.0))
+        write_volume(images / "b_0000.nii.gz", volume.array[0], volume.geometry)
+        (model / "fold_7").mkdir(exist_ok=True)
+        code, text, _ = type_in("-i", images, "-o", tmp_path / "out", "-m", model)
+        (model / "fold_7").rmdir()
+        assert code == 0
+        assert "note: fold 7 has no weights yet and is left out" in text
+        assert "warning: b: voxels of 9 mm along z; trained on 0.5 to 4 mm" in text
+        assert text.index("warning: b") < text.index("2 segmented")
+
+    def test_images_of_the_training_are_named(self, images, tmp_path, type_in):
+        model = write_model(tmp_path / "model", PLANS)
+        out = tmp_path / "out"
+        arguments = ("-i", images, "-o", out, "-m", model, "--overwrite")
+        type_in(*arguments)
+        (known,) = json.loads((out / "predict_args.json").read_text())["cases"]["a"]["input_sha256"]
+        RunDescription(
+            dataset_name="Dataset001_Toy",
+            fold="0",
+            config=TrainingConfig(),
+            plans_sha256="",
+            train_cases=("patient_3",),
+            validation_cases=(),
+            image_sha256={"patient_3": {"image_0000": known}},
+        ).write(model / "fold_0" / "run.json")
+        _, text, _ = type_in(*arguments)
+        assert "warning: a: the model was trained on this image" in text and "warning: b" not in text
+
+    def test_a_failed_case_ends_with_2_after_the_others(self, model, images, tmp_path, type_in):
+        (images / "b_0000.nii.gz").write_bytes(b"not an image")
+        code, text, errors = type_in("-i", images, "-o", tmp_path / "out", "-m", model)
+        assert code == 2
+        assert "1 segmented, 0 done before, 1 failed" in text and "failed case" in text
+        assert errors.splitlines()[-1].startswith("error: 1 of 2 cases failed: b. Mend or remove them")
+        assert (tmp_path / "out" / "a.nii.gz").is_file()
+
+
+class TestResult:
+    def test_folds_and_mirror_images_are_averaged(self, model, images, tmp_path, type_in):
+        """Logits of two folds, each seen in two mirror images, against a computation from the networks themselves."""
+        import torch
+
+        plans = make_plans(mirror_axes=(1,))
+        own = write_model(tmp_path / "model", plans, folds=(0, 1))
+        flags = ("--tta", "--save-probabilities", "--device", "cpu")
+        volume = volume_of(smooth_noise((32, 32, 32)))
+        write_volume(tmp_path / "c.nii", volume.array[0], volume.geometry)
+        assert type_in("-i", tmp_path / "c.nii", "-o", tmp_path / "out", "-m", own, *flags)[0] == 0
+        image = torch.from_numpy(volume.array[None])
+        with torch.no_grad():
+            seen = [
+                turned
+                for network in TrainedModel.open(own).networks(torch.device("cpu"))
+                for turned in (network(image), network(image.flip(3)).flip(3))
+            ]
+        expected = torch.stack(seen).mean(0).softmax(1)[0].numpy()
+        found = np.load(tmp_path / "out" / "c.npz")["probabilities"]
+        assert np.abs(found - expected).max() < 0.1 and np.abs(found - expected).mean() < 0.005  # bfloat16 may be used
+        alone = seen[0].softmax(1)[0].numpy()
+        assert np.abs(found - alone).mean() > 0.02
+
+    @pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".nrrd", ".mha"])
+    def test_has_the_format_and_the_grid_of_the_image(self, model, tmp_path, type_in, ending):
+        turned = np.array([[0.0, 0, -1], [-1, 0, 0], [0, 1, 0]])
+        volume = volume_of(smooth_noise((9, 12, 16)), (2.0, 1.5, 1.0), direction=turned)
+        path = tmp_path / "in" / f"case_0000{ending}"
+        write_volume(path, volume.array[0], volume.geometry)
+        assert type_in("-i", path, "-o", tmp_path / "out", "-m", model, "--folds", "0")[0] == 0
+        from swinssl.imageio.reader import read_label
+
+        result = read_label(tmp_path / "out" / f"case{ending}")
+        assert result.geometry.shape == volume.geometry.shape
+        np.testing.assert_allclose(result.geometry.affine, volume.geometry.affine, atol=1e-6)
+
+    def test_of_a_real_image_lies_on_it_to_the_bit(self, shared_data, tmp_path, type_in):
+        path = shared_data / "volumes" / "wholebody_mr.nii.gz"
+        model = write_model(tmp_path / "model", make_plans(spacing=(8.0, 8.0, 8.0)))
+        assert type_in("-i", path, "-o", tmp_path / "out", "-m", model)[0] == 0
+        image, label = nibabel.load(path), nibabel.load(tmp_path / "out" / path.name)
+        assert label.shape == image.shape
+        np.testing.assert_array_equal(label.affine, image.affine)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("flags", "message"),
+        [
+            (["-m", "./nowhere"], "nowhere: no such folder. Give the folder of a trained model"),
+            (["-m", "nowhere"], "nowhere: no such data set"),
+            (["--folds", "5"], "fold_5: this fold is not there; complete are 0, 1."),
+            (["--folds", "x"], "--folds x: expected numbers such as 0,1 or the word all."),
+            (["--overlap", "1"], "--overlap 1.0: "),
+            (["--device", "cuda:77"], "--device cuda:77: not available"),
+            (["-i", "nothing.nii.gz"], "one folder, or the files of one case"),
+        ],
+    )
+    def test_come_before_any_work(self, model, images, tmp_path, type_in, flags, message):
+        given = ["-i", images, "-o", tmp_path / "out", *flags]
+        given += [] if "-m" in flags else ["-m", model]
+        code, _, errors = type_in(*given, "--root", model.parents[2])
+        assert code == 2 and message in errors and "Traceback" not in errors
+        assert not (tmp_path / "out").exists()
+
+    def test_several_models_of_a_data_set(self, images, tmp_path, type_in):
+        for name in ("one", "two"):
+            write_model(tmp_path / "results" / "Dataset001_Toy" / name, PLANS)
+        code, _, errors = type_in("-i", images, "-o", tmp_path / "out", "-m", "1", "--root", tmp_path)
+        assert code == 2 and "-m 1: 2 models answer to it. Give the folder of one: " in errors
+        assert str(tmp_path / "results" / "Dataset001_Toy" / "two") in errors
+
+    def test_no_model_of_a_data_set(self, images, tmp_path, type_in):
+        (tmp_path / "results" / "Dataset001_Toy").mkdir(parents=True)
+        code, _, errors = type_in("-i", images, "-o", tmp_path / "out", "-m", "1", "--root", tmp_path)
+        assert code == 2 and "no trained model in" in errors and "swinssl_train" in errors
+
+    def test_one_file_where_the_model_wants_two_channels(self, images, tmp_path, type_in):
+        model = write_model(tmp_path / "model", make_plans(channels=2))
+        code, _, errors = type_in("-i", images, "-o", tmp_path / "out", "-m", model)
+        assert code == 2
+        assert "a has 0000; b has 0000. The model expects 2 channels: 0000 (channel 0), 0001 (channel 1)." in errors
+
+    def test_help_needs_no_torch(self):
+        code = "import sys; sys.argv = ['x', '--help']\nfrom swinssl.cli.predict import main\n"
+        code += "try: main()\nexcept SystemExit: pass\nassert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert "--save-probabilities" in done.stdout

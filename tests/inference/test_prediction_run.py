@@ -1,0 +1,306 @@
+"""Many cases into a folder: what is skipped, what fails alone, what is refused, and what stays after a stop."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+
+import numpy as np
+import pytest
+import torch
+from made_models import make_plans, smooth_noise, volume_of, write_model
+
+from swinssl.errors import UserError
+from swinssl.imageio.reader import read_label
+from swinssl.imageio.writer import write_volume
+from swinssl.inference import prediction_run as module
+from swinssl.inference.input_cases import find_cases
+from swinssl.inference.output_folder import OutputFolder
+from swinssl.inference.prediction_options import PredictionOptions
+from swinssl.inference.prediction_record import RECORD_FILE, PredictionRecord
+from swinssl.inference.prediction_run import predict_cases
+from swinssl.inference.predictor import Predictor
+from swinssl.inference.trained_model import TrainedModel
+
+PLANS = make_plans(patch_size=(32, 32, 32), training_extent_mm=((8, 8, 8), (60, 60, 60)))
+
+
+class Threshold(torch.nn.Module):
+    """Liver above zero, spleen above one."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, image):
+        self.calls += 1
+        return torch.cat([torch.zeros_like(image), image, 2 * image - 1], 1)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return TrainedModel.open(write_model(tmp_path_factory.mktemp("model"), PLANS))
+
+
+@pytest.fixture
+def images(tmp_path):
+    folder = tmp_path / "images"
+    for seed, case_id in enumerate(("a", "b", "c")):
+        volume = volume_of(smooth_noise((12, 14, 16), seed=seed), (2.0, 1.0, 1.0))
+        write_volume(folder / f"{case_id}_0000.nii.gz", volume.array[0], volume.geometry)
+    return folder
+
+
+class Run:
+    """Predict a folder as the command does, with a network that costs nothing."""
+
+    def __init__(self, model, images, out):
+        self.model, self.images, self.out = model, images, out
+        self.network = Threshold()
+
+    def __call__(self, *, trained_on=frozenset(), model=None, **options):
+        model = model or self.model
+        chosen = PredictionOptions(**options)
+        cases = find_cases([self.images], model.plans.channel_names)
+        record = PredictionRecord.of(model, chosen, given_as="my/model")
+        folder = OutputFolder.open(self.out, record, cases, overwrite=chosen.overwrite)
+        folder.begin(model)
+        predictor = Predictor.of([self.network], model.plans, device=torch.device("cpu"), overlap=chosen.overlap)
+        outcomes = predict_cases(cases, predictor, folder, trained_on=trained_on)
+        return {outcome.case.id: outcome for outcome in outcomes}
+
+    @property
+    def record(self):
+        return json.loads((self.out / RECORD_FILE).read_text())
+
+
+@pytest.fixture
+def run(model, images, tmp_path):
+    return Run(model, images, tmp_path / "out")
+
+
+def statuses(outcomes):
+    return {case_id: outcome.status for case_id, outcome in outcomes.items()}
+
+
+class TestResults:
+    def test_are_label_maps_on_the_images_grid_with_their_ending(self, run, images):
+        outcomes = run()
+        assert statuses(outcomes) == dict.fromkeys("abc", "done")
+        for case_id, outcome in outcomes.items():
+            image, label = read_label(images / f"{case_id}_0000.nii.gz"), read_label(run.out / f"{case_id}.nii.gz")
+            assert outcome.result == run.out / f"{case_id}.nii.gz"
+            np.testing.assert_array_equal(label.geometry.affine, image.geometry.affine)
+            found = set(np.unique(label.array))
+            assert found == {0, 1, 2} and label.array.dtype == np.uint8
+
+    def test_bring_the_data_sets_description_along(self, run, model):
+        run()
+        assert json.loads((run.out / "dataset.json").read_text()) == model.description
+
+    def test_volumes_are_counted_in_ml(self, run):
+        outcomes = run()
+        label = read_label(run.out / "b.nii.gz")
+        expected = {"liver": np.sum(label.array == 1) * 0.002, "spleen": np.sum(label.array == 2) * 0.002}
+        assert outcomes["b"].record.volumes_ml == pytest.approx(expected)
+
+    def test_probabilities_are_in_nnunets_form_without_pickles(self, run):
+        run(save_probabilities=True)
+        with np.load(run.out / "a.npz", allow_pickle=False) as content:
+            assert list(content) == ["probabilities"]
+            probabilities = content["probabilities"]
+        assert probabilities.shape == (3, 12, 14, 16) and probabilities.dtype == np.float32
+        np.testing.assert_array_equal(probabilities.argmax(0), read_label(run.out / "a.nii.gz").array[0])
+
+    def test_the_record_says_what_made_them_and_knows_no_private_path(self, run, images):
+        run(overlap=0.25)
+        record = run.record
+        assert record["model"] == "my/model" and record["options"]["overlap"] == 0.25
+        assert record["fold_sha256"] == run.model.sha256 and record["versions"]["torch"] == torch.__version__
+        assert record["cases"]["a"]["images"] == ["a_0000.nii.gz"]
+        assert str(images.parent) not in json.dumps(record)
+
+    def test_what_is_unlike_the_training_data_is_kept_with_the_case(self, run, images):
+        volume = volume_of(smooth_noise((12, 14, 16)), (9.0, 1.0, 1.0))
+        write_volume(images / "b_0000.nii.gz", volume.array[0], volume.geometry)
+        outcomes = run()
+        assert outcomes["a"].record.warnings == ()
+        assert outcomes["b"].record.warnings == (
+            "voxels of 9 mm along z; trained on 0.5 to 4 mm",
+            "field of view of 108 mm along z; trained on 8 to 60 mm",
+        )
+        assert run()["b"].record.warnings == outcomes["b"].record.warnings  # said again when it is skipped
+
+    def test_images_that_the_model_was_trained_on_are_named(self, run):
+        (known,) = run()["a"].record.input_sha256
+        outcomes = run(trained_on=frozenset({known}), overwrite=True)
+        assert "was trained on this image" in outcomes["a"].record.warnings[0]
+        assert outcomes["b"].record.warnings == ()
+
+
+class TestGoingOn:
+    def test_finished_cases_are_left_alone(self, run):
+        run()
+        calls, written = run.network.calls, (run.out / "a.nii.gz").stat().st_mtime_ns
+        assert statuses(run()) == dict.fromkeys("abc", "finished")
+        assert run.network.calls == calls and (run.out / "a.nii.gz").stat().st_mtime_ns == written
+
+    def test_a_case_is_done_anew_where_its_result_is_gone_or_its_image_has_changed(self, run, images):
+        run()
+        (run.out / "a.nii.gz").unlink()
+        volume = volume_of(smooth_noise((12, 14, 16), seed=99), (2.0, 1.0, 1.0))
+        write_volume(images / "c_0000.nii.gz", volume.array[0], volume.geometry)
+        assert statuses(run()) == {"a": "done", "b": "finished", "c": "done"}
+
+    def test_new_cases_are_taken_up(self, run, images):
+        run()
+        (images / "d.nii.gz").write_bytes((images / "a_0000.nii.gz").read_bytes())
+        assert statuses(run()) == {**dict.fromkeys("abc", "finished"), "d": "done"}
+
+    def test_probabilities_that_are_asked_for_later_are_made(self, run):
+        run()
+        assert statuses(run(save_probabilities=True)) == dict.fromkeys("abc", "done")
+        assert statuses(run()) == dict.fromkeys("abc", "finished")
+
+    def test_overwrite_does_all_of_it_anew(self, run):
+        run()
+        assert statuses(run(overwrite=True)) == dict.fromkeys("abc", "done")
+
+    def test_a_stop_leaves_whole_files_and_the_rest_is_done_by_the_next_run(self, run):
+        class Stopped(Threshold):
+            def forward(self, image):
+                if self.calls == 1:
+                    raise KeyboardInterrupt
+                return super().forward(image)
+
+        run.network = Stopped()
+        with pytest.raises(KeyboardInterrupt):
+            run()
+        assert sorted(path.name for path in run.out.iterdir()) == ["a.nii.gz", "dataset.json", RECORD_FILE]
+        run.network = Threshold()
+        assert statuses(run()) == {"a": "finished", "b": "done", "c": "done"}
+
+
+class TestFailures:
+    def test_a_damaged_image_costs_its_own_case(self, run, images):
+        path = images / "b_0000.nii.gz"
+        os.truncate(path, path.stat().st_size // 2)
+        outcomes = run()
+        assert statuses(outcomes) == {"a": "done", "b": "failed", "c": "done"}
+        assert "b_0000.nii.gz" in outcomes["b"].record.message
+        assert not (run.out / "b.nii.gz").exists()
+
+    @pytest.mark.parametrize("value", [np.nan, np.inf])
+    def test_voxels_that_are_not_finite(self, run, images, value):
+        volume = volume_of(smooth_noise((12, 14, 16)))
+        volume.array[0, 3, 4, 5] = value
+        write_volume(images / "b_0000.nii.gz", volume.array[0], volume.geometry)
+        outcomes = run()
+        assert statuses(outcomes) == {"a": "done", "b": "failed", "c": "done"}
+        assert "NaN or infinite" in outcomes["b"].record.message
+
+    def test_a_bug_in_one_case_keeps_its_traceback_and_the_others_go_on(self, run, monkeypatch, caplog):
+        prepare = module.prepare
+
+        def broken(volume, plans):
+            if volume.array.shape[1] == 5:
+                raise IndexError("a bug")
+            return prepare(volume, plans)
+
+        monkeypatch.setattr(module, "prepare", broken)
+        volume = volume_of(smooth_noise((5, 14, 16)))
+        write_volume(run.images / "b_0000.nii.gz", volume.array[0], volume.geometry)
+        outcomes = run()
+        assert statuses(outcomes) == {"a": "done", "b": "failed", "c": "done"}
+        assert "b_0000.nii.gz: unexpected IndexError: a bug." in outcomes["b"].record.message
+        assert "Traceback" in caplog.text and 'raise IndexError("a bug")' in caplog.text
+
+    def test_want_of_memory_is_said_in_words(self, run):
+        class Hungry(torch.nn.Module):
+            def forward(self, image):
+                raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+
+        run.network = Hungry()
+        assert "a_0000.nii.gz: not enough memory" in run()["a"].record.message
+
+    def test_a_full_disk_ends_the_run(self, run, monkeypatch):
+        def full(*_, **__):
+            raise OSError(errno.ENOSPC, "No space left on device", "x")
+
+        monkeypatch.setattr("swinssl.inference.output_folder.write_volume", full)
+        with pytest.raises(OSError, match="No space left"):
+            run()
+        assert run.network.calls == 1
+
+
+class TestRefusals:
+    def test_output_among_the_images(self, run, images):
+        run.out = images
+        with pytest.raises(UserError, match="the images are in it"):
+            run()
+        assert sorted(path.name for path in images.iterdir()) == [f"{c}_0000.nii.gz" for c in "abc"]
+
+    @pytest.mark.parametrize("name", ["b.nii.gz", "dataset.json"])
+    def test_files_that_others_wrote(self, run, name):
+        run.out.mkdir()
+        (run.out / name).write_text("a label drawn by hand")
+        with pytest.raises(UserError, match=rf"has {name}, but no predict_args\.json"):
+            run(overwrite=True)
+        assert (run.out / name).read_text() == "a label drawn by hand"
+
+    def test_output_is_a_file(self, run):
+        run.out.write_text("x")
+        with pytest.raises(UserError, match="is a file"):
+            run()
+
+    def test_output_cannot_be_made(self, run, tmp_path):
+        (tmp_path / "file").write_text("x")
+        run.out = tmp_path / "file" / "out"
+        with pytest.raises(UserError, match="cannot be written"):
+            run()
+
+    def test_results_made_otherwise(self, run, tmp_path):
+        run()
+        with pytest.raises(UserError, match=r"were made with other overlap \(--overlap\)"):
+            run(overlap=0.2)
+        with pytest.raises(UserError, match=r"were made with other mirror images \(--tta\)"):
+            run(tta=True)
+        other = TrainedModel.open(write_model(tmp_path / "other", PLANS, folds=(0, 1)), [1])
+        with pytest.raises(UserError, match="were made with other weights or folds"):
+            run(model=other)
+        assert statuses(run(model=other, overwrite=True)) == dict.fromkeys("abc", "done")
+
+    def test_a_damaged_record(self, run):
+        run()
+        (run.out / RECORD_FILE).write_text("{")
+        with pytest.raises(UserError, match=rf"{RECORD_FILE}: .*not valid JSON"):
+            run()
+
+
+class TestReadingAhead:
+    def test_the_next_case_is_read_while_the_network_computes_and_no_other(self, run, monkeypatch):
+        events, load, changed = [], module._load, threading.Condition()
+
+        def note(event):
+            with changed:
+                events.append(event)
+                changed.notify_all()
+
+        def noted(case, **arguments):
+            note(f"read {case.id}")
+            return load(case, **arguments)
+
+        class Patient(Threshold):
+            def forward(self, image):
+                expected = f"read {'bcc'[self.calls]}"
+                with changed:
+                    assert changed.wait_for(lambda: expected in events, timeout=20)
+                note("compute")
+                return super().forward(image)
+
+        monkeypatch.setattr(module, "_load", noted)
+        run.network = Patient()
+        run()
+        assert events == ["read a", "read b", "compute", "read c", "compute", "compute"]
