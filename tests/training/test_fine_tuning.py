@@ -1,0 +1,220 @@
+"""A fold from a preprocessed data set to a trained model: it learns, stops, goes on, and refuses what does not fit."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from toy_dataset import NAME, SHAPE, TINY, ball, make_preprocessed, plans_for, write_raw
+
+from swinssl.errors import Interrupted, UserError
+from swinssl.experiments.fine_tuned_fold import train_and_judge
+from swinssl.imageio.reader import read_label
+from swinssl.imageio.volume import Geometry, Volume
+from swinssl.inference.predictor import Predictor
+from swinssl.inference.trained_model import TrainedModel
+from swinssl.networks.weights_file import read_weights
+from swinssl.preprocessing.preprocess import preprocess_dataset
+from swinssl.training.config import TrainingConfig
+from swinssl.training.fine_tuning import default_name, fine_tune
+from swinssl.training.run_description import RunDescription
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return make_preprocessed(tmp_path_factory.mktemp("work"))
+
+
+def config(**choices):
+    return TrainingConfig(**{"device": "cpu", "precision": "fp32", "readers": 0, "ema": 0.9, **choices})
+
+
+def train(folder, results, *, fold="0", name="model", restart=False, **choices):
+    return fine_tune(folder, results, fold=fold, config=config(**choices), name=name, restart=restart)
+
+
+def kept_weights(results, fold="0", name="model"):
+    return read_weights(results / name / f"fold_{fold}" / "model.safetensors")[0]
+
+
+def same(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture(scope="module")
+def judged(folder, tmp_path_factory):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return train_and_judge(
+            folder, tmp_path_factory.mktemp("results"), fold="1", config=config(steps=80, seed=1), name="model"
+        )
+    finally:
+        torch.set_num_threads(threads)
+
+
+class TestResult:
+    def test_learns_the_task(self, judged):
+        run = RunDescription.read(judged.fold.run_file)
+        assert run.status == "done" and run.steps == 80
+        assert min(run.final_dice.values()) > 0.7 and run.final_dice.keys() == {"shell", "core"}
+        log = [json.loads(line) for line in (judged.fold.folder / "log.jsonl").read_text().splitlines()]
+        assert log[-1]["loss"] < 0.5 * log[0]["loss"]
+        assert log[-1]["validation_score"] > 0.7
+
+    def test_says_what_the_run_was(self, judged, folder):
+        run = RunDescription.read(judged.fold.run_file)
+        assert set(run.train_cases) | set(run.validation_cases) == {f"ball_{i}" for i in range(6)}
+        assert not set(run.train_cases) & set(run.validation_cases)
+        assert run.image_sha256.keys() == set(run.train_cases)
+        assert run.config.seed == 1 and run.parameters > 1e5 and run.precision == "fp32"
+        assert run.versions["torch"] == torch.__version__.split("+")[0] or run.versions["torch"] == torch.__version__
+
+    def test_the_final_dice_is_that_of_the_written_predictions(self, judged, folder):
+        summary = json.loads((judged.fold.predictions / "summary.json").read_text())
+        assert {case["case"] for case in summary["metric_per_case"]} == set(judged.fold.run.validation_cases)
+        dice = []
+        for case_id in judged.fold.run.validation_cases:
+            found = read_label(judged.fold.predictions / f"{case_id}.nii.gz").array[0]
+            truth = read_label(folder / "gt_segmentations" / f"{case_id}.nii.gz").array[0]
+            dice.append(2 * np.sum((found == 2) & (truth == 2)) / (np.sum(found == 2) + np.sum(truth == 2)))
+        assert summary["mean"]["2"]["Dice"] == pytest.approx(np.mean(dice))
+        assert RunDescription.read(judged.fold.run_file).final_dice["core"] == pytest.approx(np.mean(dice))
+
+    def test_the_model_predicts_new_images(self, judged):
+        model = TrainedModel.open(judged.fold.model)
+        image, label = ball(99)
+        predictor = Predictor.of(model.networks(CPU), model.plans, device=CPU, bf16=False)
+        found = predictor.predict(Volume(image[None], Geometry.from_parts(SHAPE, spacing=(1, 1, 1)))).label_map
+        assert 2 * np.sum((found == 2) & (label == 2)) / (np.sum(found == 2) + np.sum(label == 2)) > 0.7
+
+    def test_draws_its_progress(self, judged):
+        content = (judged.fold.folder / "progress.png").read_bytes()
+        assert content.startswith(b"\x89PNG") and len(content) > 10_000
+
+
+class TestGoingOn:
+    def test_a_stop_file_saves_and_the_same_call_ends_with_the_same_weights(self, folder, tmp_path, monkeypatch):
+        from swinssl.training.segmentation_task import SegmentationTask
+
+        train(folder, tmp_path / "whole", steps=12)
+        after_step = SegmentationTask.after_step
+
+        def stop_at_7(self, step, total):
+            after_step(self, step, total)
+            if step == 6:
+                (tmp_path / "parts" / "model" / "fold_0" / "STOP").touch()
+
+        monkeypatch.setattr(SegmentationTask, "after_step", stop_at_7)
+        with pytest.raises(Interrupted, match="after 7 of 12 steps"):
+            train(folder, tmp_path / "parts", steps=12)
+        assert RunDescription.read(tmp_path / "parts" / "model" / "fold_0" / "run.json").status == "stopped"
+        monkeypatch.undo()
+        train(folder, tmp_path / "parts", steps=12)
+        assert same(kept_weights(tmp_path / "whole"), kept_weights(tmp_path / "parts"))
+
+    @pytest.mark.parametrize("choice", [{"lr": 0.5}, {"seed": 3}, {"shots": 2}, {"augmentation": "none"}])
+    def test_another_run_does_not_go_on_here(self, folder, tmp_path, choice):
+        train(folder, tmp_path, steps=2)
+        with pytest.raises(UserError, match=r"--restart"):
+            train(folder, tmp_path, steps=2, **choice)
+
+    def test_a_restart_puts_the_earlier_run_aside(self, folder, tmp_path):
+        train(folder, tmp_path, steps=2)
+        before = kept_weights(tmp_path)
+        train(folder, tmp_path, steps=2, seed=5, restart=True)
+        aside = tmp_path / "model" / "old_fold_0_1"
+        assert same(before, read_weights(aside / "model.safetensors")[0])
+        assert not same(before, kept_weights(tmp_path))
+        assert TrainedModel.open(tmp_path / "model").folds == ("0",)
+
+    def test_more_steps_are_a_longer_run(self, folder, tmp_path):
+        train(folder, tmp_path, steps=3)
+        assert train(folder, tmp_path, steps=5).run.steps == 5
+
+    def test_folds_of_one_model_share_its_plans(self, folder, tmp_path):
+        train(folder, tmp_path, steps=1)
+        with pytest.raises(UserError, match="another network"):
+            train(folder, tmp_path, fold="1", steps=1, norm="instance")
+
+
+class TestCases:
+    def test_all_trains_on_everything_and_keeps_the_last_weights(self, folder, tmp_path):
+        judged = train_and_judge(folder, tmp_path, fold="all", config=config(steps=3), name="model")
+        assert judged.fold.run.train_cases == tuple(f"ball_{i}" for i in range(6)) and judged.evaluation is None
+        assert RunDescription.read(judged.fold.run_file).status == "done"
+        assert TrainedModel.open(tmp_path / "model").folds == ("all",)
+
+    def test_few_shots_are_nested(self, folder, tmp_path):
+        two, three = (train(folder, tmp_path, steps=1, shots=n, name=f"shots{n}").run.train_cases for n in (2, 3))
+        assert len(two) == 2 and set(two) < set(three)
+
+    def test_one_case_trains_with_a_warning(self, tmp_path, caplog):
+        folder = make_preprocessed(tmp_path, cases=1)
+        judged = train_and_judge(folder, tmp_path / "results", fold="0", config=config(steps=2), name="model")
+        assert "its Dice says nothing about other cases" in caplog.text
+        assert judged.evaluation is not None
+
+    def test_regions_are_learnt_and_written_in_their_order(self, tmp_path):
+        labels = {"background": 0, "whole": [1, 2], "core": [2]}
+        folder = make_preprocessed(tmp_path, labels=labels, regions_class_order=[1, 2])
+        judged = train_and_judge(folder, tmp_path / "results", fold="0", config=config(steps=60), name="model")
+        assert min(RunDescription.read(judged.fold.run_file).final_dice.values()) > 0.6
+        found = read_label(judged.fold.predictions / f"{judged.fold.run.validation_cases[0]}.nii.gz").array
+        assert set(np.unique(found)) == {0, 1, 2}
+
+    def test_unannotated_structures_enter_neither_loss_nor_dice(self, tmp_path):
+        # The core is annotated in half of the cases; elsewhere its voxels say background.
+        present = {f"ball_{i}": ["shell"] if i % 2 else ["shell", "core"] for i in range(6)}
+        folder = make_preprocessed(tmp_path, labels_present=present)
+        judged = train_and_judge(folder, tmp_path / "results", fold="0", config=config(steps=60), name="model")
+        validated = judged.fold.run.validation_cases
+        with_core = [case for case in judged.evaluation.cases if "core" in case.metrics]
+        assert len(with_core) == sum("core" in present[case_id] for case_id in validated)
+
+
+class TestRefusals:
+    def test_a_fold_that_is_not_there(self, folder, tmp_path):
+        with pytest.raises(UserError, match="has the folds 0 to 4"):
+            train(folder, tmp_path, fold="9", steps=1)
+
+    def test_too_many_shots(self, folder, tmp_path):
+        with pytest.raises(UserError, match="Give 1 to"):
+            train(folder, tmp_path, shots=50, steps=1)
+
+    def test_an_encoder_that_does_not_exist(self, folder, tmp_path):
+        with pytest.raises(UserError, match="no such file"):
+            train(folder, tmp_path, steps=1, init=str(tmp_path / "nothing.safetensors"))
+
+    def test_cases_made_with_other_plans(self, tmp_path):
+        raw = write_raw(tmp_path / "raw" / NAME, cases=2)
+        preprocess_dataset(raw, plans_for(raw), tmp_path / "out", workers=0)
+        plans_for(raw, spacing=(2.0, 2.0, 2.0)).write(tmp_path / "out" / "swinsslPlans.json")
+        with pytest.raises(UserError, match="made with other plans"):
+            train(tmp_path / "out", tmp_path / "results", steps=1)
+
+    def test_an_unknown_preset(self, folder, tmp_path):
+        with pytest.raises(UserError, match="Did you mean small"):
+            train(folder, tmp_path, steps=1, preset="smal")
+
+
+def test_names_tell_runs_apart(folder):
+    from swinssl.preprocessing.plans import Plans
+
+    plans = Plans.read(folder)
+    assert plans.network == TINY
+    assert default_name(plans, config()) == "tiny__scratch"
+    assert default_name(plans, config(seed=2, shots=5)) == "tiny__scratch__5shots__seed2"
+    assert default_name(plans, config(init="results/smit__100/encoder.safetensors")) == "tiny__smit__100"
