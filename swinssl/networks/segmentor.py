@@ -12,7 +12,7 @@ from swinssl.networks.normalisation import make_norm
 from swinssl.networks.swin_encoder import SwinEncoder
 
 LEAKY_SLOPE = 0.01
-# Most channels that the light decoder has at full resolution, where the full one spends most of its arithmetic. There it
+# Most channels of the light decoder at full resolution, where the full one spends most of its arithmetic. There it also
 # has one convolution instead of a residual block of two: 0.7 of a step's time, and the same Dice after as many steps
 # (0.841 and 0.844: hippocampus, tiny preset, 500 steps).
 LIGHT_CHANNELS = 16

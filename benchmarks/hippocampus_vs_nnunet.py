@@ -1,0 +1,105 @@
+"""Hippocampus, fold 0, the same minutes on the same CPU cores: swinssl from scratch against nnU-Net.
+
+    python benchmarks/hippocampus_vs_nnunet.py --raw RAW/Dataset004_Hippocampus --peer-python peers/bin/python
+
+Both train on the same cases, for the same wall time, with schedules that end in that time, and are judged on the same
+validation cases by the same code, on the images' own grids, without test-time augmentation. nnU-Net's number of
+iterations is fitted by timing some first, which do not count; planning and preprocessing do not count on either side, and
+neither does nnU-Net's validation, while ours is inside the minutes. Finished parts are kept in --work and not done again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+NAME, NUMBER = "Dataset004_Hippocampus", "4"
+PEER = Path(__file__).with_name("hippocampus_peer.py")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--raw", type=Path, required=True, help="the raw data set")
+    parser.add_argument("--work", type=Path, default=Path("hippocampus_vs_nnunet"))
+    parser.add_argument("--minutes", type=float, default=30.0)
+    parser.add_argument("--peer-python", type=Path, help="Python of an environment with nnunetv2 (requirements.txt)")
+    parser.add_argument("--only", choices=("swinssl", "nnunet"))
+    parser.add_argument("--out", type=Path, help="write the figures here as JSON")
+    arguments = parser.parse_args()
+    work = arguments.work.resolve()
+    raw = arguments.raw.resolve()
+    figures = {}
+    if arguments.only != "nnunet":
+        figures["swinssl"] = ours(raw, work, arguments.minutes)
+    if arguments.only != "swinssl":
+        if arguments.peer_python is None:
+            parser.error("--peer-python: nnU-Net needs an environment of its own; see benchmarks/requirements.txt")
+        # Not resolved: a virtual environment's Python is a link to the one it was made with.
+        figures["nnunet"] = peer(raw, work, arguments.minutes, arguments.peer_python.absolute())
+    print(f"\n{'':10}{'anterior':>10}{'posterior':>11}{'minutes':>9}{'steps':>7}{'patches':>9}")
+    for who, found in figures.items():
+        anterior, posterior = (found["dice"][name] for name in ("anterior", "posterior"))
+        patches = found["steps"] * found["batch"]
+        print(f"{who:10}{anterior:10.3f}{posterior:11.3f}{found['minutes']:9.1f}{found['steps']:7d}{patches:9d}")
+    if arguments.out:
+        arguments.out.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def ours(raw: Path, work: Path, minutes: float) -> dict:
+    root = work / "swinssl"
+    limit = ["--max-minutes", f"{minutes:g}", "--device", "cpu", "--root", str(root)]
+    command("plan_and_preprocess", str(raw), *limit)
+    command("train", str(raw), "--fold", "0", "--name", f"minutes{minutes:g}", *limit)
+    fold = root / "results" / NAME / f"minutes{minutes:g}" / "fold_0"
+    run = json.loads((fold / "run.json").read_text())
+    plans = json.loads((fold.parent / "swinsslPlans.json").read_text())
+    started, ended = (time.mktime(time.strptime(run[key][:19], "%Y-%m-%dT%H:%M:%S")) for key in ("started", "ended"))
+    return {
+        "dice": run["final_dice"],
+        "minutes": (ended - started) / 60,
+        "steps": run["steps"],
+        "batch": plans["training"]["batch_size"],
+        "patch": plans["patch_size"],
+        "network": plans["network"]["preset"],
+        "parameters": run["parameters"],
+    }
+
+
+def peer(raw: Path, work: Path, minutes: float, python: Path) -> dict:
+    root = work / "nnunet"
+    folders = {f"nnUNet_{name}": str(root / name) for name in ("raw", "preprocessed", "results")}
+    environment = {**os.environ, **folders, "nnUNet_n_proc_DA": "2", "nnUNet_compile": "f"}
+    link = root / "raw" / NAME
+    if not link.exists():
+        link.parent.mkdir(parents=True)
+        link.symlink_to(raw)
+    preprocessed = root / "preprocessed" / NAME
+    if not (preprocessed / "nnUNetPlans_3d_fullres").is_dir():
+        task = ["-d", NUMBER, "-c", "3d_fullres", "-np", "2"]
+        subprocess.run([python.parent / "nnUNetv2_plan_and_preprocess", *task], env=environment, check=True)
+    # The folds of ours, so that both see the same cases.
+    shutil.copy(work / "swinssl" / "preprocessed" / NAME / "splits_final.json", preprocessed)
+    out = root / f"minutes{minutes:g}.json"
+    if not out.exists():
+        subprocess.run([python, PEER, f"{minutes:g}", out], env=environment, check=True)
+    found = json.loads(out.read_text())
+    references = work / "swinssl" / "preprocessed" / NAME / "gt_segmentations"
+    command("evaluate", "-p", found["validation"], "-r", str(references), "--allow-missing", "--out", str(root))
+    summary = json.loads((root / "summary.json").read_text())
+    dice = {name: summary["mean"][key]["Dice"] for key, name in (("1", "anterior"), ("2", "posterior"))}
+    return {**found, "dice": dice}
+
+
+def command(name: str, *arguments: str) -> None:
+    print(f"$ swinssl_{name} {' '.join(arguments)}", flush=True)
+    subprocess.run([Path(sys.executable).parent / f"swinssl_{name}", *arguments], check=True)
+
+
+if __name__ == "__main__":
+    main()

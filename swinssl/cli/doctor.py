@@ -1,0 +1,60 @@
+"""swinssl_doctor: what this machine and installation are, in a block for a report, and what to mend.
+
+The one command on argparse: it has to run where typer, pydantic or rich are what is broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from swinssl.workspace import Workspace
+
+if TYPE_CHECKING:
+    from swinssl.diagnosis.diagnosis import Diagnosis
+
+WIDTH = 100
+USER_CAN_MEND_IT = 2
+
+
+def main() -> None:
+    """Print the diagnosis; exit 2 where swinssl cannot work, else 0."""
+    parser = argparse.ArgumentParser(
+        prog="swinssl_doctor",
+        description="Print environment, devices, versions and disk in a block for a report, and what to mend. "
+        "Neither your name nor the machine's is in it. Exits 2 where swinssl cannot work.",
+    )
+    parser.add_argument("--json", action="store_true", help="Print the report as JSON on stdout.")
+    parser.add_argument(
+        "--root",
+        type=Path,
+        help="Folder with raw/, preprocessed/ and results/. Default: $SWINSSL_ROOT or ./swinssl_data.",
+    )
+    arguments = parser.parse_args()
+    from swinssl.diagnosis.diagnosis import diagnose
+
+    found = diagnose(Workspace.locate(arguments.root).root)
+    print(_as_json(found) if arguments.json else _as_block(found))
+    broken = any(advice.severity == "error" for advice in found.advice)
+    raise SystemExit(USER_CAN_MEND_IT if broken else 0)
+
+
+def _as_json(found: Diagnosis) -> str:
+    return json.dumps({"facts": found.facts, "advice": [vars(advice) for advice in found.advice]}, indent=2)
+
+
+def _as_block(found: Diagnosis) -> str:
+    """The sections as a block that a report shows as it is, then the advice."""
+    from swinssl.diagnosis.facts import as_text
+
+    sections = [as_text(name, section) for name, section in found.facts.items() if section]
+    advice = [str(item) for item in found.advice] or ["nothing to mend"]
+    wrapped = textwrap.TextWrapper(WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    return "\n".join(["```", *map(wrapped.fill, sections), "```", *map(wrapped.fill, advice)])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,145 @@
+"""Python, system, processor, memory, graphics driver and thread settings."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from swinssl.diagnosis.facts import Facts
+
+GB = 1e9
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OMP_WAIT_POLICY",
+    "OMP_PROC_BIND",
+    "KMP_BLOCKTIME",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "CUDA_VISIBLE_DEVICES",
+)
+# Instructions for bfloat16 as Linux names them.
+BF16_FLAGS = {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"}
+CGROUP = Path("/sys/fs/cgroup")
+
+
+def python_facts() -> Facts:
+    """The interpreter."""
+    return {
+        "version": platform.python_version(),
+        "implementation": platform.python_implementation(),
+        "bits": 64 if sys.maxsize > 2**32 else 32,
+        "virtual_environment": sys.prefix != sys.base_prefix,
+        "path": sys.executable,
+    }
+
+
+def system_facts() -> Facts:
+    """The operating system."""
+    libc = " ".join(platform.libc_ver()).strip()
+    return {
+        "name": platform.system(),
+        "release": platform.release(),
+        "machine": platform.machine(),
+        **({"libc": libc} if libc else {}),
+        **({"container": True} if Path("/.dockerenv").exists() or "container" in os.environ else {}),
+    }
+
+
+def cpu_facts() -> Facts:
+    """The processor, the cores that this process may use, and how busy they are."""
+    model, flags = _cpu_model()
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    facts: Facts = {"model": model, "cores": os.cpu_count(), "usable": usable}
+    if quota := _cgroup_cores():
+        facts["container_limit"] = quota
+    if flags:
+        facts["bf16_instructions"] = sorted(flags & BF16_FLAGS)
+    if hasattr(os, "getloadavg"):
+        facts["load"] = os.getloadavg()[0]
+    return facts
+
+
+def memory_facts() -> Facts:
+    """Memory of the machine, and the limit of the container if there is one."""
+    try:
+        import psutil
+
+        memory, swap = psutil.virtual_memory(), psutil.swap_memory()
+        facts: Facts = {
+            "total_gb": memory.total / GB,
+            "free_gb": memory.available / GB,
+            "swap_gb": swap.total / GB,
+        }
+    except Exception:  # missing or broken: the system may still tell
+        page = os.sysconf("SC_PAGE_SIZE")
+        facts = {
+            "total_gb": page * os.sysconf("SC_PHYS_PAGES") / GB,
+            "free_gb": page * os.sysconf("SC_AVPHYS_PAGES") / GB,
+        }
+    if limit := _cgroup_memory_gb():
+        facts["container_limit_gb"] = limit
+    return facts
+
+
+def graphics_facts() -> Facts:
+    """NVIDIA cards and their driver, as the driver itself tells; what torch can use of it stands under torch."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return {"nvidia_driver": False}
+    query = [program, "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits"]
+    answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
+    cards = [[part.strip() for part in line.split(",")] for line in answer.splitlines() if line.strip()]
+    return {
+        "nvidia_driver": cards[0][2] if cards else None,
+        "cards": [f"{name} {int(mib) * 2**20 / GB:.0f} GB" for name, mib, _ in cards],
+    }
+
+
+def thread_facts() -> Facts:
+    """Environment variables that change how libraries use cores and cards, where they are set."""
+    return {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
+
+
+def _cpu_model() -> tuple[str, set[str]]:
+    """Name and flags; the flags are known on Linux only."""
+    if sys.platform == "darwin":
+        query = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        return subprocess.run(query, capture_output=True, text=True, timeout=5, check=True).stdout.strip(), set()
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
+    except OSError:
+        return platform.processor(), set()
+    values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    name = values.get("model name") or platform.processor() or platform.machine()
+    return name, set((values.get("flags") or values.get("Features") or "").split())
+
+
+def _cgroup_cores() -> float | None:
+    """Cores that the container may use; None without a limit."""
+    quota, period = None, None
+    if (text := _read(CGROUP / "cpu.max")) is not None:
+        quota, period = text.split()
+    elif (text := _read(CGROUP / "cpu" / "cpu.cfs_quota_us")) is not None:
+        quota, period = text, _read(CGROUP / "cpu" / "cpu.cfs_period_us")
+    if not quota or not period or quota in ("max", "-1"):
+        return None
+    return int(quota) / int(period)
+
+
+def _cgroup_memory_gb() -> float | None:
+    text = _read(CGROUP / "memory.max") or _read(CGROUP / "memory" / "memory.limit_in_bytes")
+    # Without a limit version 1 names a number beyond any machine's memory.
+    if text is None or text == "max" or int(text) > 2**60:
+        return None
+    return int(text) / GB
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError:
+        return None
