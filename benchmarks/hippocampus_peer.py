@@ -2,7 +2,7 @@
 
     python benchmarks/hippocampus_peer.py MINUTES OUT.json
 
-Its trainer as it is, but for the length: so many epochs of so many iterations as fit into the minutes, timed beforehand.
+Its trainer as it is, but for the length: as many iterations as fit into the minutes, timed beforehand.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def make_trainer(name: str, *, epochs: int, iterations: int) -> nnUNetTrainer:
-    folder = Path(os.environ["nnUNet_preprocessed"]) / NAME
+    folder = Path(os.environ["nnUNet_preprocessed"]) / NAME  # noqa: SIM112 (their spelling)
     plans = {**load_json(folder / "nnUNetPlans.json"), "continue_training": False}
     trainer = nnUNetTrainer(plans, "3d_fullres", 0, load_json(folder / "dataset.json"), device=torch.device("cpu"))
     trainer.num_epochs, trainer.num_iterations_per_epoch = epochs, iterations

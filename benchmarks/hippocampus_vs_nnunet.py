@@ -2,10 +2,10 @@
 
     python benchmarks/hippocampus_vs_nnunet.py --raw RAW/Dataset004_Hippocampus --peer-python peers/bin/python
 
-Both train on the same cases, for the same wall time, with schedules that end in that time, and are judged on the same
-validation cases by the same code, on the images' own grids, without test-time augmentation. nnU-Net's number of
-iterations is fitted by timing some first, which do not count. Planning and preprocessing count on neither side, nor does
-nnU-Net's validation; ours is inside the minutes. Finished parts are kept in --work and not done again.
+Both train on the same cases, for the same wall time, with schedules that end in that time. Both are judged on the
+same validation cases by the same code, on the images' own grids, without test-time augmentation. nnU-Net's number of
+iterations is fitted by timing some first, which do not count. Planning and preprocessing count on neither side, nor
+does nnU-Net's validation; ours is inside the minutes. Finished parts are kept in --work and not done again.
 """
 
 from __future__ import annotations
