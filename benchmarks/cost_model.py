@@ -25,6 +25,7 @@ import numpy as np
 
 from swinssl.networks.network_plan import NetworkPlan, encoder_preset
 from swinssl.preprocessing import cost_model
+from swinssl.threads import spin_briefly
 
 QUICK = [
     (preset, decoder, patch, batch, outputs)
@@ -142,10 +143,12 @@ def measure(cell: dict[str, Any]) -> dict[str, Any]:
     """Peak memory of this process and seconds of its fastest training step (others may share the cores)."""
     import resource
 
+    spin_briefly()
     import torch
 
     from swinssl.dataset.labels import LabelSet
     from swinssl.devices import autocast, use_bf16
+    from swinssl.memory import keep_freed_memory
     from swinssl.networks.build import build_network
     from swinssl.training.losses import softmax_loss
     from swinssl.training.optimiser import make_optimiser
@@ -153,6 +156,7 @@ def measure(cell: dict[str, Any]) -> dict[str, Any]:
 
     torch.set_num_threads(2)
     torch.manual_seed(0)
+    keep_freed_memory()
     plan, device = network_plan(cell), torch.device("cpu")
     bf16 = use_bf16(device, cell["precision"])
     number = cell["outputs"] - 1
@@ -163,7 +167,7 @@ def measure(cell: dict[str, Any]) -> dict[str, Any]:
         make_optimiser(network, learning_rate=1e-4, weight_decay=0.01),
         WeightAverage(network, decay=0.999),
     )
-    image = torch.rand(cell["batch"], 1, *cell["patch"])
+    image = torch.rand(cell["batch"], 1, *cell["patch"]).to(memory_format=torch.channels_last_3d)
     codes = torch.randint(0, number + 1, (cell["batch"], *cell["patch"]), dtype=torch.uint8)
     blocks = sum(plan.encoder.depths)
     times: list[float] = []

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-# As the commands do, before torch is loaded: see swinssl/cli/command.py.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+from swinssl.threads import spin_briefly
+
+spin_briefly()
 
 ROOT = Path(__file__).resolve().parents[1]
 

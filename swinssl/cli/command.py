@@ -6,7 +6,6 @@ import errno
 import functools
 import inspect
 import logging
-import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -17,6 +16,7 @@ from pydantic.fields import FieldInfo
 from typer.exceptions import TyperException
 
 from swinssl.errors import Interrupted, UserError
+from swinssl.threads import spin_briefly
 
 USER_CAN_MEND_IT = 2
 INTERRUPTED = 130
@@ -32,9 +32,7 @@ def command(function: Callable[..., None]) -> Callable[[], None]:
     """
 
     def main() -> None:
-        # Before torch is loaded. Waiting threads would otherwise spin and take the cores from those that read ahead, or
-        # from other programs: with one busy neighbour on 2 cores a step took 10 to 20 times as long.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        spin_briefly()
         logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
         logging.getLogger("swinssl").setLevel(logging.INFO)
         _app(_with_exit_codes(_flattened(function)))()
