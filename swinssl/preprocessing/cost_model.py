@@ -82,24 +82,24 @@ class Constants:
 
 # Two cores of an AMD EPYC (Zen 4), computing in bfloat16 and in float32; fitted by benchmarks/cost_model.py.
 WITH_BF16 = Constants(
-    bytes_saved=2.61,
-    bytes_loss=37.3,
-    bytes_fixed=0.47e9,
-    seconds_saved=2.2e-9,
-    seconds_conv=1.7e-11,
-    seconds_product=3.3e-11,
-    seconds_parameter=0.0,
-    seconds_fixed=0.02,
+    bytes_saved=3.67,
+    bytes_loss=33.5,
+    bytes_fixed=0.40e9,
+    seconds_saved=1.59e-9,
+    seconds_conv=1.18e-11,
+    seconds_product=1.96e-11,
+    seconds_parameter=4.9e-9,
+    seconds_fixed=0.021,
 )
 WITH_FP32 = Constants(
-    bytes_saved=4.98,
-    bytes_loss=25.9,
-    bytes_fixed=0.45e9,
-    seconds_saved=2.35e-9,
-    seconds_conv=3.5e-11,
-    seconds_product=8.6e-11,
-    seconds_parameter=2e-9,
-    seconds_fixed=0.01,
+    bytes_saved=6.73,
+    bytes_loss=31.7,
+    bytes_fixed=0.35e9,
+    seconds_saved=9.5e-10,
+    seconds_conv=3.12e-11,
+    seconds_product=5.3e-11,
+    seconds_parameter=4.5e-9,
+    seconds_fixed=0.02,
 )
 
 
