@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from swinssl import files, provenance
-from swinssl.errors import UserError
 from swinssl.inference.prediction_options import PredictionOptions
 from swinssl.inference.trained_model import TrainedModel
+from swinssl.json_model import read_model
 
 RECORD_FILE = "predict_args.json"
 RECORD_VERSION = 1
@@ -96,15 +96,7 @@ class PredictionRecord(BaseModel):
         path = Path(folder) / RECORD_FILE
         if not path.is_file():
             return None
-        content = files.read_json(path, what="description of the predictions", remedy=REMEDY)
-        version = content.get("version") if isinstance(content, dict) else None
-        if version != RECORD_VERSION:
-            raise UserError(f"{path}: version {version}; this swinssl reads version {RECORD_VERSION}. {REMEDY}")
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}. {REMEDY}") from None
+        return read_model(cls, path, what="description of the predictions", remedy=REMEDY, version=RECORD_VERSION)
 
     def write(self, folder: Path) -> None:
         """Write atomically."""

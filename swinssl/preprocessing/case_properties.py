@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
-from swinssl import files
 from swinssl.errors import UserError
 from swinssl.imageio.volume import Geometry
+from swinssl.json_model import read_model
 from swinssl.preprocessing.plans import Plans
 
 STORE_VERSION = 1
@@ -72,13 +72,7 @@ class CaseProperties(BaseModel):
         Raises:
             UserError: missing, not JSON, of another version, or with a field that does not fit.
         """
-        content = files.read_json(path, what="preprocessed case", remedy=REMEDY)
-        check_version(path, content.get("version") if isinstance(content, dict) else None)
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}. {REMEDY}") from None
+        return read_model(cls, path, what="preprocessed case", remedy=REMEDY, version=STORE_VERSION)
 
     @property
     def source_geometry(self) -> Geometry:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from swinssl import files
 from swinssl.dataset.labels import LabelSet
-from swinssl.errors import UserError
+from swinssl.json_model import read_model
 from swinssl.preprocessing.plans import IntensityStatistics
 
 FINGERPRINT_FILE = "dataset_fingerprint.json"
@@ -113,13 +113,8 @@ class Fingerprint(_Frozen):
         path = Path(path)
         if path.is_dir():
             path = path / FINGERPRINT_FILE
-        content = files.read_json(path, what="fingerprint", remedy=REMEDY)
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise UserError(f"{path}: {where}: {first['msg']}; swinssl needs its own fingerprint. {REMEDY}") from None
+        remedy = f"swinssl needs its own fingerprint. {REMEDY}"
+        return read_model(cls, path, what="fingerprint", remedy=remedy)
 
     def write(self, path: Path) -> None:
         """Write atomically."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from swinssl import files
 from swinssl.dataset.labels import LabelSet
-from swinssl.errors import UserError
+from swinssl.json_model import read_model
 from swinssl.networks.network_plan import NetworkPlan
 
 PLANS_FILE = "swinsslPlans.json"
@@ -159,16 +159,7 @@ class Plans(_Frozen):
         path = Path(path)
         if path.is_dir():
             path = path / PLANS_FILE
-        content = files.read_json(path, what="plans", remedy=REMEDY)
-        version = content.get("version") if isinstance(content, dict) else None
-        if version != PLANS_VERSION:
-            raise UserError(f"{path}: plans version {version}; this swinssl reads version {PLANS_VERSION}. {REMEDY}")
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise UserError(f"{path}: {where}: {first['msg']} (found {first['input']!r}). {REMEDY}") from None
+        return read_model(cls, path, what="plans", remedy=REMEDY, version=PLANS_VERSION)
 
     def write(self, path: Path) -> None:
         """Write atomically."""

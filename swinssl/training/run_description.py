@@ -6,10 +6,11 @@ import datetime
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from swinssl import files
 from swinssl.errors import UserError
+from swinssl.json_model import read_model
 from swinssl.training.config import MAY_CHANGE_ON_RESUME, TrainingConfig
 
 RUN_VERSION = 1
@@ -69,12 +70,7 @@ class RunDescription(BaseModel):
         Raises:
             UserError: missing, not JSON, or of another version.
         """
-        content = files.read_json(path, what="run description", remedy=REMEDY)
-        try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise UserError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}. {REMEDY}") from None
+        return read_model(cls, path, what="run description", remedy=REMEDY, version=RUN_VERSION)
 
     def write(self, path: Path) -> None:
         """Write atomically."""

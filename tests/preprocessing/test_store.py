@@ -228,7 +228,7 @@ class TestDamage:
         with pytest.raises(UserError, match=r"image\.b2nd: store version 99"):
             PreprocessedCase.open(folder, "case").image()
         (own / "properties.json").write_text(json.dumps({**content, "version": 99}))
-        with pytest.raises(UserError, match=r"properties\.json: store version 99"):
+        with pytest.raises(UserError, match=r"properties\.json: preprocessed case version 99"):
             PreprocessedCase.open(folder, "case")
 
     def test_a_case_does_not_exist_before_its_properties(self, written, monkeypatch):
