@@ -13,22 +13,30 @@ from typing import Any
 
 from swinssl.errors import UserError
 
+PREFIX = ".writing-"
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that replaces it when the block ends well and vanishes when it does not.
 
-    The temporary name keeps the whole ending (`.nii.gz`), so that writers which look at it do the right thing.
+    The temporary name keeps the whole ending (`.nii.gz`), so that writers which look at it do the right thing. An
+    OSError of the temporary file, or of none in particular (a full disk), names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A folder, not a file: some writers (blosc2) refuse to write over a file that exists already.
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=path.parent, ignore_cleanup_errors=True) as folder:
-        temporary = Path(folder) / path.name
-        yield temporary
-        with open(temporary, "rb+") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
+    try:
+        # A folder, not a file: some writers (blosc2) refuse to write over a file that exists already.
+        with tempfile.TemporaryDirectory(prefix=PREFIX, dir=path.parent, ignore_cleanup_errors=True) as folder:
+            temporary = Path(folder) / path.name
+            yield temporary
+            with open(temporary, "rb+") as written:
+                os.fsync(written.fileno())
+            temporary.replace(path)
+    except OSError as error:
+        if error.filename is None or PREFIX in str(error.filename):
+            error.filename = str(path)
+        raise
 
 
 def write_bytes(path: Path, content: bytes) -> None:

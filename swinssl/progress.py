@@ -59,13 +59,15 @@ class Meter:
         """Say that `done` units are done; `note` is shown beside (a loss, a file)."""
         self.total = total or self.total
         if self.bar is not None:
-            self.bar.update(self.task, completed=done, total=self.total, note=self._rate(done) + note)
+            beside = ", ".join(filter(None, (self._rate(done), note)))
+            self.bar.update(self.task, completed=done, total=self.total, note=beside)
             return
         now = time.monotonic()
         if now - self.shown >= PLAIN_LINE_SECONDS:
             self.shown = now
             of = f" of {self.total}" if self.total else ""
-            print(f"{self.what}: {done}{of}, {self._rate(done)}{note}", file=sys.stderr, flush=True)
+            line = ", ".join(filter(None, (f"{self.what}: {done}{of}", self._rate(done), note)))
+            print(line, file=sys.stderr, flush=True)
 
     def _rate(self, done: int) -> str:
         new = done - self.first
@@ -75,7 +77,7 @@ class Meter:
         rate = new / elapsed
         speed = f"{rate:.2f}/s" if rate >= 0.1 else f"{1 / rate:.1f} s each"
         left = f", {duration((self.total - done) / rate)} left" if self.total else ""
-        return f"{speed}{left} "
+        return speed + left
 
     def _open_bar(self, done: int) -> None:
         from rich.console import Console

@@ -39,7 +39,7 @@ class Workspace:
             UserError: nothing, or more than one folder, answers to `dataset`.
         """
         if _is_folder_path(dataset):
-            return Path(dataset).resolve()
+            return _absolute(dataset)
         return self._find(dataset, self.raw_roots, "raw data set")
 
     def preprocessed(self, dataset: str) -> Path:
@@ -53,13 +53,15 @@ class Workspace:
     def name(self, dataset: str) -> str:
         """The folder name of a data set that was given as path, id or name, raw or preprocessed."""
         if _is_folder_path(dataset):
-            return safe_name(Path(dataset).resolve().name, what=f"data set folder {dataset}")
+            return safe_name(_absolute(dataset).name, what=f"data set folder {dataset}")
         return self._find(
             dataset, (*self.raw_roots, self.root / "preprocessed", self.root / "results"), "data set"
         ).name
 
     def _find(self, dataset: str, roots: tuple[Path, ...], what: str) -> Path:
         known = {p.name: p for root in reversed(roots) if root.is_dir() for p in sorted(root.iterdir()) if p.is_dir()}
+        if dataset in known:  # another's short name, maybe, but this one's whole
+            return known[dataset]
         found = [path for name, path in known.items() if _answers_to(name, dataset)]
         if len(found) == 1:
             return found[0]
@@ -97,9 +99,12 @@ def _is_folder_path(dataset: str) -> bool:
     return looks_like_path or (Path(dataset) / "dataset.json").is_file()
 
 
+def _absolute(folder: str) -> Path:
+    """A link keeps its own name, as it does where it is found by that name."""
+    return Path(os.path.abspath(folder))  # noqa: PTH100
+
+
 def _answers_to(name: str, dataset: str) -> bool:
-    if name == dataset:
-        return True
     match = re.fullmatch(r"Dataset(\d+)_(.+)", name)
     if match is None:
         return False

@@ -8,6 +8,7 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
@@ -20,8 +21,15 @@ from swinssl.threads import spin_briefly
 
 USER_CAN_MEND_IT = 2
 INTERRUPTED = 130
-# Errors of the machine rather than of the program: full or read-only disk, no permission, quota.
-MENDABLE_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+# Errors of the machine rather than of the program, and what to do about them.
+FULL = "Free some space there, or choose another folder."
+FORBIDDEN = "Change its permissions, or choose another folder."
+IN_THE_WAY = "It is where a folder should be: move it away, or choose another folder."
+MENDABLE_ERRNOS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), FULL),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), FORBIDDEN),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), IN_THE_WAY),
+}
 
 
 def command(function: Callable[..., None]) -> Callable[[], None]:
@@ -47,9 +55,11 @@ def run_typed(function: Callable[..., None], arguments: Sequence[str]) -> None:
         UserError: as the function does, and where `arguments` do not fit.
     """
     try:
-        _app(_flattened(function))(list(arguments), standalone_mode=False)
+        code = _app(_flattened(function))(list(arguments), standalone_mode=False)
     except TyperException as error:
         raise UserError(error.format_message()) from None
+    if code == INTERRUPTED:  # typer makes this of a Ctrl-C, which the caller must not take for the end of the work
+        raise KeyboardInterrupt
 
 
 def _app(function: Callable[..., None]) -> typer.Typer:
@@ -75,14 +85,18 @@ def _with_exit_codes(function: Callable[..., None]) -> Callable[..., None]:
         except OSError as error:
             if error.errno not in MENDABLE_ERRNOS:
                 raise
-            print(
-                f"error: {error.filename or 'a file'}: {error.strerror}. Free some space there, change its "
-                "permissions, or choose another folder.",
-                file=sys.stderr,
-            )
+            print(f"error: {_culprit(error)}: {error.strerror}. {MENDABLE_ERRNOS[error.errno]}", file=sys.stderr)
             raise SystemExit(USER_CAN_MEND_IT) from None
 
     return wrapped
+
+
+def _culprit(error: OSError) -> str:
+    """The file that an error is about; of a path through a file, that file."""
+    if error.filename is None:
+        return "a file"
+    path = Path(error.filename)
+    return str(next((part for part in (path, *path.parents) if part.is_file()), path))
 
 
 def _flattened(function: Callable[..., None]) -> Callable[..., None]:
@@ -111,7 +125,8 @@ def _flattened(function: Callable[..., None]) -> Callable[..., None]:
 
 def _option(name: str, info: FieldInfo) -> inspect.Parameter:
     declared = "--" + name.replace("_", "-")
-    flags = [f"{declared}/--no-{declared[2:]}"] if info.annotation is bool else [declared]
+    is_switch = bool in (info.annotation, *get_args(info.annotation))
+    flags = [f"{declared}/--no-{declared[2:]}" if is_switch else declared]
     option = typer.Option(*flags, help=info.description)
     annotation = Annotated[_plain_type(info.annotation), option]  # type: ignore[valid-type]
     default = info.get_default(call_default_factory=True)

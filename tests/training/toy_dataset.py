@@ -48,7 +48,7 @@ def write_raw(folder: Path, *, cases: int = 6, **description) -> RawDataset:
 
 
 def plans_for(raw: RawDataset, **changes) -> Plans:
-    training = TrainingPlan(batch_size=2, learning_rate=3e-3, epochs=3, steps_per_epoch=10, mirror_axes=(0, 1, 2))
+    training = TrainingPlan(batch_size=2, learning_rate=2e-2, epochs=3, steps_per_epoch=10, mirror_axes=(0, 1, 2))
     values = {
         "dataset_name": raw.name,
         "channel_names": raw.channel_names,

@@ -1,0 +1,36 @@
+"""How torch's threads wait: briefly, unless the user said otherwise."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from swinssl.threads import spin_briefly
+
+VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "10000"}),
+        ({"OMP_WAIT_POLICY": "ACTIVE"}, {"OMP_WAIT_POLICY": "ACTIVE"}),
+        ({"OMP_WAIT_POLICY": ""}, {"OMP_WAIT_POLICY": ""}),
+        ({"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "7"}),
+        (
+            {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "INFINITY"},
+            {"OMP_WAIT_POLICY": "active", "GOMP_SPINCOUNT": "INFINITY"},
+        ),
+    ],
+)
+def test_what_the_user_set_stays(monkeypatch, before, after):
+    for name in VARIABLES:
+        # Set first, so that what the function adds is taken away again.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    for name, value in before.items():
+        monkeypatch.setenv(name, value)
+    for _ in range(2):  # a second call changes nothing
+        spin_briefly()
+        assert {name: os.environ[name] for name in VARIABLES if name in os.environ} == after
