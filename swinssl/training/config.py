@@ -22,6 +22,15 @@ class TrainingConfig(BaseModel):
         None, gt=0, description="Longest time; the schedule is fitted into it, final validation included."
     )
     lr: float | None = Field(None, gt=0, description="Peak learning rate. Default: as planned.")
+    encoder_lr_scale: float = Field(1.0, gt=0, description="Factor of the encoder's learning rate.")
+    layer_decay: float = Field(
+        1.0, gt=0, le=1, description="Factor of the learning rate from each encoder layer to the one before it."
+    )
+    freeze_epochs: int = Field(0, ge=0, description="Epochs in which the pretrained encoder stays as it is.")
+    peft: Literal["none", "lora"] = Field(
+        "none", description="lora trains low-rank changes of the pretrained encoder's linear layers, and the decoder."
+    )
+    lora_rank: int = Field(8, ge=1, description="Rank of these changes.")
     batch_size: int | None = Field(None, ge=1, description="Patches a step. Default: as planned.")
     accumulate: int = Field(1, ge=1, description="Parts that a batch is computed in, to save memory.")
     patience: int | None = Field(

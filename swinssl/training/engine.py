@@ -20,7 +20,7 @@ from swinssl.randomness import Draws
 from swinssl.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from swinssl.training.config import TrainingConfig
 from swinssl.training.distribution import Ranks
-from swinssl.training.optimiser import make_optimiser
+from swinssl.training.optimiser import make_optimiser, set_pace
 from swinssl.training.reading_ahead import read_ahead
 from swinssl.training.run_folder import RunFolder
 from swinssl.training.schedule import cosine_with_warm_up
@@ -110,7 +110,14 @@ class Engine:
         self.learning_rate, self.device, self.ranks, self.after_epoch = learning_rate, device, ranks, after_epoch
         self.bf16 = use_bf16(device, config.precision)
         task.network.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self.optimiser = make_optimiser(task.network, learning_rate=learning_rate, weight_decay=config.weight_decay)
+        self.optimiser = make_optimiser(
+            task.network,
+            learning_rate=learning_rate,
+            weight_decay=config.weight_decay,
+            encoder_scale=config.encoder_lr_scale,
+            layer_decay=config.layer_decay,
+            encoder_from=config.freeze_epochs * length.steps_per_epoch,
+        )
         self.progress = Progress(total=length.expected)
         self.validate_every = max(1, math.ceil(task.validation_cost / (OVERHEAD_SHARE / 2 * length.steps_per_epoch)))
         # Sums since the last line of the log.
@@ -179,8 +186,7 @@ class Engine:
         step, task = self.progress.step, self.task
         draws = self._draws(step)
         rate = self.learning_rate * cosine_with_warm_up(step, self.progress.total, warm_up=self.config.warm_up)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
+        set_pace(self.optimiser, learning_rate=rate, step=step)
         task.network.train()
         total_loss = 0.0
         parts = min(self.config.accumulate, len(samples))
@@ -260,7 +266,7 @@ class Engine:
         entry: dict[str, Any] = {
             "step": self.progress.step,
             "epoch": epoch,
-            "learning_rate": self.optimiser.param_groups[0]["lr"],
+            "learning_rate": max(group["lr"] for group in self.optimiser.param_groups),
             **{name: value / steps for name, value in self.sums.items()},
         }
         self.sums.clear()

@@ -7,12 +7,12 @@ import json
 import logging
 import shutil
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -21,7 +21,7 @@ from swinssl import files, provenance
 from swinssl.dataset.case_tables import read_groups
 from swinssl.dataset.splits import fold_of, shots_subset
 from swinssl.devices import select_device, use_bf16
-from swinssl.errors import Interrupted
+from swinssl.errors import Interrupted, UserError
 from swinssl.imageio.endings import without_ending
 from swinssl.imageio.writer import write_volume
 from swinssl.inference.predictor import Predictor
@@ -29,6 +29,8 @@ from swinssl.inference.trained_model import TrainedModel, refuse_other_plans, wr
 from swinssl.inference.way_back import WayBack
 from swinssl.networks.build import build_network
 from swinssl.networks.encoder_transfer import load_encoder
+from swinssl.networks.low_rank import adapt_encoder, merged
+from swinssl.networks.swin_encoder import SwinEncoder
 from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.store import REFERENCES, PreprocessedCase, PreprocessedDataset
 from swinssl.progress import track
@@ -99,6 +101,7 @@ def default_name(plans: Plans, config: TrainingConfig) -> str:
     """The model's name where the user gives none: network, start, and what else tells runs of one data set apart."""
     network = plans.network.preset if plans.network.architecture == "swin" else plans.network.architecture
     parts = [network, "scratch" if config.init == "scratch" else _encoder_name(Path(config.init))]
+    parts += ["lora"] if config.peft == "lora" else []
     parts += [f"{config.shots}shots"] if config.shots else []
     parts += [f"seed{config.seed}"] if config.seed else []
     return "__".join(parts)
@@ -217,16 +220,29 @@ def _described(setting: _Setting, fold: str, config: TrainingConfig, run_folder:
 
 def _initial_network(plans: Plans, config: TrainingConfig) -> tuple[nn.Module, str | None]:
     """The network as training starts, and what was taken from a pretrained encoder."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(generator(config.seed, "initial weights").integers(2**63)))
+    with _draws_of(config.seed, "initial weights"):
         network = build_network(
             plans.network, in_channels=len(plans.channel_names), num_outputs=plans.labels.num_outputs
         )
     if config.init == "scratch":
+        for option, chosen in (("--freeze-epochs", config.freeze_epochs > 0), ("--peft lora", config.peft == "lora")):
+            if chosen:
+                raise UserError(f"{option}: holds a pretrained encoder still, but none was given. Add --init ENCODER.")
         return network, None
     report = str(load_encoder(network, Path(config.init)))
     logger.info("encoder from %s: %s", config.init, report)
+    if config.peft == "lora":
+        with _draws_of(config.seed, "low-rank weights"):
+            adapt_encoder(cast(SwinEncoder, network.encoder), rank=config.lora_rank)
     return network, report
+
+
+@contextmanager
+def _draws_of(seed: int, purpose: str) -> Iterator[None]:
+    """torch's own draws are those of this purpose inside, and what they were afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(int(generator(seed, purpose).integers(2**63)))
+        yield
 
 
 def _train(
@@ -273,7 +289,7 @@ def _train(
 
 
 def _keep(model: Path, fold: str, plans: Plans, description: dict[str, Any], network: nn.Module) -> None:
-    write_fold(model, fold, network, plans, description=description)
+    write_fold(model, fold, merged(network), plans, description=description)
 
 
 def _predict_validation(setting: _Setting, model: Path, fold: str, folder: Path) -> None:

@@ -187,6 +187,45 @@ class TestCases:
         assert len(with_core) == sum("core" in present[case_id] for case_id in validated)
 
 
+class TestPretrainedEncoder:
+    @pytest.fixture(scope="class")
+    def encoder(self, folder, tmp_path_factory):
+        """The encoder of another run, and its tensors."""
+        results = tmp_path_factory.mktemp("pretrained")
+        train(folder, results, steps=2, seed=7)
+        tensors = kept_weights(results)
+        return results / "model" / "fold_0" / "model.safetensors", of_the_encoder(tensors)
+
+    def test_it_is_frozen_for_so_many_epochs_and_then_learns(self, folder, tmp_path, encoder):
+        path, pretrained = encoder
+        choices = {"init": str(path), "freeze_epochs": 2, "ema": 0.0}
+        train(folder, tmp_path, steps=10, name="frozen", **choices)  # ten epochs of one step
+        assert not same(pretrained, of_the_encoder(kept_weights(tmp_path, name="frozen")))
+        train(folder, tmp_path, steps=10, name="waiting", **{**choices, "freeze_epochs": 10})
+        waiting = kept_weights(tmp_path, name="waiting")
+        assert same(pretrained, of_the_encoder(waiting))
+        assert not torch.equal(waiting["head.weight"], kept_weights(tmp_path, name="frozen")["head.weight"])
+
+    def test_low_rank_adaptation_changes_its_linear_layers_alone(self, folder, tmp_path, encoder):
+        path, pretrained = encoder
+        train(folder, tmp_path, steps=3, init=str(path), peft="lora", lora_rank=2, ema=0.0)
+        found = of_the_encoder(kept_weights(tmp_path))
+        assert found.keys() == pretrained.keys()
+        changed = {name for name, tensor in found.items() if not torch.equal(tensor, pretrained[name])}
+        linear = {n for n in found if n.endswith((".qkv.weight", ".proj.weight", ".fc1.weight", ".fc2.weight"))}
+        assert changed == {name for name in linear if ".blocks." in name}
+        assert all(torch.linalg.matrix_rank(found[n] - pretrained[n], rtol=1e-3) <= 2 for n in changed)
+
+    @pytest.mark.parametrize("choice", [{"freeze_epochs": 1}, {"peft": "lora"}])
+    def test_nothing_is_held_still_that_is_not_pretrained(self, folder, tmp_path, choice):
+        with pytest.raises(UserError, match="Add --init ENCODER"):
+            train(folder, tmp_path, steps=1, **choice)
+
+
+def of_the_encoder(tensors):
+    return {name: tensor for name, tensor in tensors.items() if name.startswith("encoder.")}
+
+
 class TestRefusals:
     def test_a_fold_that_is_not_there(self, folder, tmp_path):
         with pytest.raises(UserError, match="has the folds 0 to 4"):
@@ -219,4 +258,6 @@ def test_names_tell_runs_apart(folder):
     assert plans.network == TINY
     assert default_name(plans, config()) == "tiny__scratch"
     assert default_name(plans, config(seed=2, shots=5)) == "tiny__scratch__5shots__seed2"
+    lora = config(init="encoders/simmim.safetensors", peft="lora")
+    assert default_name(plans, lora) == "tiny__simmim__lora"
     assert default_name(plans, config(init="results/smit__100/encoder.safetensors")) == "tiny__smit__100"
