@@ -15,6 +15,7 @@ from swinssl.inference.decision import decide, winners
 from swinssl.inference.export import Segmentation, export
 from swinssl.inference.sliding_window import SlidingWindow
 from swinssl.inference.way_back import WayBack
+from swinssl.networks.folded_norm import with_folded_norms
 from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.prepared_volume import prepare
 
@@ -54,7 +55,7 @@ class Predictor:
             bf16: compute in bfloat16; by default where the hardware has instructions for it.
         """
         windows = SlidingWindow(
-            networks,
+            [with_folded_norms(network) for network in networks],
             plans.patch_size,
             device,
             overlap=overlap,

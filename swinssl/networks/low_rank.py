@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +49,7 @@ def merged(network: nn.Module) -> nn.Module:
     for module in list(whole.modules()):
         if parametrize.is_parametrized(module, "weight"):
             # torch's own removal would also take the weight from the class, which the copy shares with the original.
-            weight = module.weight.detach()
+            weight = cast(Tensor, module.weight).detach()
             module.__class__ = parametrize.type_before_parametrizations(module)
             del module.parametrizations
             module.weight = nn.Parameter(weight)

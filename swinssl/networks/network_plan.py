@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from swinssl.errors import UserError
 
 MergeOrder = Literal["lexicographic", "smit", "monai", "monai_legacy"]
+AxisOrder = Literal["zyx", "xyz"]
 
 
 class SwinEncoderPlan(BaseModel):
@@ -25,6 +26,8 @@ class SwinEncoderPlan(BaseModel):
         skip_norm: LayerNorm of the skip outputs: learned (SMIT) or without parameters (MONAI).
         skip_taps: skips are the blocks' outputs (`stage`, SMIT) or the patch embedding and the merged maps (`merge`).
         merge_order: order of the eight neighbours in patch merging; `monai_legacy` duplicates two of them.
+        axis_order: of the arrays that the weights were trained on; the encoder turns its input and its maps, so that
+            arrays outside it stay (z, y, x). An encoder is not symmetric under exchange of axes.
         legacy_bias_index: cut the bias index of a shrunken window as MONAI does; only for its weights.
         shrink_window: where a map is not larger than the window, shrink the window and do not shift (MONAI); else
             pad and shift always (SMIT).
@@ -43,6 +46,7 @@ class SwinEncoderPlan(BaseModel):
     skip_norm: Literal["affine", "plain"] = "affine"
     skip_taps: Literal["stage", "merge"] = "stage"
     merge_order: MergeOrder = "smit"
+    axis_order: AxisOrder = "zyx"
     legacy_bias_index: bool = False
     shrink_window: bool = False
     mask_padding: bool = False

@@ -11,12 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from swinssl.networks.grouped_block import BlockWeights, grouped_block
 from swinssl.networks.network_plan import SwinEncoderPlan
+from swinssl.networks.window_groups import WindowGroup, window_groups
 from swinssl.networks.window_maps import Gather, Size, WindowMaps, bias_index, merge_map, window_maps
 
 MLP_RATIO = 4
 # Patch embedding and four mergings halve the map five times.
 DIVISOR = 32
+# Slots that are computed together: what they need in between should stay in a core's cache.
+GROUP_SLOTS = 2048
+# Of unshifted and of shifted windows.
+Groups = tuple[tuple[WindowGroup, ...], tuple[WindowGroup, ...]]
 
 
 class SwinEncoder(nn.Module):
@@ -57,7 +63,7 @@ class SwinEncoder(nn.Module):
         """
         if any(edge % DIVISOR for edge in image.shape[2:]):
             raise ValueError(f"image edges {tuple(image.shape[2:])} must be multiples of {DIVISOR}")
-        embedded = self.patch_embed(image)
+        embedded = self.patch_embed(self._turned(image))
         size: Size = (embedded.shape[2], embedded.shape[3], embedded.shape[4])
         shrink, window, device = self.plan.shrink_window, self.plan.window, image.device
         tokens = embedded.flatten(2).transpose(1, 2)
@@ -72,7 +78,7 @@ class SwinEncoder(nn.Module):
                 first = sum(self.plan.depths[:index])
                 draws = drop_path_draws[:, first : first + self.plan.depths[index]]
             where = window_maps(size, window, shrink=shrink, mask_padding=self.plan.mask_padding, device=device)
-            tokens = stage.transform(tokens, where, draws)
+            tokens = stage.transform(tokens, where, draws, self._groups(size, tokens))
             if by_stage:
                 maps.append(self._skip(_as_map(tokens[:, where.rank], size), index))
             tokens = stage.merge(tokens, size)
@@ -82,7 +88,30 @@ class SwinEncoder(nn.Module):
                 raster = tokens if last else tokens[:, self._rank(size, device)]
                 merged = _as_map(raster, size)
                 maps.append(merged if by_stage else self._skip(merged, index + 1))
-        return maps
+        return [self._turned(m) for m in maps]
+
+    def _turned(self, volume: Tensor) -> Tensor:
+        """A view of (B, C, Z, Y, X) with the axes as the weights know them, or of such a map as (B, C, Z, Y, X)."""
+        return volume if self.plan.axis_order == "zyx" else volume.transpose(2, 4)
+
+    def _groups(self, size: Size, tokens: Tensor) -> Groups | None:
+        """Windows to compute together; None where blocks are computed whole (not on a CPU, or compiled)."""
+        if tokens.device.type != "cpu" or torch.compiler.is_compiling():
+            return None
+        plan, batch = self.plan, len(tokens)
+        plain, shifted = (
+            window_groups(
+                size,
+                plan.window,
+                shrink=plan.shrink_window,
+                mask_padding=plan.mask_padding,
+                shifted=shifted,
+                batch=batch,
+                slots=GROUP_SLOTS,
+            )
+            for shifted in (False, True)
+        )
+        return plain, shifted
 
     def _rank(self, size: Size, device: torch.device) -> Tensor:
         return window_maps(
@@ -134,9 +163,9 @@ class Stage(nn.Module):
         )
         self.merging = PatchMerging(plan, width=width, next_in_window_order=index < 3)
 
-    def transform(self, tokens: Tensor, where: WindowMaps, draws: Tensor | None) -> Tensor:
+    def transform(self, tokens: Tensor, where: WindowMaps, draws: Tensor | None, groups: Groups | None) -> Tensor:
         for number, block in enumerate(self.blocks):
-            tokens = block(tokens, where, None if draws is None else draws[:, number])
+            tokens = block(tokens, where, None if draws is None else draws[:, number], groups)
         return tokens
 
     def merge(self, tokens: Tensor, size: Size) -> Tensor:
@@ -154,14 +183,37 @@ class SwinBlock(nn.Module):
         self.norm2 = nn.LayerNorm(width)
         self.mlp = Mlp(width)
 
-    def forward(self, tokens: Tensor, where: WindowMaps, draws: Tensor | None) -> Tensor:
+    def forward(self, tokens: Tensor, where: WindowMaps, draws: Tensor | None, groups: Groups | None) -> Tensor:
         """tokens: (B, L, C); draws: (B, 2) uniform, one for each residual branch, or None."""
+        keep = None
+        if draws is not None and self.drop_path > 0.0:
+            keep = (draws >= self.drop_path).to(tokens.dtype) / (1.0 - self.drop_path)
+        if groups is not None:
+            bias = self.attn.bias(where.window, tokens.device)
+            return grouped_block(tokens, self._weights(), bias, groups[self.shifted], keep=keep)
         gather, mask = where.plain, where.plain_mask
         if self.shifted and where.shifted is not None:
             gather, mask = where.shifted, where.shifted_mask
         attended = self._attend(self.norm1(tokens), gather, mask, where.window)
-        tokens = tokens + self._drop(attended, draws, branch=0)
-        return tokens + self._drop(self.mlp(self.norm2(tokens)), draws, branch=1)
+        tokens = tokens + _scaled(attended, keep, branch=0)
+        return tokens + _scaled(self.mlp(self.norm2(tokens)), keep, branch=1)
+
+    def _weights(self) -> BlockWeights:
+        attn, mlp = self.attn, self.mlp
+        return BlockWeights(
+            norm1_weight=self.norm1.weight,
+            norm1_bias=self.norm1.bias,
+            qkv_weight=attn.qkv.weight,
+            qkv_bias=attn.qkv.bias,
+            proj_weight=attn.proj.weight,
+            proj_bias=attn.proj.bias,
+            norm2_weight=self.norm2.weight,
+            norm2_bias=self.norm2.bias,
+            fc1_weight=mlp.fc1.weight,
+            fc1_bias=mlp.fc1.bias,
+            fc2_weight=mlp.fc2.weight,
+            fc2_bias=mlp.fc2.bias,
+        )
 
     def _attend(self, tokens: Tensor, gather: Gather | None, mask: Tensor | None, window: Size) -> Tensor:
         batch, _, width = tokens.shape
@@ -172,12 +224,6 @@ class SwinBlock(nn.Module):
         windows = tokens.reshape(-1, math.prod(window), width)
         out = self.attn(windows, mask, window).reshape(batch, -1, width)
         return out if gather is None else out[:, gather.back]
-
-    def _drop(self, branch_output: Tensor, draws: Tensor | None, *, branch: int) -> Tensor:
-        if draws is None or self.drop_path == 0.0:
-            return branch_output
-        keep = (draws[:, branch] >= self.drop_path).to(branch_output.dtype) / (1.0 - self.drop_path)
-        return branch_output * keep[:, None, None]
 
 
 class WindowAttention(nn.Module):
@@ -196,7 +242,7 @@ class WindowAttention(nn.Module):
         count, slots, width = windows.shape
         qkv = self.qkv(windows).view(count, slots, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)
-        added = self._bias(window, slots, windows.device)[None]
+        added = self.bias(window, windows.device)[None]
         if mask is not None:
             added = (added + mask[:, None]).repeat(count // len(mask), 1, 1, 1)
         if self.training or torch.is_grad_enabled():
@@ -207,7 +253,9 @@ class WindowAttention(nn.Module):
             out = F.scaled_dot_product_attention(query, key, value, added.to(query.dtype))
         return self.proj(out.transpose(1, 2).reshape(count, slots, width))
 
-    def _bias(self, window: Size, slots: int, device: torch.device) -> Tensor:
+    def bias(self, window: Size, device: torch.device) -> Tensor:
+        """(heads, N, N) added to the scores of a window of these edges."""
+        slots = math.prod(window)
         index = bias_index(window, self.table_window, legacy=self.legacy, device=device)
         return self.relative_position_bias_table[index].view(slots, slots, -1).permute(2, 0, 1)
 
@@ -248,3 +296,7 @@ class PatchMerging(nn.Module):
 
 def _as_map(raster_tokens: Tensor, size: Size) -> Tensor:
     return raster_tokens.transpose(1, 2).reshape(len(raster_tokens), -1, *size)
+
+
+def _scaled(branch_output: Tensor, keep: Tensor | None, *, branch: int) -> Tensor:
+    return branch_output if keep is None else branch_output * keep[:, branch, None, None]

@@ -36,7 +36,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _on_cpu(function: Callable[P, R]) -> Callable[P, R]:
+def on_cpu(function: Callable[P, R]) -> Callable[P, R]:
     """Integer maps need values: they are computed on the CPU also where `meta` is torch's default device."""
 
     @wraps(function)
@@ -86,7 +86,7 @@ class WindowMaps:
 
 
 @lru_cache(maxsize=256)
-@_on_cpu
+@on_cpu
 def window_maps(size: Size, window: int, *, shrink: bool, mask_padding: bool, device: torch.device) -> WindowMaps:
     """The maps of a stage whose map has `size` tokens along (z, y, x)."""
     edges = _triple(min(n, window) if shrink else window for n in size)
@@ -125,7 +125,7 @@ def window_maps(size: Size, window: int, *, shrink: bool, mask_padding: bool, de
 
 
 @lru_cache(maxsize=256)
-@_on_cpu
+@on_cpu
 def merge_map(
     size: Size, order: MergeOrder, *, window: int, shrink: bool, next_in_window_order: bool, device: torch.device
 ) -> Tensor:
@@ -147,7 +147,7 @@ def merge_map(
 
 
 @lru_cache(maxsize=64)
-@_on_cpu
+@on_cpu
 def bias_index(window: Size, table_window: int, *, legacy: bool, device: torch.device) -> Tensor:
     """(N * N,) rows of the relative position table for every pair (query, key) of a window.
 

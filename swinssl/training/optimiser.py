@@ -1,4 +1,4 @@
-"""AdamW with weight decay where it belongs, and a pretrained encoder's own pace: later, slower, deepest layers first."""
+"""AdamW with weight decay where it belongs, and a pretrained encoder's own pace: later, slower, early layers least."""
 
 from __future__ import annotations
 
