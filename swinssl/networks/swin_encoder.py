@@ -10,6 +10,7 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from swinssl.networks.grouped_block import BlockWeights, grouped_block
 from swinssl.networks.network_plan import SwinEncoderPlan
@@ -42,6 +43,8 @@ class SwinEncoder(nn.Module):
         )
         normalised = self.widths[: 4 if plan.skip_taps == "stage" else 5]
         self.norms = nn.ModuleList(nn.LayerNorm(w) for w in normalised) if plan.skip_norm == "affine" else None
+        # Activation checkpointing: keep each block's input alone and compute the block again in the backward pass.
+        self.recompute = False
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -78,7 +81,8 @@ class SwinEncoder(nn.Module):
                 first = sum(self.plan.depths[:index])
                 draws = drop_path_draws[:, first : first + self.plan.depths[index]]
             where = window_maps(size, window, shrink=shrink, mask_padding=self.plan.mask_padding, device=device)
-            tokens = stage.transform(tokens, where, draws, self._groups(size, tokens))
+            recompute = self.recompute and torch.is_grad_enabled()
+            tokens = stage.transform(tokens, where, draws, self._groups(size, tokens), recompute=recompute)
             if by_stage:
                 maps.append(self._skip(_as_map(tokens[:, where.rank], size), index))
             tokens = stage.merge(tokens, size)
@@ -163,9 +167,15 @@ class Stage(nn.Module):
         )
         self.merging = PatchMerging(plan, width=width, next_in_window_order=index < 3)
 
-    def transform(self, tokens: Tensor, where: WindowMaps, draws: Tensor | None, groups: Groups | None) -> Tensor:
+    def transform(
+        self, tokens: Tensor, where: WindowMaps, draws: Tensor | None, groups: Groups | None, *, recompute: bool
+    ) -> Tensor:
         for number, block in enumerate(self.blocks):
-            tokens = block(tokens, where, None if draws is None else draws[:, number], groups)
+            own = (tokens, where, None if draws is None else draws[:, number], groups)
+            # Nothing is drawn inside a block, so there is no random state to bring back.
+            tokens = (
+                checkpoint(block, *own, use_reentrant=False, preserve_rng_state=False) if recompute else block(*own)
+            )
         return tokens
 
     def merge(self, tokens: Tensor, size: Size) -> Tensor:

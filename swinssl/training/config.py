@@ -33,6 +33,9 @@ class TrainingConfig(BaseModel):
     lora_rank: int = Field(8, ge=1, description="Rank of these changes.")
     batch_size: int | None = Field(None, ge=1, description="Patches a step. Default: as planned.")
     accumulate: int = Field(1, ge=1, description="Parts that a batch is computed in, to save memory.")
+    recompute: bool = Field(
+        False, description="Compute the encoder's blocks again in the backward pass: less memory, more time."
+    )
     patience: int | None = Field(
         None, ge=1, description="Epochs without a better validation Dice before stopping. Default: as planned."
     )

@@ -224,6 +224,9 @@ def _initial_network(plans: Plans, config: TrainingConfig) -> tuple[nn.Module, s
         network = build_network(
             plans.network, in_channels=len(plans.channel_names), num_outputs=plans.labels.num_outputs
         )
+    encoder = getattr(network, "encoder", None)
+    if isinstance(encoder, SwinEncoder):
+        encoder.recompute = config.recompute
     if config.init == "scratch":
         for option, chosen in (("--freeze-epochs", config.freeze_epochs > 0), ("--peft lora", config.peft == "lora")):
             if chosen:

@@ -84,6 +84,19 @@ def test_bfloat16_is_as_near_to_float32_as_the_whole_block_is(monkeypatch):
     assert in_groups[1].median() < 1.3 * whole[1].median()
 
 
+@pytest.mark.parametrize("in_groups", [True, False])
+def test_recomputed_blocks_give_the_same_gradients(in_groups, monkeypatch):
+    encoder = make_encoder()
+    image, draws = torch.randn(2, 1, 32, 32, 64), torch.rand(2, 8, 2)
+    if not in_groups:
+        monkeypatch.setattr(SwinEncoder, "_groups", lambda *_: None)
+    maps, gradients = outputs_and_gradients(encoder, image, draws)
+    encoder.recompute = True
+    again, gradients_again = outputs_and_gradients(encoder, image, draws)
+    assert all(torch.equal(a, b) for a, b in zip(maps, again, strict=True))
+    assert all(torch.equal(gradient, gradients_again[name]) for name, gradient in gradients.items())
+
+
 def test_frozen_weights_get_no_gradient_and_the_image_its_own():
     encoder = make_encoder().requires_grad_(False)
     image = torch.randn(1, 1, 32, 32, 32, requires_grad=True)
