@@ -59,10 +59,9 @@ def ours(raw: Path, work: Path, minutes: float) -> dict:
     fold = root / "results" / NAME / f"minutes{minutes:g}" / "fold_0"
     run = json.loads((fold / "run.json").read_text())
     plans = json.loads((fold.parent / "swinsslPlans.json").read_text())
-    started, ended = (time.mktime(time.strptime(run[key][:19], "%Y-%m-%dT%H:%M:%S")) for key in ("started", "ended"))
     return {
         "dice": run["final_dice"],
-        "minutes": (ended - started) / 60,
+        "minutes": run["seconds"] / 60,
         "steps": run["steps"],
         "batch": plans["training"]["batch_size"],
         "patch": plans["patch_size"],

@@ -19,6 +19,7 @@ from typer.exceptions import TyperException
 from swinssl.errors import Interrupted, UserError
 from swinssl.threads import spin_briefly
 
+TYPER: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
 USER_CAN_MEND_IT = 2
 INTERRUPTED = 130
 # Errors of the machine rather than of the program, and what to do about them.
@@ -39,11 +40,23 @@ def command(function: Callable[..., None]) -> Callable[[], None]:
     stand in the model and nowhere else.
     """
 
+    return _entry_point(_app(_with_exit_codes(_flattened(function))))
+
+
+def commands(summary: str, **functions: Callable[..., None]) -> Callable[[], None]:
+    """The console entry point of several functions, each a sub-command by its keyword; `import_` is typed `import`."""
+    app = typer.Typer(**TYPER, help=summary, no_args_is_help=True)
+    for name, function in functions.items():
+        app.command(name.rstrip("_"))(_with_exit_codes(_flattened(function)))
+    return _entry_point(app)
+
+
+def _entry_point(app: typer.Typer) -> Callable[[], None]:
     def main() -> None:
         spin_briefly()
         logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
         logging.getLogger("swinssl").setLevel(logging.INFO)
-        _app(_with_exit_codes(_flattened(function)))()
+        app()
 
     return main
 
@@ -63,7 +76,7 @@ def run_typed(function: Callable[..., None], arguments: Sequence[str]) -> None:
 
 
 def _app(function: Callable[..., None]) -> typer.Typer:
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app = typer.Typer(**TYPER)
     app.command()(function)
     return app
 

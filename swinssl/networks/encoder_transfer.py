@@ -8,22 +8,30 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from swinssl.errors import UserError
+from swinssl.networks.encoder_file import EncoderRecord, encoder_part
+from swinssl.networks.network_plan import SwinEncoderPlan
 from swinssl.networks.swin_encoder import SwinEncoder
+from swinssl.networks.weight_adaptation import FIRST_KERNEL, adapt
 from swinssl.networks.weights_file import read_weights
 
-FIRST_KERNEL = "patch_embed.proj.weight"
+# What the tensors do not show, and the numbers depend on.
+UNSEEN = ("merge_order", "axis_order", "skip_taps", "shrink_window", "legacy_bias_index", "mask_padding")
 # Most names that a report or a refusal lists.
 NAMED = 5
 
 
 @dataclass(frozen=True)
 class TransferReport:
-    """Names of the tensors that were taken as they are, adapted, missing from the file, or not wanted from it."""
+    """Names of the tensors that were taken as they are, adapted, missing from the file, or not wanted from it.
+
+    Left out is what often stands beside an encoder and is none of it: a decoder, heads, buffers.
+    """
 
     matched: tuple[str, ...]
     adapted: tuple[str, ...]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         counts = (
@@ -31,42 +39,71 @@ class TransferReport:
             f"{len(self.missing)} missing, {len(self.unexpected)} unexpected"
         )
         kinds = {"adapted": self.adapted, "missing": self.missing, "unexpected": self.unexpected}
-        return "; ".join([counts, *(f"{kind}: {_listed(names)}" for kind, names in kinds.items() if names)])
+        others = [f"{len(self.left_out)} of other parts left out"] if self.left_out else []
+        return "; ".join([counts, *others, *(f"{kind}: {listed(names)}" for kind, names in kinds.items() if names)])
 
 
 def load_encoder(network: nn.Module, path: Path) -> TransferReport:
     """Copy the encoder of a safetensors file into `network.encoder`.
 
     The file holds an encoder's own tensors, or a whole segmentor's (`encoder.` before each name). Another number of
-    input channels is adapted so that the response to equal channels stays the same. The transformer blocks must be
-    the network's own, all of them: half an encoder that nobody asked for looks like a pretrained one and is none.
+    input channels is adapted so that the response to equal channels stays the same, another window by interpolation.
+    The transformer blocks must be the network's own, all of them: half an encoder that nobody asked for looks like a
+    pretrained one and is none.
 
     Args:
         network: a segmentor with a Swin encoder; changed in place, and only if the file fits.
 
     Raises:
-        UserError: the network has no Swin encoder, the file cannot be read, or its blocks are others.
+        UserError: the network has no Swin encoder, the file cannot be read, its blocks are others, or they were
+            trained in a network that computes otherwise.
     """
     encoder = getattr(network, "encoder", None)
     if not isinstance(encoder, SwinEncoder):
         raise UserError(f"--init {path}: the chosen network has no Swin encoder. Train it from scratch.")
-    tensors, _ = read_weights(path)
-    if any(name.startswith("encoder.") for name in tensors):
-        tensors = {name.removeprefix("encoder."): t for name, t in tensors.items() if name.startswith("encoder.")}
+    tensors, metadata = read_weights(path)
+    there = EncoderRecord.from_metadata(path, metadata).encoder
+    if there is not None:
+        _refuse_other_arithmetic(path, there, encoder.plan)
     wanted: dict[str, Tensor] = encoder.state_dict()
-    adapted: tuple[str, ...] = ()
-    if _differs_in_channels(tensors.get(FIRST_KERNEL), wanted[FIRST_KERNEL]):
-        tensors[FIRST_KERNEL] = _with_channels(tensors[FIRST_KERNEL], wanted[FIRST_KERNEL].shape[1])
-        adapted = (FIRST_KERNEL,)
+    tensors, adapted = adapt(
+        encoder_part(tensors), in_channels=wanted[FIRST_KERNEL].shape[1], window=encoder.plan.window
+    )
     fitting = {name for name, here in wanted.items() if name in tensors and tensors[name].shape == here.shape}
     _refuse_other_blocks(path, tensors, wanted, fitting)
     encoder.load_state_dict({name: tensors[name] if name in fitting else here for name, here in wanted.items()})
     return TransferReport(
         matched=tuple(name for name in wanted if name in fitting and name not in adapted),
-        adapted=adapted,
+        adapted=tuple(name for name in adapted if name in fitting),
         missing=tuple(name for name in wanted if name not in fitting),
         unexpected=tuple(sorted(set(tensors) - set(wanted))),
     )
+
+
+def _refuse_other_arithmetic(path: Path, there: SwinEncoderPlan, here: SwinEncoderPlan) -> None:
+    """Raise where the file's numbers would mean something else in this network, though every shape agrees."""
+    others = [name for name in UNSEEN if getattr(there, name) != getattr(here, name)]
+    if others:
+        said = ", ".join(f"{name} {getattr(there, name)} (plan: {getattr(here, name)})" for name in others)
+        raise UserError(
+            f"--init {path}: was trained with {said}; here its weights would compute something else. Make the plan for "
+            "this encoder, with swinssl_plan --init and no --preset."
+        )
+    if there.window != here.window:
+        refuse_window_change(path, there)
+
+
+def refuse_window_change(path: Path, plan: SwinEncoderPlan) -> None:
+    """Raise where an encoder's bias tables are no function of the offset.
+
+    MONAI reads the table of a shrunken window at rows that belong to other offsets, so training made of it something
+    that cannot be interpolated (spec trap 4.3).
+    """
+    if plan.legacy_bias_index:
+        raise UserError(
+            f"{path}: keep window {plan.window}. Its bias tables were trained with MONAI's index, which in shrunken "
+            "windows is not that of the geometry, so they cannot be interpolated for another window."
+        )
 
 
 def _refuse_other_blocks(path: Path, tensors: dict[str, Tensor], wanted: dict[str, Tensor], fitting: set[str]) -> None:
@@ -81,21 +118,10 @@ def _refuse_other_blocks(path: Path, tensors: dict[str, Tensor], wanted: dict[st
         raise UserError(f"--init {path}: no transformer block fits this encoder. {remedy}")
     raise UserError(
         f"--init {path}: its transformer blocks are not this encoder's; {len(misfits)} tensors have another shape or "
-        f"are in one of the two only ({_listed(misfits)}). {remedy}"
+        f"are in one of the two only ({listed(misfits)}). {remedy}"
     )
 
 
-def _differs_in_channels(there: Tensor | None, here: Tensor) -> bool:
-    """Whether two first kernels (C, in, 2, 2, 2) differ in `in` and in nothing else."""
-    if there is None or there.ndim != here.ndim or there.shape[1] == 0:
-        return False
-    return there.shape[1] != here.shape[1] and (there.shape[0], *there.shape[2:]) == (here.shape[0], *here.shape[2:])
-
-
-def _with_channels(kernel: Tensor, channels: int) -> Tensor:
-    """The first kernel (C, in, 2, 2, 2) for another number of input channels, the sum over inputs kept."""
-    return kernel.sum(1, keepdim=True).repeat(1, channels, 1, 1, 1) / channels
-
-
-def _listed(names: list[str] | tuple[str, ...]) -> str:
+def listed(names: list[str] | tuple[str, ...]) -> str:
+    """The first names of many."""
     return ", ".join(names[:NAMED]) + (" ..." if len(names) > NAMED else "")

@@ -1,4 +1,4 @@
-"""Batch norm folded into the convolution before it: in prediction both are linear, and one pass over memory is saved."""
+"""Batch norm folded into the convolution before it: in prediction both are linear, and a pass over memory is saved."""
 
 from __future__ import annotations
 

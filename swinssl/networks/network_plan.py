@@ -58,7 +58,7 @@ class NetworkPlan(BaseModel):
 
     Args:
         architecture: `swin`, or a CNN baseline of dynamic-network-architectures.
-        preset: name of the size; see PRESETS.
+        preset: name of the size, one of PRESETS or that of a published encoder.
         decoder: `full` (the paper's) or `light` (at most 16 channels at full resolution).
         norm: normalisation of the decoder's convolutions.
         deep_supervision: losses at lower decoder resolutions too.

@@ -5,21 +5,28 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from swinssl import files
 from swinssl.errors import UserError
 
+if TYPE_CHECKING:  # headers are read by commands that need no torch
+    from torch import Tensor
+
 
 def write_weights(path: Path, weights: dict[str, Tensor], *, metadata: dict[str, str]) -> None:
     """Write tensors atomically; `metadata` says what they are (strings only)."""
+    from safetensors.torch import save_file
+
     with files.atomic_path(path) as temporary:
         contiguous = {name: tensor.detach().to("cpu").contiguous() for name, tensor in weights.items()}
         save_file(contiguous, temporary, metadata=metadata)
+        # safetensors lets only the owner read what it writes: give the rights that any new file has.
+        ordinary = temporary.with_name("ordinary")
+        ordinary.touch()
+        temporary.chmod(ordinary.stat().st_mode)
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -28,7 +35,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         UserError: the file is missing or is not safetensors.
     """
-    with _opened(path) as stream:
+    with _opened(path, framework="pt") as stream:
         return {name: stream.get_tensor(name) for name in stream.keys()}, stream.metadata() or {}  # noqa: SIM118
 
 
@@ -38,17 +45,20 @@ def read_shapes(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]
     Raises:
         UserError: the file is missing or is not safetensors.
     """
-    with _opened(path) as stream:
+    with _opened(path, framework="numpy") as stream:
         shapes = {name: tuple(stream.get_slice(name).get_shape()) for name in stream.keys()}  # noqa: SIM118
         return shapes, stream.metadata() or {}
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def _opened(path: Path, *, framework: str) -> Iterator[Any]:
     try:
-        with safe_open(path, framework="pt") as stream:
+        with safe_open(path, framework=framework) as stream:
             yield stream
     except FileNotFoundError:
         raise UserError(f"{path}: no such file. Give the path of a safetensors file with weights.") from None
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error}). Copy or write it again.") from None
+        raise UserError(
+            f"{path}: not a readable safetensors file ({error}). Copy or write it again; a checkpoint of another "
+            "project is converted by swinssl_weights import."
+        ) from None

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from swinssl.networks.window_maps import Size, on_cpu, window_maps
@@ -38,7 +39,7 @@ class WindowGroup:
         """(tokens, C) of this group."""
         if self.first is not None:
             return batch_rows[self.first : self.first + len(self.rows)]
-        return batch_rows.index_select(0, self.rows)
+        return F.embedding(self.rows, batch_rows)
 
     def put(self, batch_rows: Tensor, values: Tensor) -> None:
         """Write (tokens, C) where `take` reads."""

@@ -1,23 +1,19 @@
-"""What a pretrained encoder's file says of how it was trained: safetensors metadata, each value a JSON string."""
+"""What a plan needs to know of a pretrained encoder, read from its file."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
 
 from swinssl import files
 from swinssl.errors import UserError
-from swinssl.networks.network_plan import PRESETS, SwinEncoderPlan, encoder_preset
+from swinssl.json_model import first_fault
+from swinssl.networks.encoder_file import FIRST_KERNEL, EncoderRecord, read_encoder_header
+from swinssl.networks.network_plan import PRESETS, SwinEncoderPlan
 from swinssl.preprocessing.plans import EncoderReference, Intensity
-
-FIRST_KERNEL = "patch_embed.proj.weight"
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -27,7 +23,7 @@ class EncoderFacts:
     Args:
         reference: what the plan keeps of it.
         preset: size of the encoder.
-        encoder: its exact form, where that is no preset's.
+        encoder: its exact form.
         patch_size: (z, y, x) voxels it was trained on.
         intensity: of its pretraining.
     """
@@ -42,90 +38,49 @@ class EncoderFacts:
 def read_encoder_facts(path: Path) -> EncoderFacts:
     """The facts of an encoder file; no tensor is read.
 
-    Metadata keys, all optional: `spacing` and `patch_size` (z, y, x), `preset`, `encoder` (a SwinEncoderPlan),
-    `axis_order`, `intensity` (an Intensity). Where the size is not named it is told from the tensors' shapes.
+    The keys are those of `EncoderRecord`, all optional. Where the size is not named it is told from the shapes.
 
     Raises:
         UserError: the file is missing, not safetensors, holds no Swin encoder, or its metadata cannot be read.
     """
     path = Path(path)
-    try:
-        with safe_open(path, framework="numpy") as stream:
-            metadata = stream.metadata() or {}
-            names = {name.removeprefix("encoder."): name for name in stream.keys()}  # noqa: SIM118 (not a mapping)
-            kernel = stream.get_slice(names[FIRST_KERNEL]).get_shape() if FIRST_KERNEL in names else None
-    except FileNotFoundError:
-        raise UserError(f"--init {path}: no such file. Give the path of a pretrained encoder.safetensors.") from None
-    except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"--init {path}: not a readable safetensors file ({error}). Give an encoder.safetensors, or convert the "
-            "checkpoint with swinssl_weights import."
-        ) from None
-    if kernel is None:
+    record, shapes = read_encoder_header(path)
+    if FIRST_KERNEL not in shapes:
         raise UserError(
             f"--init {path}: holds no Swin encoder of ours (no {FIRST_KERNEL}). Convert the checkpoint with "
             "swinssl_weights import."
         )
-    value = _Metadata(path, metadata)
-    preset = value("preset", str) or _preset_of(names, width=int(kernel[0]))
-    if preset is not None:
-        encoder_preset(preset)
+    if record.encoder is None and record.preset is None:
+        record = record.model_copy(update={"preset": _preset_of(shapes)})
+    encoder = record.described
     return EncoderFacts(
         reference=EncoderReference(
             sha256=files.sha256_of(path),
             name=path.stem if path.stem != "encoder" else path.resolve().parent.name,
-            spacing=value("spacing", _triple),
-            axis_order=value("axis_order", str) or "zyx",
+            spacing=record.spacing,
+            axis_order=encoder.axis_order if encoder is not None else record.axis_order or "zyx",
         ),
-        preset=preset,
-        encoder=value("encoder", SwinEncoderPlan.model_validate),
-        patch_size=value("patch_size", _edges),
-        intensity=value("intensity", Intensity.model_validate),
+        preset=record.preset,
+        encoder=encoder,
+        patch_size=record.patch_size,
+        intensity=_intensity(path, record),
     )
 
 
-class _Metadata:
-    """Reads one key as JSON (or as bare text) and makes something of it."""
-
-    def __init__(self, path: Path, metadata: dict[str, str]) -> None:
-        self.path, self.metadata = path, metadata
-
-    def __call__(self, key: str, make: Callable[[Any], T]) -> T | None:
-        text = self.metadata.get(key)
-        if text is None:
-            return None
-        try:
-            value = json.loads(text)
-        except json.JSONDecodeError:
-            value = text
-        if value is None:
-            return None
-        try:
-            return make(value)
-        except (ValidationError, ValueError, TypeError):
-            raise UserError(
-                f"--init {self.path}: its metadata {key} = {text!r} cannot be read. Export the encoder again."
-            ) from None
+def _intensity(path: Path, record: EncoderRecord) -> Intensity | None:
+    if record.intensity is None:
+        return None
+    try:
+        return Intensity.model_validate(record.intensity)
+    except ValidationError as error:
+        raise UserError(f"{path}: its intensity: {first_fault(error)}. Export the encoder again.") from None
 
 
-def _preset_of(names: dict[str, str], *, width: int) -> str | None:
+def _preset_of(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     """The preset of these tensors; the first, where several differ only in what a patch is cut to."""
+    width = shapes[FIRST_KERNEL][0]
     depths = tuple(
-        len({name.split(".")[3] for name in names if name.startswith(f"stages.{stage}.blocks.")}) for stage in range(4)
+        len({name.split(".")[3] for name in shapes if name.startswith(f"stages.{stage}.blocks.")}) for stage in range(4)
     )
     found = [n for n, plan in PRESETS.items() if plan.embed_dim == width and plan.depths == depths]
     return found[0] if found else None
-
-
-def _triple(value: Any) -> tuple[float, float, float]:
-    z, y, x = (float(v) for v in value)
-    if min(z, y, x) <= 0:
-        raise ValueError("not positive")
-    return z, y, x
-
-
-def _edges(value: Any) -> tuple[int, int, int]:
-    z, y, x = (int(v) for v in value)
-    if min(z, y, x) <= 0:
-        raise ValueError("not positive")
-    return z, y, x

@@ -62,7 +62,7 @@ def choose_intensities(
                 raise UserError("--intensity encoder: the encoder's file does not say its intensities. " + FORM)
             scheme, why = encoder_intensity, "as the encoder was pretrained"
         else:
-            scheme, why = _asked(one, wish or ""), "as asked"
+            scheme, why = asked_intensity(one, wish or ""), "as asked"
         chosen.append(scheme)
         reasons.append(f"{name}: {why}")
     return tuple(chosen), " | ".join(reasons)
@@ -138,7 +138,12 @@ def _name_doubt(name: str, seen: IntensityStatistics) -> str:
     return ""
 
 
-def _asked(one: str, whole: str) -> Intensity:
+def asked_intensity(one: str, whole: str) -> Intensity:
+    """The scheme of one channel as it was typed, `one` of a `whole` flag.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     scheme, *bounds = one.split(":")
     if scheme in ("zscore", "none") and not bounds:
         return Intensity(scheme="zscore" if scheme == "zscore" else "none")

@@ -141,10 +141,10 @@ def _candidates(context: PlanningContext) -> tuple[list[NetworkPlan], str]:
     if options.preset is not None:
         return [_network(options.preset, decoder)], f"encoder as asked, {why_decoder}"
     if encoder is not None and (encoder.preset or encoder.encoder):
-        network = _network(encoder.preset or "small", decoder)
-        if encoder.encoder is not None:
-            network = network.model_copy(update={"encoder": encoder.encoder})
-        return [network], f"the pretrained encoder's size, {why_decoder}"
+        name = encoder.preset or encoder.reference.name
+        form = encoder.encoder or encoder_preset(name)
+        network = NetworkPlan(preset=name, decoder=decoder, encoder=form)
+        return [network], f"the pretrained encoder's own, {why_decoder}"
     if context.paper:
         return [_network(paper_protocol.PRESET, decoder)], f"the paper's encoder, {why_decoder}"
     pairs = [(preset, options.decoder or theirs) for preset, theirs in (CPU_NETWORKS if on_cpu else GPU_NETWORKS)]

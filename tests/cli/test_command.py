@@ -17,7 +17,7 @@ import typer
 from pydantic import BaseModel, Field
 
 from swinssl.cli import command as module
-from swinssl.cli.command import command, run_typed
+from swinssl.cli.command import command, commands, run_typed
 from swinssl.errors import Interrupted, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -158,6 +158,35 @@ class TestRunTyped:
         with pytest.raises(type(BEHAVIOURS[name])) as error:
             run_typed(sample, [name])
         assert str(error.value) == str(BEHAVIOURS[name])
+
+
+class TestSubCommands:
+    @pytest.fixture
+    def type_in(self, monkeypatch, capsys):
+        def run(*arguments):
+            SEEN.clear()
+            monkeypatch.setenv("COLUMNS", "200")
+            monkeypatch.setattr(sys, "argv", ["swinssl_samples", *arguments])
+            with pytest.raises(SystemExit) as end:
+                commands("Several things.", first=sample, import_=sample)()
+            return end.value.code or 0, *capsys.readouterr()
+
+        return run
+
+    def test_help_lists_them_and_each_has_its_own(self, type_in):
+        code, out, _ = type_in("--help")
+        assert code == 0 and "Several things." in out
+        assert [line.split()[0] for line in out.split("Commands:")[1].splitlines() if line] == ["first", "import"]
+        assert "--batch-size" in type_in("import", "--help")[1]
+
+    def test_each_takes_its_words_and_keeps_the_exit_codes(self, type_in):
+        assert type_in("import", "a", "--seed", "5")[0] == 0 and [("a", Options(seed=5), "0", False)] == SEEN
+        assert type_in("first", "mend") == (2, "", "error: labelsTr/a.nii.gz: value 4. Relabel it.\n")
+        assert type_in("first", "ctrl-c")[0] == 130
+
+    def test_none_or_an_unknown_one_is_the_user_s_to_mend(self, type_in):
+        assert type_in()[0] == 2
+        assert "No such command 'second'" in type_in("second")[2]
 
 
 class TestExitCodes:

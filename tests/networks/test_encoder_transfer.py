@@ -10,8 +10,10 @@ import torch
 
 from swinssl.errors import UserError
 from swinssl.networks.build import build_network
+from swinssl.networks.encoder_file import EncoderRecord, write_encoder
 from swinssl.networks.encoder_transfer import load_encoder
 from swinssl.networks.network_plan import NetworkPlan, SwinEncoderPlan
+from swinssl.networks.weight_adaptation import with_window
 from swinssl.networks.weights_file import read_weights, write_weights
 
 ENCODER = SwinEncoderPlan(embed_dim=16, depths=(2, 2, 2, 2), heads=(1, 2, 4, 8))
@@ -159,3 +161,55 @@ def test_weights_survive_the_disk_with_what_is_said_of_them(tmp_path):
     tensors, said = read_weights(path)
     assert torch.equal(tensors["a"], transposed) and tensors["half"].dtype == torch.bfloat16
     assert said == {"epoch": "3"}
+
+
+def test_weights_can_be_read_by_whoever_can_read_any_file(tmp_path):
+    write_weights(tmp_path / "weights.safetensors", {"a": torch.zeros(1)}, metadata={})
+    (tmp_path / "other").touch()
+    assert (tmp_path / "weights.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+class TestDescribedEncoders:
+    """A file that says how its encoder computes goes only into a network that computes so."""
+
+    @pytest.fixture
+    def described(self, source, tmp_path):
+        def write(tensors=None, **options):
+            path, plan = tmp_path / "encoder.safetensors", ENCODER.model_copy(update=options)
+            write_encoder(path, tensors or source.encoder.state_dict(), EncoderRecord(encoder=plan))
+            return path
+
+        return write
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"merge_order": "monai"},
+            {"axis_order": "xyz"},
+            {"shrink_window": True},
+            {"legacy_bias_index": True},
+            {"mask_padding": True},
+            {"skip_taps": "merge"},
+        ],
+        ids=str,
+    )
+    def test_weights_that_would_mean_something_else_are_refused(self, described, options):
+        ((name, there),) = options.items()
+        refused(make(), described(**options), rf"was trained with {name} {there} \(plan: .*swinssl_plan --init")
+
+    def test_stochastic_depth_may_differ(self, source, described):
+        network = make(seed=1)
+        load_encoder(network, described(drop_path=0.3))
+        assert same(network.encoder, source.encoder)
+
+    def test_another_window_is_interpolated(self, described):
+        network = make(window=6)
+        report = load_encoder(network, described())
+        tables = [name for name in network.encoder.state_dict() if name.endswith("bias_table")]
+        assert report.adapted == tuple(tables) and report.missing == ()
+        expected = with_window(make(seed=7).encoder.state_dict()[tables[0]], 6)
+        assert torch.equal(network.encoder.state_dict()[tables[0]], expected)
+
+    def test_another_window_is_refused_where_the_tables_are_no_geometry(self, described):
+        network = make(window=6, legacy_bias_index=True)
+        refused(network, described(legacy_bias_index=True), "keep window 4")
