@@ -16,7 +16,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 NAME, NUMBER = "Dataset004_Hippocampus", "4"

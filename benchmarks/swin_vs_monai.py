@@ -29,8 +29,8 @@ from monai.networks.nets.swin_unetr import SwinTransformer, SwinUNETR
 from torch import nn
 
 from swinssl.networks.build import build_network
-from swinssl.networks.network_plan import NetworkPlan, SwinEncoderPlan
 from swinssl.networks.encoder_import import BIAS_INDEX
+from swinssl.networks.network_plan import NetworkPlan, SwinEncoderPlan
 from swinssl.networks.published_encoders import MONAI
 from swinssl.networks.swin_encoder import SwinEncoder
 
