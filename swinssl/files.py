@@ -71,7 +71,7 @@ def read_json(path: Path, *, what: str, remedy: str) -> Any:
     except FileNotFoundError:
         raise UserError(f"{path}: no {what} here. {remedy}") from None
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path}: the {what} is not valid JSON ({error}). {remedy}") from None
+        raise UserError(f"{path}: the {what} cannot be read: not valid JSON ({error}). {remedy}") from None
     except OSError as error:
         raise UserError(f"{path}: the {what} cannot be read ({error.strerror}). {remedy}") from None
 

@@ -37,12 +37,16 @@ def plan_and_preprocess(
     planned = plan_dataset(raw, folder, options, device=device, init=init, workers=workers, write=not dry_run)
     if not json:
         plan_command.report(planned, folder, explain=explain, written=not dry_run)
+    plans = planned.plans.model_dump(mode="json")
     if dry_run:
-        preprocess_command.rehearse(raw, planned.plans, folder, part=part)
+        rehearsal = preprocess_command.rehearse(raw, planned.plans, folder, part=part)
+        if json:
+            preprocess_command.print_json({"plans": plans, "preprocessing": rehearsal.as_json()})
+        else:
+            print(rehearsal)
         return
     outcome = preprocess_command.run(raw, planned.plans, folder, workers=workers, part=part, codec=codec)
     if json:
-        plans = planned.plans.model_dump(mode="json")
         preprocess_command.print_json({"plans": plans, "preprocessing": outcome.as_json()})
     else:
         preprocess_command.report(outcome, folder)

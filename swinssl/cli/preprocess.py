@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,7 +61,11 @@ def preprocess(
     folder = workspace.preprocessed(dataset)
     plans = Plans.read(folder)
     if dry_run:
-        rehearse(raw, plans, folder, part=part)
+        rehearsal = rehearse(raw, plans, folder, part=part)
+        if json:
+            print_json(rehearsal.as_json())
+        else:
+            print(rehearsal)
         return
     outcome = run(raw, plans, folder, workers=workers, part=part, codec=codec)
     if json:
@@ -89,14 +94,31 @@ def run(raw: RawDataset, plans: Plans, folder: Path, *, workers: int | None, par
     return preprocess_dataset(raw, plans, folder, workers=workers, part=_parse_part(part), codec=CODECS[codec])
 
 
-def rehearse(raw: RawDataset, plans: Plans, folder: Path, *, part: str) -> None:
-    """Say what would be done."""
+@dataclass(frozen=True)
+class Rehearsal:
+    """What would be done: cases to preprocess, and those that are current."""
+
+    folder: Path
+    stale: tuple[str, ...]
+    current: tuple[str, ...]
+
+    def __str__(self) -> str:
+        cases = len(self.stale) + len(self.current)
+        current = f"; {len(self.current)} are current" if self.current else ""
+        return f"nothing written (would preprocess {len(self.stale)} of {cases} cases into {self.folder}{current})"
+
+    def as_json(self) -> dict[str, Any]:
+        """The same for other programs."""
+        return {"folder": str(self.folder), "would_preprocess": self.stale, "current": self.current}
+
+
+def rehearse(raw: RawDataset, plans: Plans, folder: Path, *, part: str) -> Rehearsal:
+    """Find out what would be done."""
     from swinssl.preprocessing.preprocess import is_current, part_of
 
-    cases = part_of(raw.cases, _parse_part(part))
-    stale = [case.id for case in cases if not is_current(case, plans, folder)]
-    current = f"; {len(cases) - len(stale)} are current" if len(stale) < len(cases) else ""
-    print(f"nothing written (would preprocess {len(stale)} of {len(cases)} cases into {folder}{current})")
+    current = {case.id: is_current(case, plans, folder) for case in part_of(raw.cases, _parse_part(part))}
+    stale, kept = (tuple(name for name, own in current.items() if own is wanted) for wanted in (False, True))
+    return Rehearsal(folder, stale, kept)
 
 
 def report(outcome: PreprocessReport, folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +12,8 @@ from pydantic import BaseModel, ConfigDict
 
 # Scaling in float32 misses a whole number by this much at most, interpolation by far more.
 WHOLE_WITHIN = 1e-3
+# Undeclared values that a message lists.
+SHOWN = 5
 # Names, split into words, that say on which side a structure lies, or that it is a lesion or a target.
 LEFT_WORDS, RIGHT_WORDS = {"left", "l", "lt", "li", "sin"}, {"right", "r", "rt", "re", "dex"}
 SIDE_WORDS = LEFT_WORDS | RIGHT_WORDS
@@ -92,10 +95,10 @@ class LabelSet(BaseModel):
         if self.ignore_value is not None:
             table[self.ignore_value] = self.ignore_code
         if integers.size and (integers.min() < 0 or integers.max() > highest):
-            raise ValueError(f"values {integers.min()} to {integers.max()}; declared are {declared}")
+            raise _undeclared(integers[(integers < 0) | (integers > highest)], declared)
         codes = table[integers]
         if codes.size and codes.min() < 0:
-            raise ValueError(f"values {np.unique(integers[codes < 0]).tolist()} are not declared")
+            raise _undeclared(integers[codes < 0], declared)
         return codes.astype(self.code_dtype)
 
     def decode(self, codes: NDArray) -> NDArray:
@@ -143,6 +146,12 @@ class LabelSet(BaseModel):
     def tumour_like(self) -> tuple[bool, ...]:
         """Per structure, whether its name says tumour, lesion or target volume."""
         return tuple(bool(TUMOUR_WORDS.search(name.replace("_", " "))) for name in self.names)
+
+
+def _undeclared(values: NDArray, declared: Sequence[int]) -> ValueError:
+    found = np.unique(values).tolist()
+    listed = ", ".join(map(str, found[:SHOWN])) + (" and more" if len(found) > SHOWN else "")
+    return ValueError(f"values {listed} are not declared; declared are {', '.join(map(str, declared))}")
 
 
 def _whole(values: NDArray) -> NDArray[np.int64]:

@@ -25,6 +25,8 @@ __all__ = ["Case", "RawDataset", "survey"]
 
 # What leaves the meaning of the whole data set open. Other errors concern a case, which fails by itself.
 FATAL = {"E101", "E102", "E103", "E104", "E105", "E110", "E111", "E112"}
+# What may make the cases fewer than the user thinks.
+FEWER_CASES = {"W103", "W104"}
 SHOWN = 5
 # A channel of images that come without dataset.json.
 UNNAMED_CHANNEL = "image"
@@ -69,6 +71,11 @@ class RawDataset:
                 f"{raw.folder / finding.file}: {finding.message}. {finding.remedy}" for finding in fatal[:SHOWN]
             )
             raise UserError(f"{listed}{more} Run swinssl_check for the whole list.")
+        fewer = [finding for finding in findings if finding.code in FEWER_CASES]
+        for finding in fewer[:SHOWN]:
+            logger.warning("%s: %s. %s", raw.folder / finding.file, finding.message, finding.remedy)
+        if len(fewer) > SHOWN:
+            logger.warning("%s: and %d more like this; swinssl_check lists them.", raw.folder, len(fewer) - SHOWN)
         return raw
 
     @cached_property

@@ -66,7 +66,7 @@ class TrainedModel:
         folder, chosen = _model_folder(Path(path), folds)
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder. Give the folder of a trained model, with {PLANS_FILE} in it.")
-        plans = Plans.read(folder)
+        plans = Plans.read(folder, remedy=COPY_AGAIN)
         description = files.read_json(folder / DATASET_FILE, what="description of the data set", remedy=COPY_AGAIN)
         complete, unfinished = _folds(folder)
         if not complete:

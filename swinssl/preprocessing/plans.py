@@ -150,8 +150,11 @@ class Plans(_Frozen):
     reasons: dict[str, str] = {}
 
     @classmethod
-    def read(cls, path: Path) -> Plans:
+    def read(cls, path: Path, *, remedy: str = REMEDY) -> Plans:
         """The plans of a file, or of the `swinsslPlans.json` in a folder.
+
+        Args:
+            remedy: what the user does where they are not usable.
 
         Raises:
             UserError: missing, not JSON, of another version, or with a field that does not fit.
@@ -159,7 +162,7 @@ class Plans(_Frozen):
         path = Path(path)
         if path.is_dir():
             path = path / PLANS_FILE
-        return read_model(cls, path, what="plans", remedy=REMEDY, version=PLANS_VERSION)
+        return read_model(cls, path, what="plans", remedy=remedy, version=PLANS_VERSION)
 
     def write(self, path: Path) -> None:
         """Write atomically."""

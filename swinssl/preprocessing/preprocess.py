@@ -153,7 +153,11 @@ def part_of(cases: Sequence[Case], part: tuple[int, int]) -> list[Case]:
 
 def is_current(case: Case, plans: Plans, folder: Path) -> bool:
     """Whether the store has this case as it would be made now, with undamaged files; reads the input files whole."""
-    return _is_stored(folder, case.id, content_hash(_input_sha256(case), plans, _labels_present(case, plans)))
+    try:
+        hashes = _input_sha256(case)
+    except FileNotFoundError:
+        return False
+    return _is_stored(folder, case.id, content_hash(hashes, plans, _labels_present(case, plans)))
 
 
 def default_workers(raw: RawDataset, plans: Plans) -> int:
@@ -173,6 +177,9 @@ def _process(job: _Job) -> CaseReport:
         return CaseReport(job.case.id, "failed", message=str(error))
     except MemoryError:
         return CaseReport(job.case.id, "failed", message="not enough memory. Use fewer --workers, or crop the image.")
+    except FileNotFoundError as error:
+        message = f"{error.filename}: no such file. Put it there, or take the case out."
+        return CaseReport(job.case.id, "failed", message=message)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             return CaseReport(job.case.id, "failed", message=f"{job.folder}: the disk is full. Free some space.")
@@ -195,18 +202,16 @@ def _bring_up_to_date(job: _Job) -> Literal["done", "current"]:
     hashes = _input_sha256(case)
     present = _labels_present(case, plans)
     expected = content_hash(hashes, plans, present)
-    current = _is_stored(job.folder, case.id, expected)
-    if case.label is not None:
-        _copy_reference(
-            case.label, job.folder / REFERENCES / f"{case.id}{required_ending(case.label)}", renew=not current
-        )
-    if current:
+    if _is_stored(job.folder, case.id, expected):
+        _copy_reference(case, job.folder, renew=False)
         return "current"
     image, label = _read(case)
     try:
         prepared = prepare(image, plans, label=label)
     except ValueError as error:
         raise UserError(f"{case.label or case.images[0]}: {error}. Run swinssl_check for the whole list.") from None
+    # Before the case, which counts as current once it is there; and not of a case that fails.
+    _copy_reference(case, job.folder, renew=True)
     properties = prepared.properties(case.id, labels_present=present, input_sha256=hashes, content_hash=expected)
     write_case(job.folder, properties, image=prepared.image, label=prepared.label, labels=plans.labels, codec=job.codec)
     return "done"
@@ -247,9 +252,12 @@ def _is_stored(folder: Path, case_id: str, expected: str) -> bool:
     return case.properties.content_hash == expected and case.is_intact()
 
 
-def _copy_reference(label: Path, target: Path, *, renew: bool) -> None:
+def _copy_reference(case: Case, folder: Path, *, renew: bool) -> None:
+    if case.label is None:
+        return
+    target = folder / REFERENCES / f"{case.id}{required_ending(case.label)}"
     if renew or not target.is_file():
-        files.write_bytes(target, label.read_bytes())
+        files.write_bytes(target, case.label.read_bytes())
 
 
 def _peak_bytes(case: Case, plans: Plans) -> int:
