@@ -1,16 +1,17 @@
 """A transformer block computed for a few windows at a time, so that what lies in between stays in a CPU's cache.
 
-The arithmetic is that of `SwinBlock`. For training three maps are kept (queries with keys and values, the sum after
-attention, the hidden layer before its activation); probabilities, norms and activations are computed again.
+The arithmetic is that of `SwinBlock`. Three maps are kept for the backward pass: queries, keys and values; the sum
+after attention; the hidden layer before its activation. Probabilities, norms and activations are computed again. All
+that lies between is written into the same memory group after group.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from swinssl.networks.window_groups import WindowGroup
@@ -37,7 +38,13 @@ class BlockWeights(NamedTuple):
 
 
 class Kept(NamedTuple):
-    """What the backward pass needs of one group: (slots, 3C), (tokens, C) and (tokens, 4C)."""
+    """What the backward pass needs of one group.
+
+    Args:
+        qkv: (3, windows * heads, C / heads, N).
+        attended: (tokens, C), the sum after attention.
+        hidden: (tokens, 4C), before its activation.
+    """
 
     qkv: Tensor
     attended: Tensor
@@ -60,11 +67,8 @@ def grouped_block(
     if torch.is_grad_enabled():
         return cast(Tensor, _Training.apply(tokens, bias, keep, tuple(groups), dtype, *weights))
     with torch.autocast("cpu", enabled=False):
-        block, rows = _Block(weights, bias, dtype), tokens.reshape(-1, tokens.shape[-1])
-        out = torch.empty_like(rows)
-        for group in groups:
-            group.put(out, block.forward(group.take(rows), group, keep)[0])
-    return out.view_as(tokens)
+        block = _Block(weights, bias, dtype)
+        return block.run(tokens, groups, keep, kept=lambda group: block.scratch_kept(group))
 
 
 class _Training(torch.autograd.Function):
@@ -72,16 +76,17 @@ class _Training(torch.autograd.Function):
     def forward(ctx: Any, tokens: Tensor, bias: Tensor, keep: Any, groups: Any, dtype: Any, *weights: Any) -> Tensor:
         kept: list[Tensor] = []
         with torch.autocast("cpu", enabled=False):
-            block, rows = _Block(BlockWeights(*weights), bias, dtype), tokens.reshape(-1, tokens.shape[-1])
-            out = torch.empty_like(rows)
-            for group in groups:
-                values, own = block.forward(group.take(rows), group, keep)
-                group.put(out, values)
-                kept += own
+            block = _Block(BlockWeights(*weights), bias, dtype)
+
+            def new(group: WindowGroup) -> Kept:
+                own = block.new_kept(group)
+                kept.extend(own)
+                return own
+
+            out = block.run(tokens, groups, keep, kept=new)
         ctx.groups, ctx.dtype = groups, dtype
-        ctx.has_keep = keep is not None
         ctx.save_for_backward(tokens, bias, keep, *weights, *kept)
-        return out.view_as(tokens)
+        return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -101,75 +106,117 @@ class _Training(torch.autograd.Function):
 
 
 class _Block:
-    """The block's arithmetic on the tokens of one group; residual sums as they come, products in `dtype`."""
+    """The block's arithmetic on the tokens of one group; residual sums in the tokens' type, products in `dtype`."""
 
     def __init__(self, weights: BlockWeights, bias: Tensor, dtype: torch.dtype) -> None:
         self.weights, self.dtype = weights, dtype
         self.width = len(weights.norm1_weight)
         self.heads, self.window = bias.shape[0], bias.shape[1]
-        self.scale = (self.width // self.heads) ** -0.5
-        cast_weights = BlockWeights._make(w if w is None else w.to(dtype) for w in weights)
+        self.head_width = self.width // self.heads
         # The scale of the scores goes with the queries' weights.
-        scale = torch.ones(3, dtype=dtype)
-        scale[0] = self.scale
-        scale = scale.repeat_interleave(self.width)
-        self.linear = cast_weights._replace(
-            qkv_weight=cast_weights.qkv_weight * scale[:, None],
-            qkv_bias=None if cast_weights.qkv_bias is None else cast_weights.qkv_bias * scale,
+        self.scale = self.head_width**-0.5
+        scale = torch.tensor([self.scale, 1.0, 1.0], dtype=dtype).repeat_interleave(self.width)
+        linear = BlockWeights._make(w if w is None else w.to(dtype) for w in weights)
+        self.linear = linear._replace(
+            qkv_weight=linear.qkv_weight * scale[:, None],
+            qkv_bias=torch.zeros_like(scale) if linear.qkv_bias is None else linear.qkv_bias * scale,
         )
         self.bias = bias.to(dtype)
         self.added: dict[int, Tensor] = {}
+        self.memory: dict[str, Tensor] = {}
 
-    def forward(self, x: Tensor, group: WindowGroup, keep: Tensor | None) -> tuple[Tensor, Kept]:
+    def run(
+        self,
+        tokens: Tensor,
+        groups: Sequence[WindowGroup],
+        keep: Tensor | None,
+        *,
+        kept: Callable[[WindowGroup], Kept],
+    ) -> Tensor:
+        """(B, L, C) in and out; `kept` gives the memory that a group's kept maps are written into."""
+        rows = tokens.reshape(-1, self.width)
+        out = torch.empty_like(rows)
+        for group in groups:
+            group.put(out, self.forward(group.take(rows), kept(group), group, keep))
+        return out.view_as(tokens)
+
+    def new_kept(self, group: WindowGroup) -> Kept:
+        """Memory of this group alone."""
+        return Kept(*(torch.empty(shape, dtype=dtype) for shape, dtype in self._kept_shapes(group)))
+
+    def scratch_kept(self, group: WindowGroup) -> Kept:
+        """Memory that the next group writes over."""
+        names = Kept._fields
+        return Kept(*(self.scratch(n, s, d) for n, (s, d) in zip(names, self._kept_shapes(group), strict=True)))
+
+    def _kept_shapes(self, group: WindowGroup) -> tuple[tuple[tuple[int, ...], torch.dtype], ...]:
+        tokens, by_head = len(group.rows), (3, group.windows * self.heads, self.head_width, self.window)
+        stream = self.weights.norm1_weight.dtype
+        return (by_head, self.dtype), ((tokens, self.width), stream), ((tokens, 4 * self.width), self.dtype)
+
+    def scratch(self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+        """Memory under a name, the same for each group, so that it stays in the cache."""
+        size = math.prod(shape)
+        if name not in self.memory or self.memory[name].numel() < size:
+            self.memory[name] = torch.empty(size, dtype=dtype or self.dtype)
+        return self.memory[name][:size].view(*shape)
+
+    def forward(self, x: Tensor, kept: Kept, group: WindowGroup, keep: Tensor | None) -> Tensor:
         """(tokens, C) in and out."""
         w = self.linear
-        qkv = F.linear(group.pad(self.norm1(x)[0]), w.qkv_weight, w.qkv_bias)
-        query, key, value = self.by_head(qkv)
-        attention = self.from_heads(self.probabilities(query, key, group) @ value)
-        branch = F.linear(group.unpad(attention), w.proj_weight, w.proj_bias)
-        attended = x + _scaled(branch, keep, group, 0)
-        hidden = F.linear(self.norm2(attended)[0], w.fc1_weight, w.fc1_bias)
-        branch = F.linear(F.gelu(hidden), w.fc2_weight, w.fc2_bias)
-        return attended + _scaled(branch, keep, group, 1), Kept(qkv, attended, hidden)
+        normed, _ = self.norm(x, self.weights.norm1_weight, self.weights.norm1_bias)
+        qkv = self._affine("wide", group.pad(normed), w.qkv_weight, cast(Tensor, w.qkv_bias))
+        parts = qkv.view(-1, self.window, 3, self.heads, self.head_width).permute(2, 0, 3, 4, 1)
+        kept.qkv.view(parts.shape).copy_(parts)
+        attention = self.attention(kept.qkv, self.probabilities(kept.qkv, group))
+        branch = self._affine("narrow", group.unpad(attention), w.proj_weight, w.proj_bias)
+        torch.add(x, _scaled(branch, keep, group, 0), out=kept.attended)
+        normed, _ = self.norm(kept.attended, self.weights.norm2_weight, self.weights.norm2_bias)
+        torch.addmm(w.fc1_bias, normed, w.fc1_weight.T, out=kept.hidden)
+        branch = self._affine("narrow", self.activated(kept.hidden), w.fc2_weight, w.fc2_bias)
+        out = self.scratch("out", x.shape, x.dtype)
+        return torch.add(kept.attended, _scaled(branch, keep, group, 1), out=out)
 
-    def norm1(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Normalised in `dtype`, mean, reciprocal deviation."""
-        return self._norm(x, self.weights.norm1_weight, self.weights.norm1_bias)
-
-    def norm2(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        return self._norm(x, self.weights.norm2_weight, self.weights.norm2_bias)
-
-    def _norm(self, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def norm(self, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """LayerNorm of (tokens, C) in `dtype`; mean and reciprocal deviation."""
         out, mean, reciprocal = torch.native_layer_norm(x, (self.width,), weight, bias, EPS)
-        return out.to(self.dtype), mean, reciprocal
+        return out.to(self.dtype), (mean, reciprocal)
 
-    def by_head(self, qkv: Tensor) -> Tensor:
-        """(3, windows * heads, N, C / heads) from (slots, 3C)."""
-        parts = qkv.view(-1, self.window, 3, self.heads, self.width // self.heads)
-        return parts.permute(2, 0, 3, 1, 4).reshape(3, -1, self.window, self.width // self.heads)
+    def probabilities(self, qkv: Tensor, group: WindowGroup) -> Tensor:
+        """(windows * heads, N queries, N keys)."""
+        query, key, _ = qkv
+        scores = self.scratch("scores", (len(query), self.window, self.window))
+        scores.view(-1, self.heads, self.window, self.window).copy_(self._added(group.mask))
+        scores.baddbmm_(query.mT, key)
+        return torch._softmax(scores, -1, False, out=scores)
 
-    def from_heads(self, out: Tensor) -> Tensor:
-        """(slots, C) from (windows * heads, N, C / heads)."""
-        parts = out.view(-1, self.heads, self.window, self.width // self.heads)
-        return parts.transpose(1, 2).reshape(-1, self.width)
+    def attention(self, qkv: Tensor, probabilities: Tensor) -> Tensor:
+        """(slots, C). Products whose result is N wide are the fastest: hence values turned."""
+        by_head = torch.bmm(qkv[2], probabilities.mT, out=self.scratch("by head", qkv[2].shape))
+        out = self.scratch("attention", (by_head.numel() // self.width, self.width))
+        out.view(-1, self.window, self.width).copy_(by_head.view(-1, self.width, self.window).mT)
+        return out
 
-    def probabilities(self, query: Tensor, key: Tensor, group: WindowGroup) -> Tensor:
-        """(windows * heads, N, N)."""
-        scores = query @ key.mT
-        scores.view(-1, self.heads, self.window, self.window).add_(self._added(group.mask))
-        return torch.softmax(scores, -1)
+    def activated(self, hidden: Tensor) -> Tensor:
+        """GELU of (tokens, 4C)."""
+        return ATEN.gelu.out(hidden, out=self.scratch("activated", hidden.shape))
+
+    def _affine(self, name: str, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return torch.addmm(bias, x, weight.T, out=self.scratch(name, (len(x), len(weight))))
 
     def _added(self, mask: Tensor | None) -> Tensor:
-        """Bias and mask, (heads, N, N)."""
+        """Bias and mask, ([windows,] heads, N, N)."""
         if mask is None:
             return self.bias
+        if mask.ndim > 2:
+            return self.bias + mask.to(self.dtype)
         if id(mask) not in self.added:
             self.added[id(mask)] = self.bias + mask.to(self.dtype)
         return self.added[id(mask)]
 
 
 class _Backward(_Block):
-    """The gradients, summed over the groups in float32."""
+    """The gradients, those of weights summed over the groups in the weights' own type."""
 
     def __init__(self, weights: BlockWeights, bias: Tensor, dtype: torch.dtype) -> None:
         super().__init__(weights, bias, dtype)
@@ -178,25 +225,24 @@ class _Backward(_Block):
 
     def backward(self, above: Tensor, x: Tensor, kept: Kept, group: WindowGroup, keep: Tensor | None) -> Tensor:
         """(tokens, C) gradient of `x` from that of the output."""
-        w, sums = self.linear, self.sums
-        normed, *moments = self.norm2(kept.attended)
+        w, own, sums = self.linear, self.weights, self.sums
+        normed, moments = self.norm(kept.attended, own.norm2_weight, own.norm2_bias)
         branch = _scaled(above, keep, group, 1).to(self.dtype)
-        below = self._linear(branch, F.gelu(kept.hidden), w.fc2_weight, sums.fc2_weight, sums.fc2_bias)
-        below = ATEN.gelu_backward(below, kept.hidden)
-        below = self._linear(below, normed, w.fc1_weight, sums.fc1_weight, sums.fc1_bias)
-        weight, norm_sums = self.weights.norm2_weight, (sums.norm2_weight, sums.norm2_bias)
-        attended = self._norm_backward(below, kept.attended, moments, weight, *norm_sums).add_(above)
+        below = self._linear("wide", branch, self.activated(kept.hidden), w.fc2_weight, sums.fc2_weight, sums.fc2_bias)
+        ATEN.gelu_backward.grad_input(below, kept.hidden, grad_input=below)
+        below = self._linear("narrow", below, normed, w.fc1_weight, sums.fc1_weight, sums.fc1_bias)
+        sum_of = (sums.norm2_weight, sums.norm2_bias)
+        attended = self._norm(below, kept.attended, moments, own.norm2_weight, *sum_of).add_(above)
 
         branch = _scaled(attended, keep, group, 0).to(self.dtype)
-        query, key, value = self.by_head(kept.qkv)
-        probabilities = self.probabilities(query, key, group)
-        attention = group.unpad(self.from_heads(probabilities @ value))
-        below = self._linear(branch, attention, w.proj_weight, sums.proj_weight, sums.proj_bias)
-        below = self._attention_backward(self._to_heads(group.pad(below)), query, key, value, probabilities)
-        normed, *moments = self.norm1(x)
-        below = self._linear(below, group.pad(normed), w.qkv_weight, sums.qkv_weight, sums.qkv_bias)
-        weight, norm_sums = self.weights.norm1_weight, (sums.norm1_weight, sums.norm1_bias)
-        return self._norm_backward(group.unpad(below), x, moments, weight, *norm_sums).add_(attended)
+        probabilities = self.probabilities(kept.qkv, group)
+        attention = group.unpad(self.attention(kept.qkv, probabilities))
+        below = self._linear("narrow", branch, attention, w.proj_weight, sums.proj_weight, sums.proj_bias)
+        below = self._attention(group.pad(below), kept.qkv, probabilities)
+        normed, moments = self.norm(x, own.norm1_weight, own.norm1_bias)
+        below = self._linear("narrow", below, group.pad(normed), w.qkv_weight, sums.qkv_weight, sums.qkv_bias)
+        sum_of = (sums.norm1_weight, sums.norm1_bias)
+        return self._norm(group.unpad(below), x, moments, own.norm1_weight, *sum_of).add_(attended)
 
     def weight_gradients(self) -> BlockWeights:
         """After the last group."""
@@ -206,7 +252,7 @@ class _Backward(_Block):
         return self.sums
 
     def _linear(
-        self, above: Tensor, inputs: Tensor, weight: Tensor, weight_sum: Tensor, bias_sum: Tensor | None
+        self, name: str, above: Tensor, inputs: Tensor, weight: Tensor, weight_sum: Tensor, bias_sum: Tensor | None
     ) -> Tensor:
         if weight_sum.dtype == above.dtype:
             weight_sum.addmm_(above.T, inputs)
@@ -214,37 +260,42 @@ class _Backward(_Block):
             weight_sum += above.T @ inputs
         if bias_sum is not None:
             bias_sum += above.sum(0, dtype=bias_sum.dtype)
-        return above @ weight
+        return torch.mm(above, weight, out=self.scratch("below " + name, (len(above), weight.shape[1])))
 
-    def _norm_backward(
-        self, above: Tensor, x: Tensor, moments: list[Tensor], weight: Tensor, weight_sum: Tensor, bias_sum: Tensor
+    def _norm(
+        self,
+        above: Tensor,
+        x: Tensor,
+        moments: tuple[Tensor, Tensor],
+        weight: Tensor,
+        weight_sum: Tensor,
+        bias_sum: Tensor,
     ) -> Tensor:
-        mean, reciprocal = moments
+        wanted = (True, True, True)
         below, for_weight, for_bias = ATEN.native_layer_norm_backward(
-            above.to(x.dtype), x, (self.width,), mean, reciprocal, weight, weight, (True, True, True)
+            above.to(x.dtype), x, (self.width,), *moments, weight, weight, wanted
         )
         weight_sum += for_weight
         bias_sum += for_bias
         return cast(Tensor, below)
 
-    def _to_heads(self, values: Tensor) -> Tensor:
-        """(windows * heads, N, C / heads) from (slots, C)."""
-        parts = values.view(-1, self.window, self.heads, self.width // self.heads)
-        return parts.transpose(1, 2).reshape(-1, self.window, self.width // self.heads)
-
-    def _attention_backward(
-        self, above: Tensor, query: Tensor, key: Tensor, value: Tensor, probabilities: Tensor
-    ) -> Tensor:
-        """(slots, 3C) gradient of queries, keys and values."""
-        scores = ATEN._softmax_backward_data(above @ value.mT, probabilities, -1, probabilities.dtype)
+    def _attention(self, above: Tensor, qkv: Tensor, probabilities: Tensor) -> Tensor:
+        """(slots, 3C) gradient of queries, keys and values from that of the attention's output, (slots, C)."""
+        query, key, value = qkv
+        by_head = self.scratch("by head", value.shape)
+        by_head.view(-1, self.width, self.window).copy_(above.view(-1, self.window, self.width).mT)
+        out = self.scratch("below by head", qkv.shape)
+        torch.bmm(by_head, probabilities, out=out[2])
+        scores = torch.bmm(by_head.mT, value, out=self.scratch("below scores", probabilities.shape))
+        ATEN._softmax_backward_data.out(scores, probabilities, -1, scores.dtype, grad_input=scores)
         by_window = scores.view(-1, self.heads, self.window, self.window)
         self.bias_gradient += by_window.sum(0, dtype=self.bias_gradient.dtype)
-        out = above.new_empty(3, *above.shape)
-        torch.bmm(scores, key, out=out[0])
-        torch.bmm(scores.mT, query, out=out[1])
-        torch.bmm(probabilities.mT, above, out=out[2])
-        parts = out.view(3, -1, self.heads, self.window, self.width // self.heads)
-        return parts.permute(1, 3, 0, 2, 4).reshape(-1, 3 * self.width)
+        torch.bmm(key, scores.mT, out=out[0])
+        torch.bmm(query, scores, out=out[1])
+        below = self.scratch("wide", (above.shape[0], 3 * self.width))
+        parts = out.view(3, -1, self.width, self.window).permute(1, 3, 0, 2)
+        below.view(parts.shape).copy_(parts)
+        return below
 
 
 def _scaled(branch: Tensor, keep: Tensor | None, group: WindowGroup, index: int) -> Tensor:

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from swinssl.networks.grouped_block import BlockWeights, grouped_block
 from swinssl.networks.network_plan import SwinEncoderPlan
+from swinssl.networks.row_gather import gather_rows
 from swinssl.networks.window_groups import WindowGroup, window_groups
 from swinssl.networks.window_maps import Gather, Size, WindowMaps, bias_index, merge_map, window_maps
 
@@ -22,6 +23,8 @@ MLP_RATIO = 4
 DIVISOR = 32
 # Slots that are computed together: what they need in between should stay in a core's cache.
 GROUP_SLOTS = 2048
+# Tokens that are merged together in prediction.
+MERGED_TOKENS = 2048
 # Of unshifted and of shifted windows.
 Groups = tuple[tuple[WindowGroup, ...], tuple[WindowGroup, ...]]
 
@@ -70,11 +73,12 @@ class SwinEncoder(nn.Module):
         size: Size = (embedded.shape[2], embedded.shape[3], embedded.shape[4])
         shrink, window, device = self.plan.shrink_window, self.plan.window, image.device
         tokens = embedded.flatten(2).transpose(1, 2)
-        order = window_maps(size, window, shrink=shrink, mask_padding=False, device=device).order
-        tokens = tokens[:, order]
+        start = window_maps(size, window, shrink=shrink, mask_padding=False, device=device)
+        tokens = gather_rows(tokens, start.order, start.rank)
 
         by_stage = self.plan.skip_taps == "stage"
         maps = [] if by_stage else [self._skip(embedded, 0)]
+        del embedded  # as large as a stage's tokens
         for index, stage in enumerate(cast(Iterable[Stage], self.stages)):
             draws = None
             if drop_path_draws is not None:
@@ -84,13 +88,12 @@ class SwinEncoder(nn.Module):
             recompute = self.recompute and torch.is_grad_enabled()
             tokens = stage.transform(tokens, where, draws, self._groups(size, tokens), recompute=recompute)
             if by_stage:
-                maps.append(self._skip(_as_map(tokens[:, where.rank], size), index))
+                maps.append(self._skip(_as_map(gather_rows(tokens, where.rank, where.order), size), index))
             tokens = stage.merge(tokens, size)
             size = (size[0] // 2, size[1] // 2, size[2] // 2)
             last = index == len(self.stages) - 1
             if last or not by_stage:
-                raster = tokens if last else tokens[:, self._rank(size, device)]
-                merged = _as_map(raster, size)
+                merged = _as_map(tokens if last else self._in_raster_order(tokens, size), size)
                 maps.append(merged if by_stage else self._skip(merged, index + 1))
         return [self._turned(m) for m in maps]
 
@@ -99,8 +102,13 @@ class SwinEncoder(nn.Module):
         return volume if self.plan.axis_order == "zyx" else volume.transpose(2, 4)
 
     def _groups(self, size: Size, tokens: Tensor) -> Groups | None:
-        """Windows to compute together; None where blocks are computed whole (not on a CPU, or compiled)."""
-        if tokens.device.type != "cpu" or torch.compiler.is_compiling():
+        """Windows to compute together; None where blocks are computed whole.
+
+        On a CPU only; and not where bfloat16 is trained, which is faster whole: there products are so cheap that
+        computing probabilities again costs more than the cache gains.
+        """
+        in_bf16 = torch.is_autocast_enabled("cpu") and torch.is_grad_enabled()
+        if tokens.device.type != "cpu" or in_bf16 or torch.compiler.is_compiling():
             return None
         plan, batch = self.plan, len(tokens)
         plain, shifted = (
@@ -117,10 +125,11 @@ class SwinEncoder(nn.Module):
         )
         return plain, shifted
 
-    def _rank(self, size: Size, device: torch.device) -> Tensor:
-        return window_maps(
-            size, self.plan.window, shrink=self.plan.shrink_window, mask_padding=False, device=device
-        ).rank
+    def _in_raster_order(self, tokens: Tensor, size: Size) -> Tensor:
+        where = window_maps(
+            size, self.plan.window, shrink=self.plan.shrink_window, mask_padding=False, device=tokens.device
+        )
+        return gather_rows(tokens, where.rank, where.order)
 
     def _skip(self, feature_map: Tensor, index: int) -> Tensor:
         """The map normalised over its channels."""
@@ -230,10 +239,12 @@ class SwinBlock(nn.Module):
         if gather is not None:
             if gather.padded:
                 tokens = F.pad(tokens, (0, 0, 0, 1))
-            tokens = tokens[:, gather.into]
+            tokens = gather_rows(tokens, gather.into, None if gather.padded else gather.back)
         windows = tokens.reshape(-1, math.prod(window), width)
         out = self.attn(windows, mask, window).reshape(batch, -1, width)
-        return out if gather is None else out[:, gather.back]
+        if gather is None:
+            return out
+        return gather_rows(out, gather.back, None if gather.padded else gather.into)
 
 
 class WindowAttention(nn.Module):
@@ -292,7 +303,7 @@ class PatchMerging(nn.Module):
         self.reduction = nn.Linear(8 * width, 2 * width, bias=False)
 
     def forward(self, tokens: Tensor, size: Size) -> Tensor:
-        neighbours = merge_map(
+        into, inverse = merge_map(
             size,
             self.plan.merge_order,
             window=self.plan.window,
@@ -300,8 +311,14 @@ class PatchMerging(nn.Module):
             next_in_window_order=self.next_in_window_order,
             device=tokens.device,
         )
-        gathered = tokens[:, neighbours.reshape(-1)].reshape(len(tokens), len(neighbours), -1)
-        return self.reduction(self.norm(gathered))
+        if torch.is_grad_enabled():
+            return self._merged(gather_rows(tokens, into, inverse))
+        # Part by part, since the gathered tokens and their norm are each as large as the stage's.
+        return torch.cat([self._merged(tokens.index_select(1, part)) for part in into.split(8 * MERGED_TOKENS)], dim=1)
+
+    def _merged(self, neighbours: Tensor) -> Tensor:
+        """(B, M, 2C) from the (B, 8M, C) neighbours."""
+        return self.reduction(self.norm(neighbours.reshape(len(neighbours), neighbours.shape[1] // 8, -1)))
 
 
 def _as_map(raster_tokens: Tensor, size: Size) -> Tensor:

@@ -1,4 +1,4 @@
-"""Which windows of a batch are computed together: as many as fit the cache, all of one mask."""
+"""Which windows of a batch are computed together: as many as fit the cache, mostly of one mask."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class WindowGroup:
         first: first row where the group's rows are a run of the batch, else None.
         rows: (tokens,) rows of the group's tokens where they are none.
         real: (tokens,) slots that hold a token; None where all do.
-        mask: (N, N) added to the scores of each of these windows, or None.
+        mask: added to the scores: (N, N) where all these windows have the same, else (windows, 1, N, N); or None.
         samples: (tokens,) which sample of the batch each token is of.
     """
 
@@ -79,27 +79,34 @@ def window_groups(
     tokens, each = math.prod(size), math.prod(where.window)
     into = torch.arange(tokens) if gather is None else gather.into
     into = into.view(-1, each)
-    kinds, kind_of = torch.zeros(1, each, each), torch.zeros(len(into), dtype=torch.long)
+    kind_of = torch.zeros(len(into), dtype=torch.long)
     if masks is not None:
-        kinds, kind_of = torch.unique(masks, dim=0, return_inverse=True)
-    groups = []
-    for kind, mask in enumerate(kinds):
-        alike = into[kind_of == kind]
-        padding = alike == tokens
-        rows = torch.cat([alike + sample * tokens for sample in range(batch)])
-        padding = padding.repeat(batch, 1)
-        most = max(1, slots // each)
-        count = math.ceil(len(rows) / most)
-        for some, absent in zip(rows.tensor_split(count), padding.tensor_split(count), strict=True):
-            groups.append(_group(some, absent, mask if bool(mask.any()) else None, tokens=tokens))
-    return tuple(groups)
+        masks, kind_of = torch.unique(masks, dim=0, return_inverse=True)
+    # Windows of one mask beside each other, sample by sample where there is but one.
+    rows = torch.cat([torch.where(into < tokens, into + sample * tokens, -1) for sample in range(batch)])
+    order = kind_of.repeat(batch).argsort(stable=True)
+    most = max(1, slots // each)
+    return tuple(
+        _group(rows[some], None if masks is None else masks[kind_of.repeat(batch)[some]], tokens=tokens)
+        for some in order.tensor_split(math.ceil(len(rows) / most))
+    )
 
 
-def _group(rows: Tensor, padding: Tensor, mask: Tensor | None, *, tokens: int) -> WindowGroup:
-    """The group of windows with these (windows, N) rows."""
-    windows, slots = len(rows), rows.numel()
-    flat, absent = rows.reshape(-1), padding.reshape(-1)
-    real = None if not bool(absent.any()) else (~absent).nonzero()[:, 0]
+def _group(rows: Tensor, masks: Tensor | None, *, tokens: int) -> WindowGroup:
+    """The group of windows with these (windows, N) rows, -1 where no token is, and (windows, N, N) masks."""
+    flat = rows.reshape(-1)
+    real = None if bool((flat >= 0).all()) else (flat >= 0).nonzero()[:, 0]
     present = flat if real is None else flat[real]
+    mask = None if masks is None or not bool(masks.any()) else masks[:, None]
+    if mask is not None and bool((mask == mask[:1]).all()):
+        mask = mask[0, 0]
     is_run = bool((present.diff() == 1).all())
-    return WindowGroup(windows, slots, int(present[0]) if is_run else None, present, real, mask, present // tokens)
+    return WindowGroup(
+        windows=len(rows),
+        slots=len(flat),
+        first=int(present[0]) if is_run else None,
+        rows=present,
+        real=real,
+        mask=mask,
+        samples=present // tokens,
+    )

@@ -128,10 +128,13 @@ def window_maps(size: Size, window: int, *, shrink: bool, mask_padding: bool, de
 @on_cpu
 def merge_map(
     size: Size, order: MergeOrder, *, window: int, shrink: bool, next_in_window_order: bool, device: torch.device
-) -> Tensor:
-    """(tokens of the merged map, 8) places, in this stage's window order, of the eight neighbours merged into one.
+) -> tuple[Tensor, Tensor | None]:
+    """Where merging takes its neighbours from.
 
-    Rows are in the next stage's window order, or in raster order for the last merging.
+    Returns:
+        (tokens,) places, in this stage's window order, of the eight neighbours merged into each token of the next
+        stage, which are in its window order, or in raster order for the last merging; and the inverse of this
+        permutation, None where neighbours are duplicated.
     """
     here = window_maps(size, window, shrink=shrink, mask_padding=False, device=torch.device("cpu"))
     half = _triple(n // 2 for n in size)
@@ -143,7 +146,9 @@ def merge_map(
         here.rank[((2 * z + int(p[0])) * size[1] + 2 * y + int(p[1])) * size[2] + 2 * x + int(p[2])]
         for p in MERGE_ORDERS[order]
     ]
-    return torch.stack(columns, dim=1).to(device)
+    into = torch.stack(columns, dim=1).reshape(-1)
+    inverse = None if order == "monai_legacy" else into.argsort().to(device)
+    return into.to(device), inverse
 
 
 @lru_cache(maxsize=64)

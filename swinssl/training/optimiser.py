@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -13,14 +14,26 @@ STAGE = re.compile(r"encoder\.(?:stages|norms)\.(\d+)\.")
 BIAS_TABLE = "relative_position_bias_table"
 
 
+@dataclass(frozen=True)
+class EncoderPace:
+    """How a pretrained encoder learns beside the rest of the network.
+
+    Args:
+        scale: factor of its learning rate.
+        layer_decay: factor from each layer to the one before it (ELECTRA, BEiT); the last block has it once.
+        first_step: step in which it begins to learn.
+    """
+
+    scale: float = 1.0
+    layer_decay: float = 1.0
+    first_step: int = 0
+
+
+AS_THE_REST = EncoderPace()
+
+
 def make_optimiser(
-    network: nn.Module,
-    *,
-    learning_rate: float,
-    weight_decay: float,
-    encoder_scale: float = 1.0,
-    layer_decay: float = 1.0,
-    encoder_from: int = 0,
+    network: nn.Module, *, learning_rate: float, weight_decay: float, pace: EncoderPace = AS_THE_REST
 ) -> torch.optim.AdamW:
     """AdamW over the trainable parameters; norms, biases and relative position tables are not decayed.
 
@@ -28,10 +41,7 @@ def make_optimiser(
         network: a pretrained encoder is its `encoder`.
         learning_rate: of the rest of the network.
         weight_decay: on weight matrices and kernels.
-        encoder_scale: factor of the encoder's learning rate.
-        layer_decay: factor from each layer of the encoder to the one before it (ELECTRA, BEiT); the last block has it
-            once.
-        encoder_from: step in which the encoder begins to learn.
+        pace: of the encoder.
     """
     depths = _depths(network)
     members: dict[tuple[float, bool, int], list[nn.Parameter]] = {}
@@ -40,8 +50,8 @@ def make_optimiser(
             continue
         scale, first_step = 1.0, 0
         if name.startswith("encoder."):
-            scale = encoder_scale * layer_decay ** (sum(depths) + 1 - _layer(name, depths))
-            first_step = encoder_from
+            scale = pace.scale * pace.layer_decay ** (sum(depths) + 1 - _layer(name, depths))
+            first_step = pace.first_step
         decayed = parameter.ndim > 1 and not name.endswith(BIAS_TABLE)
         members.setdefault((scale, decayed, first_step), []).append(parameter)
     groups = [

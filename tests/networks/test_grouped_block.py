@@ -66,22 +66,20 @@ def test_equals_the_whole_block(options, shape, dropped, monkeypatch):
 
 
 def test_bfloat16_is_as_near_to_float32_as_the_whole_block_is(monkeypatch):
+    """In prediction; in training with bfloat16 blocks are computed whole."""
     encoder = make_encoder()
     image = torch.randn(1, 1, 64, 64, 64)
 
     def distances():
         with torch.autocast("cpu", torch.bfloat16):
-            maps, gradients = outputs_and_gradients(encoder, image, None)
-        apart = [(m.float() - e).norm() / e.norm() for m, e in zip(maps, exact, strict=True)]
-        steps = [(gradients[name] - g).norm() / g.norm() for name, g in exact_gradients.items()]
-        return torch.tensor(apart), torch.tensor(steps)
+            return torch.tensor([(m.float() - e).norm() / e.norm() for m, e in zip(encoder(image), exact, strict=True)])
 
-    exact, exact_gradients = outputs_and_gradients(encoder, image, None)
-    in_groups = distances()
-    monkeypatch.setattr(SwinEncoder, "_groups", lambda *_: None)
-    whole = distances()
-    assert in_groups[0].max() < 0.03 and torch.all(in_groups[0] < 1.3 * whole[0])
-    assert in_groups[1].median() < 1.3 * whole[1].median()
+    with torch.no_grad():
+        exact = encoder(image)
+        in_groups = distances()
+        monkeypatch.setattr(SwinEncoder, "_groups", lambda *_: None)
+        whole = distances()
+    assert in_groups.max() < 0.03 and torch.all(in_groups < 1.3 * whole)
 
 
 @pytest.mark.parametrize("in_groups", [True, False])
