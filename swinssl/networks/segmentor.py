@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +20,8 @@ LEAKY_SLOPE = 0.01
 # has one convolution instead of a residual block of two: 0.7 of a step's time, and the same Dice after as many steps
 # (0.841 and 0.844: hippocampus, tiny preset, 500 steps).
 LIGHT_CHANNELS = 16
+# Probability of each structure before training, and spread of the last layer's weights about it.
+PRIOR, PRIOR_STD = 0.01, 0.01
 
 
 class SwinSegmentor(nn.Module):
@@ -57,6 +63,27 @@ class SwinSegmentor(nn.Module):
             if plan.deep_supervision
             else None
         )
+
+    @torch.no_grad()
+    def start_from_prior(self, *, background: bool) -> None:
+        """Let the untrained network say that each structure is rare, as it is.
+
+        Otherwise the first hundreds of steps go into learning that almost everything is background: with a tiny network
+        and five organs, 250 steps led to a mandible's Dice of 0.48 instead of 0.28.
+
+        Args:
+            background: the first output is the background of exclusive structures.
+
+        Source: focal loss (arXiv 1708.02002), section 4.1.
+        """
+        deep = () if self.deep_heads is None else cast(Iterable[Conv3d], self.deep_heads)
+        for head in (self.head, *deep):
+            assert head.bias is not None
+            structures = head.bias[1:] if background else head.bias
+            rest = 1.0 - PRIOR * (len(structures) if background else 1)
+            nn.init.normal_(head.weight, std=PRIOR_STD)
+            head.bias.zero_()
+            structures.fill_(math.log(PRIOR / max(rest, PRIOR)))
 
     def forward(self, image: Tensor, drop_path_draws: Tensor | None = None) -> Tensor | list[Tensor]:
         """Logits of every voxel.

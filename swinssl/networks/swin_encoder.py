@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from itertools import accumulate
-from typing import cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,8 @@ DIVISOR = 32
 GROUP_SLOTS = 2048
 # Tokens that are merged together in prediction.
 MERGED_TOKENS = 2048
+# Where the heads of pretraining may read: the output of the fourth stage's blocks, or of the third merging.
+Tap = Literal["stage4", "merge3"]
 # Of unshifted and of shifted windows.
 Groups = tuple[tuple[WindowGroup, ...], tuple[WindowGroup, ...]]
 
@@ -54,15 +56,26 @@ class SwinEncoder(nn.Module):
         """Channels of the five outputs."""
         return tuple(self.plan.embed_dim * 2**i for i in range(5))
 
-    def forward(self, image: Tensor, drop_path_draws: Tensor | None = None) -> list[Tensor]:
+    def forward(
+        self,
+        image: Tensor,
+        drop_path_draws: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        mask_token: Tensor | None = None,
+        tap: Tap | None = None,
+    ) -> list[Tensor]:
         """Five feature maps, from half the image's resolution to a thirty-second.
 
         Args:
             image: (B, C, Z, Y, X), edges multiples of 32.
             drop_path_draws: (B, blocks, 2) uniform in [0, 1), one for each residual branch; None drops nothing.
+            mask: (B, Z/2, Y/2, X/2) booleans: tokens that `mask_token` replaces.
+            mask_token: (embed_dim,) stands for a masked token, after the patch embedding and its norm.
+            tap: a map at 1/16 to give as well, before any norm: of the last stage's blocks, or of the third merging.
 
         Returns:
-            (B, embed_dim * 2**i, Z, Y, X) maps at 1/2, 1/4, 1/8, 1/16 and 1/32.
+            (B, embed_dim * 2**i, Z, Y, X) maps at 1/2, 1/4, 1/8, 1/16 and 1/32; after them the tapped map, if any.
 
         Raises:
             ValueError: an edge is not a multiple of 32.
@@ -70,6 +83,9 @@ class SwinEncoder(nn.Module):
         if any(edge % DIVISOR for edge in image.shape[2:]):
             raise ValueError(f"image edges {tuple(image.shape[2:])} must be multiples of {DIVISOR}")
         embedded = self.patch_embed(self._turned(image))
+        if mask is not None and mask_token is not None:
+            hidden = mask_token.to(embedded.dtype)[:, None, None, None]
+            embedded = torch.where(self._turned(mask[:, None]), hidden, embedded)
         size: Size = (embedded.shape[2], embedded.shape[3], embedded.shape[4])
         shrink, window, device = self.plan.shrink_window, self.plan.window, image.device
         tokens = embedded.flatten(2).transpose(1, 2)
@@ -78,6 +94,7 @@ class SwinEncoder(nn.Module):
 
         by_stage = self.plan.skip_taps == "stage"
         maps = [] if by_stage else [self._skip(embedded, 0)]
+        tapped: list[Tensor] = []
         del embedded  # as large as a stage's tokens
         for index, stage in enumerate(cast(Iterable[Stage], self.stages)):
             draws = None
@@ -89,13 +106,17 @@ class SwinEncoder(nn.Module):
             tokens = stage.transform(tokens, where, draws, self._groups(size, tokens), recompute=recompute)
             if by_stage:
                 maps.append(self._skip(_as_map(gather_rows(tokens, where.rank, where.order), size), index))
+            if tap == "stage4" and index == 3:
+                tapped.append(_as_map(gather_rows(tokens, where.rank, where.order), size))
             tokens = stage.merge(tokens, size)
             size = (size[0] // 2, size[1] // 2, size[2] // 2)
+            if tap == "merge3" and index == 2:
+                tapped.append(_as_map(self._in_raster_order(tokens, size), size))
             last = index == len(self.stages) - 1
             if last or not by_stage:
                 merged = _as_map(tokens if last else self._in_raster_order(tokens, size), size)
                 maps.append(merged if by_stage else self._skip(merged, index + 1))
-        return [self._turned(m) for m in maps]
+        return [self._turned(m) for m in (*maps, *tapped)]
 
     def _turned(self, volume: Tensor) -> Tensor:
         """A view of (B, C, Z, Y, X) with the axes as the weights know them, or of such a map as (B, C, Z, Y, X)."""

@@ -56,7 +56,7 @@ def read_encoder_facts(path: Path) -> EncoderFacts:
     return EncoderFacts(
         reference=EncoderReference(
             sha256=files.sha256_of(path),
-            name=path.stem if path.stem != "encoder" else path.resolve().parent.name,
+            name=encoder_name(path),
             spacing=record.spacing,
             axis_order=encoder.axis_order if encoder is not None else record.axis_order or "zyx",
         ),
@@ -65,6 +65,11 @@ def read_encoder_facts(path: Path) -> EncoderFacts:
         patch_size=record.patch_size,
         intensity=_intensity(path, record),
     )
+
+
+def encoder_name(path: Path) -> str:
+    """What an encoder is called: its file, or the folder of a file that is called like all others."""
+    return path.stem if path.stem != "encoder" else path.resolve().parent.name
 
 
 def _intensity(path: Path, record: EncoderRecord) -> Intensity | None:

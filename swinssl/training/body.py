@@ -57,8 +57,15 @@ class Body:
 
     def shown_by(self, start: Triple, patch_size: Triple) -> bool:
         """Whether the window at `start` shows more than a trace of it."""
+        return self._shown(start, patch_size) >= max(LEAST_SHARE * math.prod(patch_size), 1)
+
+    def share(self, start: Triple, patch_size: Triple) -> float:
+        """How much of the window at `start` shows it, 0 to about 1."""
+        return self._shown(start, patch_size) / math.prod(patch_size)
+
+    def _shown(self, start: Triple, patch_size: Triple) -> int:
+        """Voxels of the window that show it, from one in 4^3."""
         inside = tuple(
             slice(-(-max(s, 0) // STRIDE), -(-max(s + p, 0) // STRIDE)) for s, p in zip(start, patch_size, strict=True)
         )
-        shown = int(np.count_nonzero(self.coarse[inside])) * STRIDE**3
-        return shown >= max(LEAST_SHARE * math.prod(patch_size), 1)
+        return int(np.count_nonzero(self.coarse[inside])) * STRIDE**3

@@ -8,6 +8,7 @@ from swinssl.networks.network_plan import NetworkPlan, encoder_preset
 from swinssl.preprocessing.plans import Plans
 from swinssl.training.config import TrainingConfig
 from swinssl.training.engine import Length
+from swinssl.training.engine_config import EngineConfig
 
 # A run of few steps still shows several points in its log.
 LEAST_EPOCHS = 10
@@ -34,21 +35,36 @@ def effective_plans(plans: Plans, config: TrainingConfig) -> Plans:
 def run_length(plans: Plans, config: TrainingConfig) -> Length:
     """Steps, epochs and minutes of a run with (effective) `plans`."""
     training, minutes = plans.training, config.max_minutes
-    if config.steps is not None:
-        steps = config.steps
-    elif config.epochs is not None or minutes is None:
-        steps = training.epochs * training.steps_per_epoch
-    else:
-        steps = None
+    return length_of(
+        config,
+        epochs=training.epochs,
+        steps_per_epoch=training.steps_per_epoch,
+        step_seconds=plans.cost.step_seconds_cpu if plans.cost.device == "cpu" else None,
+        # With a time limit the planned patience would mostly end the run before its schedule does.
+        patience=config.patience if minutes is not None else training.patience,
+    )
+
+
+def length_of(
+    config: EngineConfig, *, epochs: int, steps_per_epoch: int, step_seconds: float | None, patience: int | None = None
+) -> Length:
+    """The length that a user chose.
+
+    Args:
+        epochs: of the run, where it has neither a number of steps nor of minutes.
+        steps_per_epoch: steps that are called an epoch.
+        step_seconds: a guess of a step's time; None where there is none.
+        patience: epochs without a better score before the run ends.
+    """
+    minutes, steps = config.max_minutes, config.steps
+    if steps is None and (config.epochs is not None or minutes is None):
+        steps = epochs * steps_per_epoch
     expected = steps
     if minutes is not None:
-        seconds = plans.cost.step_seconds_cpu if plans.cost.device == "cpu" else None
-        affordable = UNKNOWN_STEPS if seconds is None else max(1, int(minutes * 60 / seconds))
+        affordable = UNKNOWN_STEPS if step_seconds is None else max(1, int(minutes * 60 / step_seconds))
         expected = min(affordable, steps or affordable)
     assert expected is not None  # steps are None only with minutes
-    per_epoch = min(training.steps_per_epoch, max(1, expected // LEAST_EPOCHS))
-    # With a time limit the planned patience would mostly end the run before its schedule does.
-    patience = config.patience if minutes is not None else training.patience
+    per_epoch = min(steps_per_epoch, max(1, expected // LEAST_EPOCHS))
     return Length(steps=steps, expected=expected, steps_per_epoch=per_epoch, minutes=minutes, patience=patience)
 
 

@@ -18,9 +18,9 @@ from swinssl.memory import keep_freed_memory
 from swinssl.progress import Meter
 from swinssl.randomness import Draws
 from swinssl.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from swinssl.training.config import TrainingConfig
 from swinssl.training.distribution import Ranks
-from swinssl.training.optimiser import make_optimiser, set_pace
+from swinssl.training.engine_config import EngineConfig
+from swinssl.training.optimiser import AS_THE_REST, EncoderPace, make_optimiser, set_pace
 from swinssl.training.reading_ahead import read_ahead
 from swinssl.training.run_folder import RunFolder
 from swinssl.training.schedule import cosine_with_warm_up
@@ -91,6 +91,7 @@ class Engine:
     Args:
         task: the learning problem.
         folder: the locked folder of the run.
+        pace: of a pretrained encoder, which may learn later and more slowly than the rest.
         after_epoch: called with the whole log after each epoch (it draws the progress picture).
     """
 
@@ -99,11 +100,12 @@ class Engine:
         task: Task,
         folder: RunFolder,
         *,
-        config: TrainingConfig,
+        config: EngineConfig,
         learning_rate: float,
         length: Length,
         device: torch.device,
         ranks: Ranks,
+        pace: EncoderPace = AS_THE_REST,
         after_epoch: Callable[[list[dict[str, Any]]], None] | None = None,
     ) -> None:
         self.task, self.folder, self.config, self.length = task, folder, config, length
@@ -111,12 +113,7 @@ class Engine:
         self.bf16 = use_bf16(device, config.precision)
         task.network.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.optimiser = make_optimiser(
-            task.network,
-            learning_rate=learning_rate,
-            weight_decay=config.weight_decay,
-            encoder_scale=config.encoder_lr_scale,
-            layer_decay=config.layer_decay,
-            encoder_from=config.freeze_epochs * length.steps_per_epoch,
+            task.network, learning_rate=learning_rate, weight_decay=config.weight_decay, pace=pace
         )
         self.progress = Progress(total=length.expected)
         self.validate_every = max(1, math.ceil(task.validation_cost / (OVERHEAD_SHARE / 2 * length.steps_per_epoch)))
@@ -150,7 +147,9 @@ class Engine:
         ):
             try:
                 while not self._ended():
+                    started = time.monotonic()
                     loss = self._step(self._waited_for(samples))
+                    self.sums["working_seconds"] += time.monotonic() - started
                     self._fit_into_time()
                     meter.update(self.progress.step, note=f"loss {loss:.3f}", total=self.progress.total)
                     if self._epoch_ends():
@@ -187,6 +186,7 @@ class Engine:
         draws = self._draws(step)
         rate = self.learning_rate * cosine_with_warm_up(step, self.progress.total, warm_up=self.config.warm_up)
         set_pace(self.optimiser, learning_rate=rate, step=step)
+        task.before_step(step, self.progress.total)
         task.network.train()
         total_loss = 0.0
         parts = min(self.config.accumulate, len(samples))
@@ -207,7 +207,7 @@ class Engine:
                 "--precision fp32; the last checkpoint is untouched."
             )
         self.ranks.sum_gradients(task.network)
-        torch.nn.utils.clip_grad_norm_(task.network.parameters(), self.config.clip)
+        self._clip()
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         task.after_step(step, self.progress.total)
@@ -216,6 +216,14 @@ class Engine:
         self.sums["loss"] += mean_loss
         self.sums["steps"] += 1
         return mean_loss
+
+    def _clip(self) -> None:
+        """Bring the norm of the gradient, or of each tensor's as DINO has it, down to the largest allowed."""
+        gradients = [p.grad for p in self.task.network.parameters() if p.grad is not None]
+        groups = [[gradient] for gradient in gradients] if self.config.clip_per == "tensor" else [gradients]
+        for group in filter(None, groups):  # none where all is still frozen
+            norm = torch.nn.utils.get_total_norm(group)
+            torch._foreach_mul_(group, torch.clamp(self.config.clip / (norm + 1e-6), max=1.0))
 
     # --- time
 
@@ -263,6 +271,7 @@ class Engine:
         epoch = math.ceil(self.progress.step / self.length.steps_per_epoch)
         steps = self.sums.pop("steps", 0.0) or 1.0
         waiting = self.sums.pop("waiting_seconds", 0.0)
+        working = self.sums.pop("working_seconds", 0.0)
         entry: dict[str, Any] = {
             "step": self.progress.step,
             "epoch": epoch,
@@ -276,6 +285,8 @@ class Engine:
         if patience is not None and math.isfinite(self.progress.best_score):
             self.progress.ended = self._ended() or epoch - self.progress.best_epoch >= patience
         entry |= {"seconds": self._elapsed(), "waiting_seconds": waiting}
+        if working > 0:
+            entry["samples_per_second"] = steps * self.task.batch_size / working
         if self.ranks.first:
             self.folder.log(entry)
             if self.after_epoch is not None:

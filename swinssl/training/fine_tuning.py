@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,19 +29,22 @@ from swinssl.inference.way_back import WayBack
 from swinssl.networks.build import build_network
 from swinssl.networks.encoder_transfer import load_encoder
 from swinssl.networks.low_rank import adapt_encoder, merged
+from swinssl.networks.segmentor import SwinSegmentor
 from swinssl.networks.swin_encoder import SwinEncoder
+from swinssl.preprocessing.encoder_facts import encoder_name
 from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.store import REFERENCES, PreprocessedCase, PreprocessedDataset
 from swinssl.progress import track
-from swinssl.randomness import generator
 from swinssl.training.config import TrainingConfig
 from swinssl.training.distribution import Ranks
 from swinssl.training.effective_plans import effective_plans, run_length
 from swinssl.training.engine import Engine, Progress
 from swinssl.training.grid_validation import GridValidation
+from swinssl.training.initial_weights import draws_of
+from swinssl.training.optimiser import EncoderPace
 from swinssl.training.progress_picture import draw_progress
 from swinssl.training.run_description import RunDescription
-from swinssl.training.run_folder import RunFolder
+from swinssl.training.run_folder import RunFolder, put_aside
 from swinssl.training.segmentation_task import SegmentationTask
 
 logger = logging.getLogger(__name__)
@@ -100,7 +102,7 @@ class _Setting:
 def default_name(plans: Plans, config: TrainingConfig) -> str:
     """The model's name where the user gives none: network, start, and what else tells runs of one data set apart."""
     network = plans.network.preset if plans.network.architecture == "swin" else plans.network.architecture
-    parts = [network, "scratch" if config.init == "scratch" else _encoder_name(Path(config.init))]
+    parts = [network, "scratch" if config.init == "scratch" else encoder_name(Path(config.init))]
     parts += ["lora"] if config.peft == "lora" else []
     parts += [f"{config.shots}shots"] if config.shots else []
     parts += [f"seed{config.seed}"] if config.seed else []
@@ -135,7 +137,7 @@ def fine_tune(
     model = results / (name or default_name(plans, config))
     folder = model / f"fold_{fold}"
     if restart and setting.ranks.first:
-        _put_aside(folder)
+        put_aside(folder)
     refuse_other_plans(model, fold, plans)
     own = RunFolder(folder)
     with own if setting.ranks.first else nullcontext(own) as run_folder:
@@ -220,10 +222,12 @@ def _described(setting: _Setting, fold: str, config: TrainingConfig, run_folder:
 
 def _initial_network(plans: Plans, config: TrainingConfig) -> tuple[nn.Module, str | None]:
     """The network as training starts, and what was taken from a pretrained encoder."""
-    with _draws_of(config.seed, "initial weights"):
+    with draws_of(config.seed, "initial weights"):
         network = build_network(
             plans.network, in_channels=len(plans.channel_names), num_outputs=plans.labels.num_outputs
         )
+        if isinstance(network, SwinSegmentor):
+            network.start_from_prior(background=plans.training.loss == "softmax")
     encoder = getattr(network, "encoder", None)
     if isinstance(encoder, SwinEncoder):
         encoder.recompute = config.recompute
@@ -235,17 +239,9 @@ def _initial_network(plans: Plans, config: TrainingConfig) -> tuple[nn.Module, s
     report = str(load_encoder(network, Path(config.init)))
     logger.info("encoder from %s: %s", config.init, report)
     if config.peft == "lora":
-        with _draws_of(config.seed, "low-rank weights"):
+        with draws_of(config.seed, "low-rank weights"):
             adapt_encoder(cast(SwinEncoder, network.encoder), rank=config.lora_rank)
     return network, report
-
-
-@contextmanager
-def _draws_of(seed: int, purpose: str) -> Iterator[None]:
-    """torch's own draws are those of this purpose inside, and what they were afterwards."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(generator(seed, purpose).integers(2**63)))
-        yield
 
 
 def _train(
@@ -266,10 +262,12 @@ def _train(
         augmentation=config.augmentation,
         keep=keep,
     )
+    pace = EncoderPace(config.encoder_lr_scale, config.layer_decay, config.freeze_epochs * length.steps_per_epoch)
     engine = Engine(
         task,
         run_folder,
         config=config,
+        pace=pace,
         learning_rate=plans.training.learning_rate,
         length=length,
         device=setting.device,
@@ -315,19 +313,3 @@ def _outcome(progress: Progress) -> dict[str, Any]:
         "best_score": progress.best_score if validated else None,
         "seconds": round(progress.seconds, 1),
     }
-
-
-def _put_aside(folder: Path) -> None:
-    """Rename an earlier run's folder; what it holds stays."""
-    if not folder.exists():
-        return
-    with RunFolder(folder):  # nobody is training there
-        number = 1
-        while (aside := folder.with_name(f"old_{folder.name}_{number}")).exists():
-            number += 1
-    shutil.move(folder, aside)
-    logger.info("%s: the earlier run is now %s", folder, aside.name)
-
-
-def _encoder_name(path: Path) -> str:
-    return path.stem if path.stem != "encoder" else path.resolve().parent.name

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swinssl.preprocessing.plans import Plans
-from swinssl.preprocessing.store import PreprocessedCase
+from swinssl.preprocessing.store import PreprocessedCase, Region
 from swinssl.randomness import Draws
 from swinssl.training import batchgenerators_recipe
 from swinssl.training.augmentation import Augmentation, apply, draw_augmentation
@@ -59,18 +59,40 @@ def read_window(
         channels: of the image.
         outside: label code beyond the volume.
     """
-    first = [min(max(s, 0), whole) for s, whole in zip(start, case.shape, strict=True)]
-    stop = [min(max(s + n, 0), whole) for s, n, whole in zip(start, size, case.shape, strict=True)]
-    stored = slice(first[0], stop[0]), slice(first[1], stop[1]), slice(first[2], stop[2])
-    if (*first, *stop) == (*start, *(s + n for s, n in zip(start, size, strict=True))):
-        return case.image(stored), _signed(case.label(stored))
-    image = np.zeros((channels, *size), dtype=np.float32)
+    image = read_image_window(case, start, size, channels=channels)
+    stored, here = _overlap(case.shape, start, size)
+    if _size_of(stored) == tuple(size):
+        return image, _signed(case.label(stored))
     label = np.full(size, outside, dtype=np.uint8 if outside < 256 else np.int32)
-    if all(f < e for f, e in zip(first, stop, strict=True)):
-        here = tuple(slice(f - s, e - s) for f, e, s in zip(first, stop, start, strict=True))
-        image[(slice(None), *here)] = case.image(stored)
+    if all(_size_of(stored)):
         label[here] = case.label(stored)
     return image, label
+
+
+def read_image_window(case: PreprocessedCase, start: Triple, size: Triple, *, channels: int) -> NDArray[np.float32]:
+    """The (C, *size) image of a window that may lie beyond the volume, where it is 0; see `read_window`."""
+    stored, here = _overlap(case.shape, start, size)
+    if _size_of(stored) == tuple(size):
+        return case.image(stored)
+    image = np.zeros((channels, *size), dtype=np.float32)
+    if all(_size_of(stored)):
+        image[(slice(None), *here)] = case.image(stored)
+    return image
+
+
+def _overlap(shape: Triple, start: Triple, size: Triple) -> tuple[Region, Region]:
+    """Where a window and a volume meet, in voxels of the volume and of the window; maybe empty."""
+    first = [min(max(s, 0), whole) for s, whole in zip(start, shape, strict=True)]
+    stop = [min(max(s + n, 0), whole) for s, n, whole in zip(start, size, shape, strict=True)]
+    (z, y, x), (w, v, u) = (
+        [slice(f - o, e - o) for f, e, o in zip(first, stop, origin, strict=True)] for origin in ((0, 0, 0), start)
+    )
+    return (z, y, x), (w, v, u)
+
+
+def _size_of(region: Region) -> Triple:
+    z, y, x = (part.stop - part.start for part in region)
+    return z, y, x
 
 
 def _augmented(

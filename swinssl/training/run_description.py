@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from swinssl import files
 from swinssl.errors import UserError
 from swinssl.json_model import read_model
-from swinssl.training.config import MAY_CHANGE_ON_RESUME, TrainingConfig
+from swinssl.training.config import TrainingConfig
+from swinssl.training.engine_config import MAY_CHANGE_ON_RESUME, EngineConfig
 
 RUN_VERSION = 1
 REMEDY = "Start anew with --restart, or choose another --name."
 
 
-class RunDescription(BaseModel):
-    """One fine-tuning run.
+class EngineRun(BaseModel):
+    """What every run of the engine says of itself.
 
     Args:
         status: `running` also of a run that was killed.
-        dataset_name: folder name of the raw data set.
-        fold: number of the fold, or `all`.
         config: what the user chose.
-        plans_sha256: of the plans' decisions that the run trained with.
-        train_cases, validation_cases: case ids.
         image_sha256: per case, content hashes of its image files: whoever tests the model can see whether it knew them.
         init_report: what was taken from the pretrained encoder, in words.
         parameters: trained numbers.
-        steps: done. `best_step_score`: the best validation score while training, on the plan's grid.
-        final_dice: per structure, mean over the validation cases on their source grids.
+        steps: done.
         seconds: time used over all sittings.
     """
 
@@ -39,12 +35,7 @@ class RunDescription(BaseModel):
 
     version: int = RUN_VERSION
     status: Literal["running", "stopped", "done"] = "running"
-    dataset_name: str
-    fold: str
-    config: TrainingConfig
-    plans_sha256: str
-    train_cases: tuple[str, ...]
-    validation_cases: tuple[str, ...]
+    config: EngineConfig
     image_sha256: dict[str, dict[str, str]] = {}
     init_report: str | None = None
     parameters: int = 0
@@ -53,9 +44,6 @@ class RunDescription(BaseModel):
     ranks: int = 1
     threads: int = 1
     steps: int = 0
-    best_epoch: int | None = None
-    best_score: float | None = None
-    final_dice: dict[str, float | None] = {}
     seconds: float = 0.0
     started: str = Field(default_factory=lambda: _now())
     ended: str | None = None
@@ -64,7 +52,7 @@ class RunDescription(BaseModel):
     command: tuple[str, ...] = ()
 
     @classmethod
-    def read(cls, path: Path) -> RunDescription:
+    def read(cls, path: Path) -> Self:
         """The description in a file.
 
         Raises:
@@ -76,28 +64,66 @@ class RunDescription(BaseModel):
         """Write atomically."""
         files.write_json(path, self.model_dump(mode="json"))
 
-    def ended_as(self, status: Literal["stopped", "done"], **facts: object) -> RunDescription:
+    def ended_as(self, status: Literal["stopped", "done"], **facts: object) -> Self:
         """The description of the run now that it has ended."""
         return self.model_copy(update={"status": status, "ended": _now(), **facts})
 
-    def refuse_to_go_on_as(self, other: RunDescription, path: Path) -> None:
+    @property
+    def choices(self) -> dict[str, Any]:
+        """What the user chose, by option."""
+        return self.config.model_dump()
+
+    @property
+    def rests_on(self) -> dict[str, object]:
+        """What else makes it this run, by its name in a message."""
+        return {}
+
+    def refuse_to_go_on_as(self, other: Self, path: Path) -> None:
         """Check that `other` may go on where this run, described in `path`, is.
 
         Raises:
             UserError: it is another run: other choices, plans or cases.
         """
-        mine, theirs = (run.config.model_dump() for run in (self, other))
-        changed = [n for n in mine if mine[n] != theirs[n] and n not in MAY_CHANGE_ON_RESUME]
+        mine, theirs = self.choices, other.choices
+        changed = [n for n in mine if mine[n] != theirs.get(n) and n not in MAY_CHANGE_ON_RESUME]
         if changed:
-            listed = ", ".join(f"--{n.replace('_', '-')} {mine[n]} (now {theirs[n]})" for n in changed)
+            listed = ", ".join(f"--{n.replace('_', '-')} {mine[n]} (now {theirs.get(n)})" for n in changed)
             raise UserError(f"{path}: the run that is here was started with {listed}. {REMEDY}")
-        for what, before, now in (
-            ("plans", self.plans_sha256, other.plans_sha256),
-            ("training cases", self.train_cases, other.train_cases),
-            ("validation cases", self.validation_cases, other.validation_cases),
-        ):
-            if before != now:
+        now = other.rests_on
+        for what, before in self.rests_on.items():
+            if before != now[what]:
                 raise UserError(f"{path}: the {what} have changed since the run that is here was started. {REMEDY}")
+
+
+class RunDescription(EngineRun):
+    """One fine-tuning run.
+
+    Args:
+        dataset_name: folder name of the raw data set.
+        fold: number of the fold, or `all`.
+        plans_sha256: of the plans' decisions that the run trained with.
+        train_cases, validation_cases: case ids.
+        best_epoch, best_score: of the best validation while training, on the plan's grid.
+        final_dice: per structure, mean over the validation cases on their source grids.
+    """
+
+    dataset_name: str
+    fold: str
+    config: TrainingConfig
+    plans_sha256: str
+    train_cases: tuple[str, ...]
+    validation_cases: tuple[str, ...]
+    best_epoch: int | None = None
+    best_score: float | None = None
+    final_dice: dict[str, float | None] = {}
+
+    @property
+    def rests_on(self) -> dict[str, object]:
+        return {
+            "plans": self.plans_sha256,
+            "training cases": self.train_cases,
+            "validation cases": self.validation_cases,
+        }
 
 
 def _now() -> str:

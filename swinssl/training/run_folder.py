@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import shutil
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from swinssl import files
 from swinssl.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 STOP_FILE = "STOP"
 
@@ -80,6 +84,18 @@ class RunFolder:
         """Drop entries of steps that are going to be done again."""
         kept = [entry for entry in self.read_log() if entry.get("step", 0) <= step]
         files.write_text(self.log_file, "".join(json.dumps(entry) + "\n" for entry in kept))
+
+
+def put_aside(folder: Path) -> None:
+    """Rename an earlier run's folder; what it holds stays."""
+    if not folder.exists():
+        return
+    with RunFolder(folder):  # nobody is training there
+        number = 1
+        while (aside := folder.with_name(f"old_{folder.name}_{number}")).exists():
+            number += 1
+    shutil.move(folder, aside)
+    logger.info("%s: the earlier run is now %s", folder, aside.name)
 
 
 def _lock_exclusively(stream: BinaryIO) -> None:

@@ -88,6 +88,9 @@ class SegmentationTask:
             torch.from_numpy(depths).to(device),
         )
 
+    def before_step(self, step: int, total: int) -> None:
+        """Nothing here depends on how far the run is."""
+
     def step(self, inputs: Inputs) -> StepResult:
         out = self.network(inputs.images, inputs.drop_path_draws)
         by_resolution = out if isinstance(out, list) else [out]

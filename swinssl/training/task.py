@@ -36,10 +36,12 @@ class Task(Protocol):
         closing_cost: of what follows the run, likewise.
     """
 
-    network: nn.Module
     batch_size: int
     validation_cost: float
     closing_cost: float
+
+    @property
+    def network(self) -> nn.Module: ...
 
     def load(self, draws: Draws) -> Any:
         """Read and augment one sample on the CPU; called ahead of the step, from reader threads."""
@@ -47,6 +49,10 @@ class Task(Protocol):
 
     def views(self, samples: Sequence[Any], draws: Sequence[Draws], device: torch.device) -> Any:
         """The inputs of a step from its samples, on the device."""
+        ...
+
+    def before_step(self, step: int, total: int) -> None:
+        """What a step depends on beside its samples: how far the run is (temperatures, what is still frozen)."""
         ...
 
     def step(self, inputs: Any) -> StepResult:

@@ -40,6 +40,9 @@ class Regression:
         noise = torch.tensor([own("noise").standard_normal() for own in draws], dtype=torch.float32)
         return torch.stack(list(samples)), noise
 
+    def before_step(self, step, total):
+        pass
+
     def step(self, inputs):
         x, noise = inputs
         error = self.network(x)[:, 0] - (x @ TRUTH + 0.1 * noise)
@@ -122,7 +125,7 @@ def test_stopped_and_resumed_is_the_same_to_the_bit(tmp_path, stop_at):
     assert torch.equal(weights(task), weights(whole))
     assert progress.step == 40 and task.steps_seen == list(range(stop_at[-1] + 1, 40))
     logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "parts")]
-    timeless = [[{k: v for k, v in json.loads(line).items() if "seconds" not in k} for line in log] for log in logs]
+    timeless = [[{k: v for k, v in json.loads(line).items() if "second" not in k} for line in log] for log in logs]
     assert timeless[0] == timeless[1]
 
 
@@ -277,3 +280,18 @@ def test_a_loss_that_is_no_number_is_refused_and_the_checkpoint_stays(tmp_path):
 def test_a_folder_in_use_is_refused(tmp_path):
     with RunFolder(tmp_path), pytest.raises(UserError, match="another process is training here"):
         train(tmp_path, Regression())
+
+
+def test_a_norm_is_clipped_over_all_tensors_or_in_each(tmp_path):
+    """One tensor has norm 3 and one norm 4, so that both have 5."""
+    task = Regression()
+    task.network = nn.ParameterDict({"a": torch.zeros(2), "b": torch.zeros(2)})
+    for per, expected in (("network", (3 / 5, 4 / 5)), ("tensor", (1, 1))):
+        config = TrainingConfig(clip=1.0, clip_per=per, readers=0)
+        length = Length(steps=1, expected=1, steps_per_epoch=1)
+        with RunFolder(tmp_path) as run:
+            engine = Engine(task, run, config=config, learning_rate=1.0, length=length, device=CPU, ranks=Ranks())
+        task.network["a"].grad, task.network["b"].grad = torch.tensor([3.0, 0.0]), torch.tensor([0.0, 4.0])
+        engine._clip()
+        found = [float(p.grad.norm()) for p in task.network.values()]
+        assert found == pytest.approx(expected, rel=1e-5)

@@ -1,0 +1,123 @@
+"""swinssl_pretrain_<method>: one command for each pretext task, all from one function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from swinssl.cli.command import command
+from swinssl.cli.parameters import DryRun, Json, Root
+from swinssl.ssl.config import PretrainingConfig, config_of
+from swinssl.ssl.method import Method
+from swinssl.ssl.methods import METHODS
+from swinssl.workspace import Workspace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from pydantic import BaseModel
+
+    from swinssl.ssl.pretraining import Pretrained
+
+Datasets = Annotated[
+    list[str], typer.Argument(help="Preprocessed data sets: folder, id (100) or name each.", metavar="DATASET...")
+]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", help="Folder of the run. Default: <root>/results/pretraining/<method>__<data set>."),
+]
+Restart = Annotated[
+    bool, typer.Option("--restart", help="Put an earlier run in this folder aside and begin anew instead of going on.")
+]
+
+PLACES = """The encoder goes to encoder.safetensors in the run's folder; swinssl_plan and swinssl_train --init take it.
+
+Ctrl-C, SIGTERM or a file named STOP in that folder end the run after the step in progress; the same command goes on
+from there, to the same weights as if it had not been stopped.
+"""
+
+
+def pretrain_command(method: type[Method]) -> Callable[..., None]:
+    """The function behind the command of one method."""
+
+    def pretrain(
+        datasets: Datasets,
+        config: Any,
+        options: Any,
+        out: Out = None,
+        restart: Restart = False,
+        root: Root = None,
+        json: Json = False,
+        dry_run: DryRun = False,
+    ) -> None:
+        from swinssl.ssl.pretraining import pretrain
+
+        workspace = Workspace.locate(root)
+        preprocessed = [workspace.preprocessed(dataset) for dataset in datasets]
+        folder = out or _default_folder(workspace, method.name, preprocessed, config)
+        if dry_run:
+            _rehearse(method.name, preprocessed, folder, config, options)
+            return
+        done = pretrain(method.name, preprocessed, folder, config=config, options=options, restart=restart)
+        if done.first_rank:
+            _report(done, datasets[0], json=json)
+
+    pretrain.__doc__ = f"{method.summary}\n\n{PLACES}"
+    pretrain.__annotations__ |= {"config": config_of(method), "options": method.Options}
+    return pretrain
+
+
+def _default_folder(workspace: Workspace, method: str, preprocessed: Sequence[Path], config: PretrainingConfig) -> Path:
+    from swinssl.ssl.pretraining import default_folder
+
+    return workspace.root / "results" / "pretraining" / default_folder(method, [p.name for p in preprocessed], config)
+
+
+def _rehearse(
+    method: str, preprocessed: Sequence[Path], folder: Path, config: PretrainingConfig, options: BaseModel
+) -> None:
+    from swinssl.ssl.pretraining import plan_pretraining
+
+    plan = plan_pretraining(method, preprocessed, config=config, options=options)
+    print(f"  volumes: {len(plan.sources.volumes)} of {', '.join(p.dataset_name for p in plan.sources.plans)}")
+    print(
+        f"  encoder: {plan.preset or 'as in the file'}, crops of {' x '.join(map(str, plan.images.patch_size))} voxels"
+    )
+    print(f"  grid: {' x '.join(f'{mm:g}' for mm in plan.images.spacing)} mm; batch {plan.batch_size}")
+    minutes = plan.length.minutes
+    limit = f", at most {minutes:g} minutes" if minutes is not None else ""
+    length = f"{plan.length.expected} steps" if plan.length.steps is not None else "as many steps as fit"
+    print(f"nothing written (would train {length}{limit} into {folder})")
+
+
+def _report(done: Pretrained, dataset: str, *, json: bool) -> None:
+    if json:
+        print((done.folder / "run.json").read_text(encoding="utf-8"), end="")
+        return
+    run = done.run
+    speed = f", {run.images_per_second:g} samples a second" if run.images_per_second else ""
+    print(f"{run.method}: {run.steps} steps in {run.seconds:g} s{speed}")
+    if run.unreadable:
+        print(f"left out: {len(run.unreadable)} volumes that cannot be read; run.json names them")
+    print(f"encoder: {done.encoder}")
+    print(f"progress: {done.folder / 'progress.png'}; what it learnt: {done.folder / 'learnt.png'}")
+    print(f"next: swinssl_plan TARGET --init {done.encoder}")
+
+
+simmim, inpainting, reconstruction, contrastive, rotation, dino, ibot, smit, swinunetr = (
+    command(pretrain_command(METHODS[name]))
+    for name in (
+        "simmim",
+        "inpainting",
+        "reconstruction",
+        "contrastive",
+        "rotation",
+        "dino",
+        "ibot",
+        "smit",
+        "swinunetr",
+    )
+)

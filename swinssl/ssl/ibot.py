@@ -1,0 +1,59 @@
+"""iBOT: DINO, and masked tokens drawn to the teacher's of the whole view (paper 3.2 item 7; arXiv 2111.07832)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from swinssl.randomness import Draws
+from swinssl.ssl.masked_views import draw_masks
+from swinssl.ssl.masks import at_stage4
+from swinssl.ssl.method import Crops, Method, Outcome
+from swinssl.ssl.options import DistillationOptions, MaskOptions
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from swinssl.networks.swin_encoder import SwinEncoder
+    from swinssl.ssl.batch import Batch, Moment
+    from swinssl.ssl.pretext_network import PretextNetwork
+
+
+class IbotOptions(MaskOptions, DistillationOptions):
+    """Choices of iBOT."""
+
+    global_weight: float = Field(1.0, ge=0, description="Weight of the global loss.")
+    patch_weight: float = Field(1.0, ge=0, description="Weight of the loss over masked tokens.")
+
+
+class Ibot(Method):
+    """Two masked crops of a region; global and token distributions over prototypes, each with a head of its own."""
+
+    name = "ibot"
+    summary = "Match a teacher's view of the whole image and of masked patches (self-distillation)."
+    Options = IbotOptions
+    views = 2
+    masks = True
+    teacher_heads = ("norm", "global", "patch")
+    centres = ("global", "patch")
+    clip, clip_per = 3.0, "tensor"
+
+    def prepare(self, crops: Crops, draws: Draws) -> dict[str, NDArray]:
+        mask = draw_masks(draws, len(crops), self.images, self.options)
+        return {"images": crops, "mask": mask, "token_mask": np.stack([at_stage4(one) for one in mask])}
+
+    def heads(self, encoder: SwinEncoder) -> dict[str, nn.Module]:
+        from swinssl.ssl.token_distillation import distillation_heads
+
+        return distillation_heads(encoder, prototypes=self.options.prototypes, patches=True)
+
+    def losses(self, student: PretextNetwork, batch: Batch, moment: Moment) -> Outcome:
+        from swinssl.ssl.token_distillation import distil
+
+        seen = batch.seen_by(student)
+        terms, measures = distil(student, seen, batch, moment, options=self.options)
+        losses = self.options.global_weight * terms["global"] + self.options.patch_weight * terms["patch"]
+        return Outcome(losses, terms, measures)

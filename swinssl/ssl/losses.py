@@ -1,0 +1,37 @@
+"""Per-sample losses of reconstruction and of choosing a rotation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor
+
+ErrorKind = Literal["l2", "l1"]
+
+
+def reconstruction_error(prediction: Tensor, target: Tensor, *, kind: ErrorKind, where: Tensor | None = None) -> Tensor:
+    """Mean error of each sample over its voxels and channels.
+
+    Args:
+        prediction: (B, C, Z, Y, X).
+        target: likewise.
+        kind: `l2` squares the difference (the paper), `l1` takes its size (the public code of SimMIM and SMIT).
+        where: (B, Z, Y, X) booleans: the voxels that count; None is all.
+
+    Returns:
+        (B,) float32; 0 for a sample without a voxel that counts.
+
+    Source: paper section 3.2, items 1 to 3; SimMIM, arXiv 2111.09886, eq. 1.
+    """
+    difference = prediction.float() - target.float()
+    error = (difference.square() if kind == "l2" else difference.abs()).mean(1)
+    if where is None:
+        return error.mean((1, 2, 3))
+    counted = where.sum((1, 2, 3)).clamp_min(1)
+    return (error * where).sum((1, 2, 3)) / counted
+
+
+def choice_error(logits: Tensor, chosen: Tensor) -> Tensor:
+    """(B,) cross-entropy of (B, classes) logits and the (B,) class that is right."""
+    return F.cross_entropy(logits.float(), chosen, reduction="none")

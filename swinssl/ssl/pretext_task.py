@@ -1,0 +1,127 @@
+"""A pretext task, as a task of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from swinssl.networks.swin_encoder import SwinEncoder
+from swinssl.randomness import Draws
+from swinssl.ssl.batch import Batch, Moment
+from swinssl.ssl.crops import CropSampler
+from swinssl.ssl.distillation import Centre
+from swinssl.ssl.health import EVERY, Health
+from swinssl.ssl.method import Method
+from swinssl.ssl.pretext_network import PretextNetwork
+from swinssl.ssl.teacher import Teacher
+from swinssl.training.task import StepResult
+
+Prepared = dict[str, NDArray]
+
+
+class PretextTask:
+    """Crops in, a method's loss out; nothing to validate on.
+
+    Args:
+        network: encoder and heads, where they are trained.
+        method: what is learnt.
+        sampler: draws crops.
+        batch_size: samples a step, over all ranks.
+        keep: called with the encoder to keep when the run has ended.
+        prototypes: of each centred head.
+        speaks: whether this process warns.
+    """
+
+    # There is no validation, and what follows the run takes no time worth planning for.
+    validation_cost, closing_cost = 0.0, 0.0
+
+    def __init__(
+        self,
+        network: PretextNetwork,
+        method: Method,
+        sampler: CropSampler,
+        *,
+        batch_size: int,
+        keep: Callable[[SwinEncoder], None],
+        speaks: bool = True,
+    ) -> None:
+        self.network, self.method, self.sampler, self.batch_size, self.keep = network, method, sampler, batch_size, keep
+        self.speaks = speaks
+        plan = network.encoder.plan
+        self.blocks = sum(plan.depths)
+        self.teacher = Teacher(network, method.teacher_heads) if method.teacher_heads else None
+        device = next(network.parameters()).device
+        self.centres = {name: Centre(method.options.prototypes, device=device) for name in method.centres}
+        self.health = Health(method.seen_views, network.encoder.widths[3])
+        self.done, self.share = 0, 0.0
+
+    def load(self, draws: Draws) -> Prepared:
+        return self.method.prepare(self.sampler.crops(draws), draws)
+
+    def views(self, samples: Sequence[Prepared], draws: Sequence[Draws], device: torch.device) -> Batch:
+        count = len(samples[0]["images"])
+        depths = np.stack([own("drop path").random((count, self.blocks, 2), dtype=np.float32) for own in draws])
+        return Batch(
+            {name: torch.from_numpy(np.stack([one[name] for one in samples])).to(device) for name in samples[0]},
+            torch.tensor([own.sample for own in draws], device=device),
+            torch.from_numpy(depths).to(device),
+        )
+
+    def before_step(self, step: int, total: int) -> None:
+        self.done, self.share = step, step / total
+
+    def step(self, inputs: Batch) -> StepResult:
+        outcome = self.method.losses(self.network, inputs, self.moment)
+        if self.done % EVERY == 0:
+            pooled = inputs.seen_whole_by(self.network).tapped.mean((2, 3, 4))
+            self.health.observe(pooled.unflatten(0, (-1, inputs.views)))
+        measures = {**outcome.measures, **self.health.numbers()}
+        if self.speaks:
+            self.health.watch(measures, share=self.share)
+        terms = {f"loss_{name}": float(values.detach().mean()) for name, values in outcome.terms.items()}
+        return StepResult(outcome.losses, {**terms, **measures})
+
+    def after_step(self, step: int, total: int) -> None:
+        for centre in self.centres.values():
+            centre.update()
+        if self.teacher is not None:
+            self.teacher.update(self.network, share=step / total)
+
+    def validate(self) -> dict[str, float]:
+        return {}
+
+    def extra_weights(self) -> dict[str, Tensor]:
+        weights = {f"health.{name}": tensor for name, tensor in self.health.weights().items()}
+        weights |= {f"centre.{name}": centre.value for name, centre in self.centres.items()}
+        if self.teacher is not None:
+            weights |= {f"teacher.{name}": tensor for name, tensor in self.teacher.network.state_dict().items()}
+        return weights
+
+    def load_extra_weights(self, weights: dict[str, Tensor]) -> None:
+        by_owner: dict[str, dict[str, Tensor]] = {"health": {}, "centre": {}, "teacher": {}}
+        for name, tensor in weights.items():
+            owner, _, rest = name.partition(".")
+            by_owner[owner][rest] = tensor
+        self.health.load_weights(by_owner["health"])
+        for name, centre in self.centres.items():
+            centre.value = by_owner["centre"][name].to(centre.value.device)
+        if self.teacher is not None:
+            self.teacher.network.load_state_dict(by_owner["teacher"])
+
+    def keep_best(self) -> None:
+        self.keep(self.kept.encoder)
+
+    @property
+    def moment(self) -> Moment:
+        """The present one of the run."""
+        return Moment(self.share, self.batch_size, self.teacher, self.centres)
+
+    @property
+    def kept(self) -> PretextNetwork:
+        """Whose encoder is the result: the teacher, where there is one and the user does not want the student."""
+        student = self.teacher is None or self.method.options.keep == "student"
+        return self.network if student else self.teacher.network  # type: ignore[union-attr]

@@ -1,0 +1,325 @@
+"""Pretrain an encoder: from preprocessed data sets to `encoder.safetensors` and the record of its run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel
+
+from swinssl import provenance
+from swinssl.devices import autocast, select_device, use_bf16
+from swinssl.errors import Interrupted, UserError
+from swinssl.networks.encoder_file import EncoderRecord, write_encoder
+from swinssl.networks.encoder_transfer import load_encoder
+from swinssl.networks.network_plan import PRESETS, SwinEncoderPlan, encoder_preset
+from swinssl.networks.swin_encoder import DIVISOR, SwinEncoder
+from swinssl.preprocessing.encoder_facts import encoder_name, read_encoder_facts
+from swinssl.ssl.config import EPOCHS, LEARNING_RATE, PretrainingConfig
+from swinssl.ssl.crops import CropSampler
+from swinssl.ssl.method import Images, Method
+from swinssl.ssl.methods import METHODS
+from swinssl.ssl.picture import draw_picture
+from swinssl.ssl.pretext_network import PretextNetwork
+from swinssl.ssl.pretext_task import PretextTask
+from swinssl.ssl.run_description import PretrainingRun
+from swinssl.ssl.sources import Sources
+from swinssl.training.distribution import Ranks
+from swinssl.training.effective_plans import length_of
+from swinssl.training.engine import Engine, Length, Progress
+from swinssl.training.initial_weights import draws_of
+from swinssl.training.progress_picture import draw_progress
+from swinssl.training.run_folder import RunFolder, put_aside
+
+logger = logging.getLogger(__name__)
+
+ENCODER, PICTURE = "encoder.safetensors", "learnt.png"
+# Between two lines of the log, however many volumes there are.
+MOST_STEPS_PER_EPOCH = 100
+# Between two pictures of the curves, and of what was learnt, with the encoder as it is then: epochs may be short.
+CURVES_SECONDS, PICTURE_SECONDS = 10.0, 60.0
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A finished run: its folder, what `run.json` says, and whether this process is the one that speaks."""
+
+    folder: Path
+    run: PretrainingRun
+    first_rank: bool
+
+    @property
+    def encoder(self) -> Path:
+        return self.folder / ENCODER
+
+
+@dataclass(frozen=True)
+class PretrainingPlan:
+    """What a run is made of, before anything is computed.
+
+    Args:
+        method: the pretext task with its options.
+        sources: volumes.
+        images: of the crops.
+        encoder: its form.
+        preset: name of its size, if it has one.
+        batch_size: samples a step over all ranks.
+        length: of the run.
+    """
+
+    method: Method
+    sources: Sources
+    images: Images
+    encoder: SwinEncoderPlan
+    preset: str | None
+    batch_size: int
+    length: Length
+
+
+def default_folder(method: str, names: Sequence[str], config: PretrainingConfig) -> str:
+    """The run's folder name where the user gives none: method, size, data sets, and what else tells runs apart."""
+    parts = [method, *([config.preset] if config.preset else []), names[0]]
+    parts[-1] += f"+{len(names) - 1}" if len(names) > 1 else ""
+    parts += [f"from_{encoder_name(Path(config.init))}"] if config.init != "scratch" else []
+    parts += [f"{config.cases}cases"] if config.cases else []
+    parts += [f"seed{config.seed}"] if config.seed else []
+    return "__".join(parts)
+
+
+def plan_pretraining(
+    method: str, preprocessed: Sequence[Path], *, config: PretrainingConfig, options: BaseModel
+) -> PretrainingPlan:
+    """What a run would be; nothing is written.
+
+    Raises:
+        UserError: something that the user gave does not fit.
+    """
+    sources = Sources.open(preprocessed, weights=config.weights, cases=config.cases, seed=config.seed)
+    first = sources.plans[0]
+    encoder, preset, patch = first.network.encoder, first.network.preset, first.patch_size
+    if config.preset is not None:
+        encoder, preset = encoder_preset(config.preset), config.preset
+    if config.init != "scratch":
+        facts = read_encoder_facts(Path(config.init))
+        if facts.encoder is not None:
+            encoder, preset = facts.encoder, facts.preset or ""
+    patch = config.patch or patch
+    if any(edge < 1 or edge % DIVISOR for edge in patch):
+        raise UserError(f"--patch {' '.join(map(str, patch))}: expected multiples of {DIVISOR}.")
+    images = Images(patch, first.spacing, len(first.channel_names))
+    own = METHODS[method](options, images)
+    batch_size = config.batch_size or max(first.training.batch_size, own.least_batch)
+    if batch_size // config.accumulate < own.least_batch:
+        raise UserError(
+            f"--batch-size {batch_size} in {config.accumulate} parts: {method} compares samples with each other and "
+            f"needs {own.least_batch} in each part at least. Give a larger --batch-size or a smaller --accumulate."
+        )
+    # An epoch is as many samples as there are volumes; for the log it is cut where that is long.
+    epochs, whole = config.epochs or EPOCHS, max(1, round(len(sources.volumes) / batch_size))
+    per_epoch = min(whole, MOST_STEPS_PER_EPOCH)
+    length = length_of(
+        config, epochs=max(1, round(epochs * whole / per_epoch)), steps_per_epoch=per_epoch, step_seconds=None
+    )
+    return PretrainingPlan(own, sources, images, encoder, preset if preset in PRESETS else None, batch_size, length)
+
+
+def pretrain(
+    method: str,
+    preprocessed: Sequence[Path],
+    folder: Path,
+    *,
+    config: PretrainingConfig,
+    options: BaseModel,
+    restart: bool = False,
+) -> Pretrained:
+    """Run a pretext task to its end; goes on where an earlier call was stopped.
+
+    Writes `encoder.safetensors` (and, as JSON beside it, what it is), `run.json`, `log.jsonl`, `progress.png` and
+    `learnt.png`; encoder and picture also as training goes.
+
+    Args:
+        method: name of the pretext task.
+        preprocessed: `<root>/preprocessed/<name>` of one or several data sets.
+        folder: of the run.
+        options: of the method.
+        restart: put an earlier run in this folder aside (`old_<folder>_<n>`) and begin anew.
+
+    Raises:
+        UserError: something that the user gave does not fit.
+        Interrupted: someone asked to stop; everything is saved.
+    """
+    plan = plan_pretraining(method, preprocessed, config=config, options=options)
+    device = select_device(config.device)
+    bf16, ranks = use_bf16(device, config.precision), Ranks.join(device)
+    if restart and ranks.first:
+        put_aside(folder)
+    own = RunFolder(folder)
+    with own if ranks.first else nullcontext(own) as run_folder:
+        run = _described(plan, config, options, run_folder, device=device, bf16=bf16, ranks=ranks)
+        network, report = _initial_network(plan, config)
+        run = run.model_copy(update={"init_report": report, "parameters": sum(p.numel() for p in network.parameters())})
+        if ranks.first:
+            run.write(run_folder.run_file)
+        try:
+            progress, damaged = _train(plan, network.to(device), run_folder, config, device, bf16, ranks)
+        except Interrupted:
+            if ranks.first:
+                run.ended_as("stopped").write(run_folder.run_file)
+            raise
+        crops = progress.step * plan.batch_size
+        run = run.ended_as(
+            "done",
+            steps=progress.step,
+            seconds=round(progress.seconds, 1),
+            images_per_second=round(crops / progress.seconds, 2) if progress.seconds > 0 else None,
+            unreadable={**plan.sources.unreadable, **damaged},
+        )
+        if ranks.first:
+            run.write(run_folder.run_file)
+    return Pretrained(folder, run, ranks.first)
+
+
+def _described(
+    plan: PretrainingPlan,
+    config: PretrainingConfig,
+    options: BaseModel,
+    run_folder: RunFolder,
+    *,
+    device: torch.device,
+    bf16: bool,
+    ranks: Ranks,
+) -> PretrainingRun:
+    """The description of this run, after any run that is here was found to be the same."""
+    rests_on = [plan.encoder.model_dump(), vars(plan.images), plan.batch_size]
+    run = PretrainingRun(
+        method=plan.method.name,
+        options=options.model_dump(),
+        config=config,
+        datasets=tuple(plans.dataset_name for plans in plan.sources.plans),
+        volumes=tuple(volume.name for volume in plan.sources.volumes),
+        unreadable=plan.sources.unreadable,
+        plans_sha256=hashlib.sha256(json.dumps(rests_on, sort_keys=True).encode()).hexdigest(),
+        image_sha256=plan.sources.image_sha256,
+        device=str(device),
+        precision="bf16" if bf16 else "fp32",
+        ranks=ranks.world,
+        threads=torch.get_num_threads(),
+        versions=provenance.versions(),
+        revision=provenance.revision(),
+        command=(Path(sys.argv[0]).name, *sys.argv[1:]),
+    )
+    if run_folder.run_file.exists():
+        before = PretrainingRun.read(run_folder.run_file)
+        before.refuse_to_go_on_as(run, run_folder.run_file)
+        run = run.model_copy(update={"started": before.started})
+    return run
+
+
+def _initial_network(plan: PretrainingPlan, config: PretrainingConfig) -> tuple[PretextNetwork, str | None]:
+    """The network as pretraining starts; the encoder is the same whatever the method."""
+    with draws_of(config.seed, "initial weights"):
+        encoder = SwinEncoder(plan.encoder, in_channels=plan.images.channels)
+    encoder.recompute = config.recompute
+    method = plan.method
+    with draws_of(config.seed, "initial heads"):
+        network = PretextNetwork(encoder, method.heads(encoder), masks=method.masks, tap=method.tap)
+    if config.init == "scratch":
+        return network, None
+    report = str(load_encoder(network, Path(config.init)))
+    logger.info("encoder from %s: %s", config.init, report)
+    return network, report
+
+
+def _train(
+    plan: PretrainingPlan,
+    network: PretextNetwork,
+    run_folder: RunFolder,
+    config: PretrainingConfig,
+    device: torch.device,
+    bf16: bool,
+    ranks: Ranks,
+) -> tuple[Progress, dict[str, str]]:
+    method = plan.method
+    sampler = CropSampler(plan.sources.volumes, plan.images, views=method.views, context=config.context)
+    keep = partial(_keep, run_folder.path / ENCODER, plan)
+    task = PretextTask(network, method, sampler, batch_size=plan.batch_size, keep=keep, speaks=ranks.first)
+    title = f"{method.name}: {', '.join(plans.dataset_name for plans in plan.sources.plans)}"
+    show = _Show(task, run_folder.path, seed=config.seed, title=title, device=device, bf16=bf16)
+    engine = Engine(
+        task,
+        run_folder,
+        config=config,
+        learning_rate=config.lr or LEARNING_RATE,
+        length=plan.length,
+        device=device,
+        ranks=ranks,
+        after_epoch=show,
+    )
+    if ranks.first:
+        logger.info(
+            "%d volumes, crops of %s; encoder %.1f M parameters and heads %.1f M, batch %d, %s, %s",
+            len(plan.sources.volumes),
+            " x ".join(map(str, plan.images.patch_size)),
+            sum(p.numel() for p in network.encoder.parameters()) / 1e6,
+            sum(p.numel() for p in network.heads.parameters()) / 1e6,
+            plan.batch_size,
+            device,
+            "bf16" if bf16 else "fp32",
+        )
+    progress = engine.run()
+    if ranks.first:
+        show.curves(run_folder.read_log())
+        show.picture()
+    return progress, sampler.damaged
+
+
+class _Show:
+    """After an epoch, but not too often: the curves, the encoder so far and the picture of what it has learnt."""
+
+    def __init__(
+        self, task: PretextTask, folder: Path, *, seed: int, title: str, device: torch.device, bf16: bool
+    ) -> None:
+        self.task, self.folder, self.seed, self.title = task, folder, seed, title
+        self.device, self.bf16 = device, bf16
+        self.drawn_at = self.shown_at = time.monotonic()
+
+    def __call__(self, log: list[dict[str, Any]]) -> None:
+        if time.monotonic() - self.drawn_at > CURVES_SECONDS:
+            self.curves(log)
+        if time.monotonic() - self.shown_at > PICTURE_SECONDS:
+            self.picture()
+            self.task.keep_best()
+
+    def curves(self, log: list[dict[str, Any]]) -> None:
+        draw_progress(log, self.folder / "progress.png", title=self.title)
+        self.drawn_at = time.monotonic()
+
+    def picture(self) -> None:
+        with autocast(self.device, bf16=self.bf16):
+            draw_picture(self.task, self.folder / PICTURE, seed=self.seed, title=self.title)
+        self.shown_at = time.monotonic()
+
+
+def _keep(path: Path, plan: PretrainingPlan, encoder: SwinEncoder) -> None:
+    intensity = plan.sources.intensity
+    record = EncoderRecord(
+        encoder=plan.encoder,
+        preset=plan.preset,
+        axis_order=plan.encoder.axis_order,
+        in_channels=plan.images.channels,
+        source=f"swinssl {plan.method.name}",
+        spacing=plan.images.spacing,
+        patch_size=plan.images.patch_size,
+        intensity=None if intensity is None else intensity.model_dump(mode="json"),
+    )
+    write_encoder(path, encoder.state_dict(), record)
