@@ -68,8 +68,8 @@ class SwinSegmentor(nn.Module):
     def start_from_prior(self, *, background: bool) -> None:
         """Let the untrained network say that each structure is rare, as it is.
 
-        Otherwise the first hundreds of steps go into learning that almost everything is background: with a tiny network
-        and five organs, 250 steps led to a mandible's Dice of 0.48 instead of 0.28.
+        Otherwise many first steps go into learning that almost everything is background: with a toy of two nested
+        regions, four seeds ended after 80 steps at losses of 0.07 to 0.18 instead of 0.12 to 0.49.
 
         Args:
             background: the first output is the background of exclusive structures.
