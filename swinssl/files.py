@@ -13,6 +13,7 @@ from typing import Any
 
 from swinssl.errors import UserError
 
+# Of what is being written; after a kill it may stay.
 PREFIX = ".writing-"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,3 +22,14 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}: set SWINSSL_TEST_DATA to the folder with raw/ and volumes/")
     return folder
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Networks compute in one thread: for toy sizes it is the fastest, and its sums have one order."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -6,6 +6,7 @@ No torch here, so that commands start fast.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,6 +109,12 @@ def encoder_part(by_name: dict[str, Any]) -> dict[str, Any]:
     """The entries of an encoder, by its own names, out of an encoder's or a whole segmentor's."""
     inside = {name.removeprefix("encoder."): x for name, x in by_name.items() if name.startswith("encoder.")}
     return inside or by_name
+
+
+def blocks_of(names: Iterable[str], stage: int) -> int:
+    """How many transformer blocks a stage has, by the names of an encoder's tensors."""
+    start = f"stages.{stage}.blocks."
+    return len({name[len(start) :].split(".")[0] for name in names if name.startswith(start)})
 
 
 def _value(text: str) -> Any:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from swinssl.errors import UserError
+from swinssl.networks.encoder_file import blocks_of
 from swinssl.networks.encoder_transfer import TransferReport, listed, refuse_window_change
 from swinssl.networks.foreign_checkpoint import Checkpoint
 from swinssl.networks.network_plan import MergeOrder, SwinEncoderPlan
@@ -171,18 +172,13 @@ def _form(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
         raise UserError(f"{path}: {heads} heads do not divide the widths {kernel.shape[0]} x 1, 2, 4, 8. Give another.")
     return {
         "embed_dim": kernel.shape[0],
-        "depths": tuple(_depth(tensors, stage) for stage in range(4)),
+        "depths": tuple(blocks_of(tensors, stage) for stage in range(4)),
         "heads": heads,
         "window": windows.pop(),
         "qkv_bias": "stages.0.blocks.0.attn.qkv.bias" in tensors,
         "patch_norm": "patch_embed.norm.weight" in tensors,
         "skip_norm": "affine" if any(name.startswith("norms.") for name in tensors) else "plain",
     }
-
-
-def _depth(tensors: Mapping[str, Tensor], stage: int) -> int:
-    start = f"stages.{stage}.blocks."
-    return len({name[len(start) :].split(".")[0] for name in tensors if name.startswith(start)})
 
 
 def _own(path: Path, plan: SwinEncoderPlan | None) -> SwinEncoderPlan:

@@ -21,7 +21,8 @@ def with_folded_norms(network: nn.Module) -> nn.Module:
     has_batch_norm = any(isinstance(module, BatchNorm) for module in network.modules())
     if not isinstance(network, SwinSegmentor) or not has_batch_norm:
         return network
-    folded = copy.deepcopy(network)
+    # The encoder has no batch norm: both share it.
+    folded = copy.deepcopy(network, {id(network.encoder): network.encoder})
     for parent in list(folded.modules()):
         for (_, convolution), (name, norm) in pairwise(list(parent.named_children())):
             if isinstance(convolution, nn.Conv3d) and isinstance(norm, BatchNorm):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import pickle
 import re
 import struct
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -101,7 +101,7 @@ def _unpickled(path: Path) -> Any:
         with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except UnpicklingError as error:
         if found := re.search(r"GLOBAL ([\w.]+)|Unsupported (?:global|class) ([\w.]+)", str(error)):
             raise UserError(
                 f"{path}: holds {found[1] or found[2]}, and unpickling that could run code; nothing was executed. "

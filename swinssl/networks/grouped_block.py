@@ -68,7 +68,7 @@ def grouped_block(
         return cast(Tensor, _Training.apply(tokens, bias, keep, tuple(groups), dtype, *weights))
     with torch.autocast("cpu", enabled=False):
         block = _Block(weights, bias, dtype)
-        return block.run(tokens, groups, keep, kept=lambda group: block.scratch_kept(group))
+        return block.run(tokens, groups, keep, kept=block.scratch_kept)
 
 
 class _Training(torch.autograd.Function):
@@ -122,7 +122,6 @@ class _Block:
             qkv_bias=torch.zeros_like(scale) if linear.qkv_bias is None else linear.qkv_bias * scale,
         )
         self.bias = bias.to(dtype)
-        self.added: dict[int, Tensor] = {}
         self.memory: dict[str, Tensor] = {}
 
     def run(
@@ -206,13 +205,7 @@ class _Block:
 
     def _added(self, mask: Tensor | None) -> Tensor:
         """Bias and mask, ([windows,] heads, N, N)."""
-        if mask is None:
-            return self.bias
-        if mask.ndim > 2:
-            return self.bias + mask.to(self.dtype)
-        if id(mask) not in self.added:
-            self.added[id(mask)] = self.bias + mask.to(self.dtype)
-        return self.added[id(mask)]
+        return self.bias if mask is None else self.bias + mask.to(self.dtype)
 
 
 class _Backward(_Block):

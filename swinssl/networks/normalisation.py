@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
+
+from swinssl.devices import several_ranks
 
 
 class BatchNorm(nn.BatchNorm3d):
@@ -14,7 +15,7 @@ class BatchNorm(nn.BatchNorm3d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training or not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        if not self.training or not several_ranks():
             # One value a channel has no variance: normalising it would erase it (and torch refuses).
             if self.training and x.numel() == x.shape[1]:
                 return _affine(x, self.weight, self.bias)

@@ -231,9 +231,7 @@ class SwinBlock(nn.Module):
         if groups is not None:
             bias = self.attn.bias(where.window, tokens.device)
             return grouped_block(tokens, self._weights(), bias, groups[self.shifted], keep=keep)
-        gather, mask = where.plain, where.plain_mask
-        if self.shifted and where.shifted is not None:
-            gather, mask = where.shifted, where.shifted_mask
+        gather, mask = where.of_block(shifted=self.shifted)
         attended = self._attend(self.norm1(tokens), gather, mask, where.window)
         tokens = tokens + _scaled(attended, keep, branch=0)
         return tokens + _scaled(self.mlp(self.norm2(tokens)), keep, branch=1)

@@ -73,9 +73,7 @@ def window_groups(
         batch: samples.
     """
     where = window_maps(size, window, shrink=shrink, mask_padding=mask_padding, device=torch.device("cpu"))
-    gather, masks = where.plain, where.plain_mask
-    if shifted and where.shifted is not None:
-        gather, masks = where.shifted, where.shifted_mask
+    gather, masks = where.of_block(shifted=shifted)
     tokens, each = math.prod(size), math.prod(where.window)
     into = torch.arange(tokens) if gather is None else gather.into
     into = into.view(-1, each)
@@ -84,10 +82,11 @@ def window_groups(
         masks, kind_of = torch.unique(masks, dim=0, return_inverse=True)
     # Windows of one mask beside each other, sample by sample where there is but one.
     rows = torch.cat([torch.where(into < tokens, into + sample * tokens, -1) for sample in range(batch)])
-    order = kind_of.repeat(batch).argsort(stable=True)
+    kind_of = kind_of.repeat(batch)
+    order = kind_of.argsort(stable=True)
     most = max(1, slots // each)
     return tuple(
-        _group(rows[some], None if masks is None else masks[kind_of.repeat(batch)[some]], tokens=tokens)
+        _group(rows[some], None if masks is None else masks[kind_of[some]], tokens=tokens)
         for some in order.tensor_split(math.ceil(len(rows) / most))
     )
 

@@ -84,6 +84,12 @@ class WindowMaps:
     plain_mask: Tensor | None
     shifted_mask: Tensor | None
 
+    def of_block(self, *, shifted: bool) -> tuple[Gather | None, Tensor | None]:
+        """How tokens enter the windows of a block, and its mask; where no axis shifts, shifted blocks are as others."""
+        if shifted and self.shifted is not None:
+            return self.shifted, self.shifted_mask
+        return self.plain, self.plain_mask
+
 
 @lru_cache(maxsize=256)
 @on_cpu

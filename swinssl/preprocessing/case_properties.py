@@ -75,6 +75,11 @@ class CaseProperties(BaseModel):
         return read_model(cls, path, what="preprocessed case", remedy=REMEDY, version=STORE_VERSION)
 
     @property
+    def image_sha256(self) -> dict[str, str]:
+        """Content hashes of the image files, by channel."""
+        return {name: value for name, value in self.input_sha256.items() if name.startswith("image")}
+
+    @property
     def source_geometry(self) -> Geometry:
         """The grid of the file as stored."""
         return Geometry(self.source_shape, np.array(self.source_affine, dtype=np.float64))

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from swinssl import files
 from swinssl.errors import UserError
 from swinssl.json_model import first_fault
-from swinssl.networks.encoder_file import FIRST_KERNEL, EncoderRecord, read_encoder_header
+from swinssl.networks.encoder_file import FIRST_KERNEL, EncoderRecord, blocks_of, read_encoder_header
 from swinssl.networks.network_plan import PRESETS, SwinEncoderPlan
 from swinssl.preprocessing.plans import EncoderReference, Intensity
 
@@ -84,8 +84,6 @@ def _intensity(path: Path, record: EncoderRecord) -> Intensity | None:
 def _preset_of(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     """The preset of these tensors; the first, where several differ only in what a patch is cut to."""
     width = shapes[FIRST_KERNEL][0]
-    depths = tuple(
-        len({name.split(".")[3] for name in shapes if name.startswith(f"stages.{stage}.blocks.")}) for stage in range(4)
-    )
+    depths = tuple(blocks_of(shapes, stage) for stage in range(4))
     found = [n for n, plan in PRESETS.items() if plan.embed_dim == width and plan.depths == depths]
     return found[0] if found else None

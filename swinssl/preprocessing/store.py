@@ -213,7 +213,7 @@ def write_case(
     own.mkdir(parents=True, exist_ok=True)
     for stale in (PROPERTIES, IMAGE, LABEL, LOCATIONS):  # properties first: from here on the case does not exist
         (own / stale).unlink(missing_ok=True)
-    for unfinished in own.glob(".writing-*"):  # of a process that was killed while it wrote
+    for unfinished in own.glob(f"{files.PREFIX}*"):  # of a process that was killed while it wrote
         shutil.rmtree(unfinished, ignore_errors=True)
     written = [IMAGE]
     _write_array(own / IMAGE, _storage_precision(image), codec)

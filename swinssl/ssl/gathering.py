@@ -6,10 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-
-def several_ranks() -> bool:
-    """Whether this process is one of a group."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+from swinssl.devices import several_ranks
 
 
 def gather_samples(rows: Tensor, samples: Tensor, *, count: int) -> tuple[Tensor, Tensor]:

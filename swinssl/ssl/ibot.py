@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from swinssl.randomness import Draws
-from swinssl.ssl.masked_views import draw_masks
-from swinssl.ssl.masks import at_stage4
+from swinssl.ssl.masked_views import with_token_masks
 from swinssl.ssl.method import Crops, Method, Outcome
 from swinssl.ssl.options import DistillationOptions, MaskOptions
 
@@ -42,8 +40,7 @@ class Ibot(Method):
     clip, clip_per = 3.0, "tensor"
 
     def prepare(self, crops: Crops, draws: Draws) -> dict[str, NDArray]:
-        mask = draw_masks(draws, len(crops), self.images, self.options)
-        return {"images": crops, "mask": mask, "token_mask": np.stack([at_stage4(one) for one in mask])}
+        return with_token_masks(draws, crops, self.images, self.options)
 
     def heads(self, encoder: SwinEncoder) -> dict[str, nn.Module]:
         from swinssl.ssl.token_distillation import distillation_heads

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinssl.randomness import Draws
-from swinssl.ssl.masks import PATCH, cell_tokens, random_mask
-from swinssl.ssl.method import Images
+from swinssl.ssl.masks import PATCH, at_stage4, cell_tokens, random_mask
+from swinssl.ssl.method import Crops, Images
 from swinssl.ssl.options import MaskOptions
 
 if TYPE_CHECKING:
@@ -25,6 +25,12 @@ def draw_masks(draws: Draws, views: int, images: Images, options: MaskOptions) -
     tokens = [edge // PATCH for edge in images.patch_size]
     cell = cell_tokens(options.mask_cell, spacing=images.spacing)
     return np.stack([random_mask(chance, tokens=tokens, cell=cell, ratio=options.mask_ratio) for _ in range(views)])
+
+
+def with_token_masks(draws: Draws, crops: Crops, images: Images, options: MaskOptions) -> dict[str, NDArray]:
+    """Crops with their masks, and with those at 1/16, where single tokens are compared."""
+    mask = draw_masks(draws, len(crops), images, options)
+    return {"images": crops, "mask": mask, "token_mask": np.stack([at_stage4(one) for one in mask])}
 
 
 def painted_under_mask(student: PretextNetwork, batch: Batch) -> dict[str, Tensor]:

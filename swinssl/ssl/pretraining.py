@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -17,7 +16,6 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 
-from swinssl import provenance
 from swinssl.devices import autocast, select_device, use_bf16
 from swinssl.errors import Interrupted, UserError
 from swinssl.networks.encoder_file import EncoderRecord, write_encoder
@@ -39,6 +37,7 @@ from swinssl.training.effective_plans import length_of
 from swinssl.training.engine import Engine, Length, Progress
 from swinssl.training.initial_weights import draws_of
 from swinssl.training.progress_picture import draw_progress
+from swinssl.training.run_description import surroundings
 from swinssl.training.run_folder import RunFolder, put_aside
 
 logger = logging.getLogger(__name__)
@@ -210,19 +209,9 @@ def _described(
         unreadable=plan.sources.unreadable,
         plans_sha256=hashlib.sha256(json.dumps(rests_on, sort_keys=True).encode()).hexdigest(),
         image_sha256=plan.sources.image_sha256,
-        device=str(device),
-        precision="bf16" if bf16 else "fp32",
-        ranks=ranks.world,
-        threads=torch.get_num_threads(),
-        versions=provenance.versions(),
-        revision=provenance.revision(),
-        command=(Path(sys.argv[0]).name, *sys.argv[1:]),
+        **surroundings(device, bf16=bf16, ranks=ranks.world),
     )
-    if run_folder.run_file.exists():
-        before = PretrainingRun.read(run_folder.run_file)
-        before.refuse_to_go_on_as(run, run_folder.run_file)
-        run = run.model_copy(update={"started": before.started})
-    return run
+    return run.going_on_at(run_folder.run_file)
 
 
 def _initial_network(plan: PretrainingPlan, config: PretrainingConfig) -> tuple[PretextNetwork, str | None]:

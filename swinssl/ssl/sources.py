@@ -92,10 +92,7 @@ class Sources:
     @property
     def image_sha256(self) -> dict[str, dict[str, str]]:
         """Content hashes of the image files, by volume."""
-        return {
-            volume.name: {k: v for k, v in volume.case.properties.input_sha256.items() if k.startswith("image")}
-            for volume in self.volumes
-        }
+        return {volume.name: volume.case.properties.image_sha256 for volume in self.volumes}
 
 
 def _require_agreement(plans: Sequence[Plans]) -> None:

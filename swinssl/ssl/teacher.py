@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 
-import torch
 from torch import nn
 
 from swinssl.ssl.pretext_network import PretextNetwork
 from swinssl.ssl.schedules import cosine
+from swinssl.training.weight_average import move_towards
 
 FIRST_MOMENTUM, LAST_MOMENTUM = 0.996, 1.0
 
@@ -27,7 +27,6 @@ class Teacher:
         self.network.mask_token = None
         self.network.eval().requires_grad_(False)
 
-    @torch.no_grad()
     def update(self, student: nn.Module, *, share: float) -> None:
         """After the optimiser's step: move towards the student, buffers too.
 
@@ -39,8 +38,4 @@ class Teacher:
         Source: DINO, arXiv 2104.14294, section 3.1.
         """
         momentum = cosine(share, start=FIRST_MOMENTUM, end=LAST_MOMENTUM)
-        own, theirs = self.network.state_dict(), student.state_dict()
-        floating = [name for name, tensor in own.items() if tensor.is_floating_point()]
-        torch._foreach_lerp_([own[n] for n in floating], [theirs[n] for n in floating], 1.0 - momentum)
-        for name in own.keys() - set(floating):
-            own[name].copy_(theirs[name])
+        move_towards(self.network, student, 1.0 - momentum)

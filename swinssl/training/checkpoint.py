@@ -45,7 +45,7 @@ class Checkpoint:
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write `folder/step_<n>`, whole or not at all, and remove all but the newest two."""
     target = folder / _name(checkpoint.step)
-    writing = folder / f".writing-{target.name}"
+    writing = folder / f"{files.PREFIX}{target.name}"
     shutil.rmtree(writing, ignore_errors=True)
     writing.mkdir(parents=True)
     save_file({name: t.detach().contiguous() for name, t in checkpoint.weights.items()}, writing / WEIGHTS)

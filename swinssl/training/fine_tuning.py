@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from swinssl import files, provenance
+from swinssl import files
 from swinssl.dataset.case_tables import read_groups
 from swinssl.dataset.splits import fold_of, shots_subset
 from swinssl.devices import select_device, use_bf16
@@ -43,7 +42,7 @@ from swinssl.training.grid_validation import GridValidation
 from swinssl.training.initial_weights import draws_of
 from swinssl.training.optimiser import EncoderPace
 from swinssl.training.progress_picture import draw_progress
-from swinssl.training.run_description import RunDescription
+from swinssl.training.run_description import RunDescription, surroundings
 from swinssl.training.run_folder import RunFolder, put_aside
 from swinssl.training.segmentation_task import SegmentationTask
 
@@ -193,7 +192,6 @@ def _setting(dataset: PreprocessedDataset, plans: Plans, *, fold: str, config: T
 def _described(setting: _Setting, fold: str, config: TrainingConfig, run_folder: RunFolder) -> RunDescription:
     """The description of this run, after any run that is here was found to be the same."""
     decisions = setting.plans.model_dump(mode="json", exclude={"reasons", "cost"})
-    inputs = {c.properties.case_id: c.properties.input_sha256 for c in setting.cases(setting.train)}
     run = RunDescription(
         dataset_name=setting.plans.dataset_name,
         fold=fold,
@@ -201,23 +199,10 @@ def _described(setting: _Setting, fold: str, config: TrainingConfig, run_folder:
         plans_sha256=hashlib.sha256(json.dumps(decisions, sort_keys=True).encode()).hexdigest(),
         train_cases=setting.train,
         validation_cases=setting.validation,
-        image_sha256={
-            case_id: {name: value for name, value in own.items() if name.startswith("image")}
-            for case_id, own in inputs.items()
-        },
-        device=str(setting.device),
-        precision="bf16" if setting.bf16 else "fp32",
-        ranks=setting.ranks.world,
-        threads=torch.get_num_threads(),
-        versions=provenance.versions(),
-        revision=provenance.revision(),
-        command=(Path(sys.argv[0]).name, *sys.argv[1:]),
+        image_sha256={c.properties.case_id: c.properties.image_sha256 for c in setting.cases(setting.train)},
+        **surroundings(setting.device, bf16=setting.bf16, ranks=setting.ranks.world),
     )
-    if run_folder.run_file.exists():
-        before = RunDescription.read(run_folder.run_file)
-        before.refuse_to_go_on_as(run, run_folder.run_file)
-        run = run.model_copy(update={"started": before.started})
-    return run
+    return run.going_on_at(run_folder.run_file)
 
 
 def _initial_network(plans: Plans, config: TrainingConfig) -> tuple[nn.Module, str | None]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime
+import sys
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 
-from swinssl import files
+from swinssl import files, provenance
 from swinssl.errors import UserError
 from swinssl.json_model import read_model
 from swinssl.training.config import TrainingConfig
@@ -78,6 +80,18 @@ class EngineRun(BaseModel):
         """What else makes it this run, by its name in a message."""
         return {}
 
+    def going_on_at(self, path: Path) -> Self:
+        """This run, after any run that is described in `path` was found to be the same, and begun when that was.
+
+        Raises:
+            UserError: another run is there.
+        """
+        if not path.exists():
+            return self
+        before = self.read(path)
+        before.refuse_to_go_on_as(self, path)
+        return self.model_copy(update={"started": before.started})
+
     def refuse_to_go_on_as(self, other: Self, path: Path) -> None:
         """Check that `other` may go on where this run, described in `path`, is.
 
@@ -124,6 +138,19 @@ class RunDescription(EngineRun):
             "training cases": self.train_cases,
             "validation cases": self.validation_cases,
         }
+
+
+def surroundings(device: torch.device, *, bf16: bool, ranks: int) -> dict[str, Any]:
+    """The fields of an `EngineRun` that tell what this process computes with."""
+    return {
+        "device": str(device),
+        "precision": "bf16" if bf16 else "fp32",
+        "ranks": ranks,
+        "threads": torch.get_num_threads(),
+        "versions": provenance.versions(),
+        "revision": provenance.revision(),
+        "command": (Path(sys.argv[0]).name, *sys.argv[1:]),
+    }
 
 
 def _now() -> str:

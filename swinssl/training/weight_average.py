@@ -21,18 +21,27 @@ class WeightAverage:
         self.decay = decay
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
 
-    @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
         """Move the average towards the network's weights after step number `step` (from 0)."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        averaged, current = self.network.state_dict(), network.state_dict()
-        floating = [name for name, tensor in current.items() if tensor.is_floating_point()]
-        torch._foreach_lerp_([averaged[n] for n in floating], [current[n] for n in floating], 1.0 - decay)
-        for name in current.keys() - set(floating):
-            averaged[name].copy_(current[name])
+        move_towards(self.network, network, 1.0 - decay)
 
     def weights(self) -> dict[str, Tensor]:
         return self.network.state_dict()
 
     def load_weights(self, weights: dict[str, Tensor]) -> None:
         self.network.load_state_dict(weights)
+
+
+@torch.no_grad()
+def move_towards(averaged: nn.Module, current: nn.Module, share: float) -> None:
+    """Move a network's weights and running statistics by `share` of the way towards another's of the same names.
+
+    Args:
+        averaged: may lack parts of `current`; counters, which have no middle, are copied.
+    """
+    own, theirs = averaged.state_dict(), current.state_dict()
+    floating = [name for name, tensor in own.items() if tensor.is_floating_point()]
+    torch._foreach_lerp_([own[n] for n in floating], [theirs[n] for n in floating], share)
+    for name in own.keys() - set(floating):
+        own[name].copy_(theirs[name])

@@ -13,12 +13,7 @@ from swinssl.ssl.methods import METHODS
 ALL = sorted(METHODS)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 # --- the losses again, sample by sample and view by view, straight from the formulas
