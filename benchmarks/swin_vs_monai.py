@@ -5,7 +5,8 @@
     python benchmarks/swin_vs_monai.py --device cuda --compile
 
 Encoders hold the same weights and their outputs are compared before anything is timed. The segmentors (smit96 against
-SwinUNETR of the same widths and window) have the same encoder and different decoders. Every repetition runs all
+SwinUNETR of the same widths and window) have the same encoder and different decoders; ours run as the package runs them
+(channels last; batch norm folded for inference), MONAI's as they come and channels last. Every repetition runs all
 variants one after another; what is printed is the median over the repetitions, and the median of the ratios within
 them. Memory is measured in a fresh process for each variant. Finished cells are kept in --out and not done again.
 """
@@ -29,6 +30,7 @@ from torch import nn
 
 from swinssl.networks.build import build_network
 from swinssl.networks.encoder_import import BIAS_INDEX
+from swinssl.networks.folded_norm import with_folded_norms
 from swinssl.networks.network_plan import NetworkPlan, SwinEncoderPlan
 from swinssl.networks.published_encoders import MONAI
 from swinssl.networks.swin_encoder import SwinEncoder
@@ -40,6 +42,7 @@ PLAN = SwinEncoderPlan(
     skip_taps="merge", merge_order="monai", legacy_bias_index=True, shrink_window=True, drop_path=0.0,
 )  # fmt: skip
 MIB = 2**20
+CHANNELS_LAST = " channels last"
 
 
 def main() -> None:
@@ -63,7 +66,10 @@ def main() -> None:
         cell = f"{part} {way} {edge}^3 batch {a.batch} {precision} {count} threads {a.device}"
         if cell not in done:
             setting = Setting(part, way, edge, precision, count, a.batch, a.device)
-            names = [*VARIANTS[part], *(f"{name} compiled" for name in VARIANTS[part] if a.compile)]
+            names = list(VARIANTS[part])
+            if part == "segmentor":
+                names += [f"{name}{CHANNELS_LAST}" for name in names if name.startswith("monai")]
+            names += [*(f"{name} compiled" for name in names if a.compile)]
             if way == "training":
                 names = [name for name in names if "flash" not in name]  # MONAI's flash attention is for inference
             done[cell] = measure(setting, names, a.repetitions, memory=not a.no_memory)
@@ -122,11 +128,17 @@ def step_of(setting: Setting, name: str) -> Callable[[], None]:
     part, way, edge, precision, threads, batch, device = setting
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    network = VARIANTS[part][name.removesuffix(" compiled")]().to(device)
+    network = VARIANTS[part][name.removesuffix(" compiled").removesuffix(CHANNELS_LAST)]().to(device)
     network.train(way == "training")
+    layout = torch.contiguous_format
+    if part == "segmentor" and (name.startswith("swinssl") or CHANNELS_LAST in name):
+        layout = torch.channels_last_3d
+        network.to(memory_format=layout)
+    if way == "inference":
+        network = with_folded_norms(network)
     if name.endswith(" compiled"):
         network = torch.compile(network)
-    image = torch.randn(batch, 1, edge, edge, edge, device=device)
+    image = torch.randn(batch, 1, edge, edge, edge, device=device).contiguous(memory_format=layout)
 
     def step() -> None:
         autocast = torch.autocast(torch.device(device).type, torch.bfloat16) if precision == "bf16" else nullcontext()

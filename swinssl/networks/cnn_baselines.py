@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from torch import Tensor, nn
 
@@ -47,9 +49,38 @@ class CnnBaseline(nn.Module):
             self.unet = PlainConvUNet(n_conv_per_stage=[2] * STAGES, **shared, **decoder)
         guard_convolutions(self.unet)
         self.deep_supervision = plan.deep_supervision
+        self.first_names = _first_names(self)
+        self.register_state_dict_post_hook(_leave_out_second_names)
+        self.register_load_state_dict_pre_hook(_give_second_names)
 
     def forward(self, image: Tensor, drop_path_draws: Tensor | None = None) -> Tensor | list[Tensor]:
         """Logits as the Swin segmentor's; stochastic depth is the Swin encoder's own and ignored here."""
         self.unet.decoder.deep_supervision = self.deep_supervision and self.training
         out = self.unet(image)
         return out[:3] if isinstance(out, list) else out
+
+
+def _first_names(network: nn.Module) -> dict[str, str]:
+    """Of each tensor that has several names, its first by each of the others.
+
+    The library registers its layers more than once (`conv` and `all_modules.0`, `encoder` and `decoder.encoder`), and a
+    weights file holds a tensor once.
+    """
+    names: dict[int, str] = {}
+    seconds = {}
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        first = names.setdefault(id(tensor), name)
+        if first != name:
+            seconds[name] = first
+    return seconds
+
+
+def _leave_out_second_names(network: CnnBaseline, weights: dict[str, Any], prefix: str, _: Any) -> None:
+    for second in network.first_names:
+        weights.pop(prefix + second, None)
+
+
+def _give_second_names(network: CnnBaseline, weights: dict[str, Any], prefix: str, *_: Any) -> None:
+    for second, first in network.first_names.items():
+        if prefix + first in weights:
+            weights.setdefault(prefix + second, weights[prefix + first])

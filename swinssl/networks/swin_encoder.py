@@ -163,7 +163,11 @@ class SwinEncoder(nn.Module):
 
 
 class PatchEmbedding(nn.Module):
-    """2 x 2 x 2 voxels to one token: strided convolution, then LayerNorm over channels."""
+    """2 x 2 x 2 voxels to one token: strided convolution, then LayerNorm over channels.
+
+    The convolution is computed as the product that it is, of the voxels that make a token: its result is then in the
+    order of tokens, channels last, which torch's would have to be copied into.
+    """
 
     def __init__(self, in_channels: int, width: int, *, norm: bool) -> None:
         super().__init__()
@@ -171,10 +175,10 @@ class PatchEmbedding(nn.Module):
         self.norm = nn.LayerNorm(width) if norm else None
 
     def forward(self, image: Tensor) -> Tensor:
-        tokens = self.proj(image)
-        if self.norm is None:
-            return tokens
-        return self.norm(tokens.movedim(1, -1)).movedim(-1, 1)
+        halves = image.unflatten(4, (-1, 2)).unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
+        voxels = halves.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4)
+        tokens = F.linear(voxels, self.proj.weight.flatten(1), self.proj.bias)
+        return (tokens if self.norm is None else self.norm(tokens)).movedim(-1, 1)
 
 
 class Stage(nn.Module):

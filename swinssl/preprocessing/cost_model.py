@@ -17,8 +17,10 @@ from swinssl.networks.network_plan import NetworkPlan, SwinEncoderPlan
 Shape = tuple[int, int, int]
 
 STAGES = 4
-# Channels of the light decoder at full resolution, and the CNN baselines' widths; as swinssl/networks builds them.
+# Channels of the light decoder at full resolution, those below an up block that is one kernel, and the CNN baselines'
+# widths; as swinssl/networks builds them.
 LIGHT_CHANNELS = 16
+MOST_CHANNELS_OF_ONE_KERNEL = 96
 CNN_STAGES, CNN_MOST_FEATURES, CNN_RESIDUAL_BLOCKS = 6, 320, (1, 3, 4, 6, 6, 6)
 
 # Forward, gradient of the input, gradient of the weights.
@@ -216,17 +218,22 @@ def _decoder_work(plan: NetworkPlan, patch_size: Shape, in_channels: int, num_ou
         total += _residual_work(voxels[level], skips[level], skips[level])
     for level in range(STAGES + 1):
         below = deepest if level == STAGES else skips[level + 1]
-        up = Work(
-            saved=2 * skips[level] * voxels[level],  # the concatenation
-            conv=below * skips[level] * voxels[level],
-            parameters=8 * below * skips[level],
-        )
         block = top if level == 0 else _residual_work
-        total += up + block(voxels[level], 2 * skips[level], skips[level])
+        total += block(voxels[level], 2 * skips[level], skips[level])
+        total += _up_work(voxels[level], below, skips[level])
     heads = (0, 1, 2) if plan.deep_supervision else (0,)
     for level in heads:
         total += Work(conv=skips[level] * num_outputs * voxels[level], parameters=(skips[level] + 1) * num_outputs)
     return total
+
+
+def _up_work(voxels: int, below: int, skip: int) -> Work:
+    """What an up block adds to the block of its joined map."""
+    parameters = 8 * below * skip
+    if below > MOST_CHANNELS_OF_ONE_KERNEL:
+        return Work(saved=2 * skip * voxels, conv=below * skip * voxels, parameters=parameters)  # the joined map
+    # One kernel of 4 x 4 x 4 at stride 2 instead of 3 x 3 x 3 for the share of the map from below.
+    return Work(conv=(8 * below - 27 * skip) * skip * voxels, parameters=parameters)
 
 
 def _residual_work(voxels: int, channels_in: int, channels_out: int) -> Work:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch.nn.modules.batchnorm import _NormBase
@@ -9,6 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from swinssl.networks.build import build_network
 from swinssl.networks.network_plan import NetworkPlan
 from swinssl.networks.normalisation import BatchNorm, InstanceNorm
+from swinssl.networks.weights_file import read_weights, write_weights
 from swinssl.preprocessing.cost_model import network_work
 
 
@@ -34,6 +37,22 @@ def test_deep_supervision_gives_the_segmentor_s_three_resolutions(architecture):
     assert shapes == [(32, 64, 32), (16, 32, 16), (8, 16, 8)]
     with torch.no_grad():
         assert network.eval()(image).shape[2:] == (32, 64, 32)
+
+
+@pytest.mark.parametrize("architecture", ["plainconv", "resenc"])
+def test_its_weights_are_written_once_and_read_back(architecture, tmp_path):
+    network, image = make(architecture), torch.randn(2, 1, 32, 32, 32)
+    network.train()(image)  # running statistics that a fresh network does not have
+    weights = network.state_dict()
+    parameters = [name for name, _ in network.named_parameters()]
+    assert [name for name in weights if name in set(parameters)] == parameters
+    write_weights(tmp_path / "w.safetensors", weights, metadata={})
+    again = copy.deepcopy(make(architecture)).to(memory_format=torch.channels_last_3d)
+    for one in again.parameters():
+        one.data.zero_()
+    again.load_state_dict(read_weights(tmp_path / "w.safetensors")[0])
+    with torch.no_grad():
+        assert torch.allclose(again.eval()(image), network.eval()(image), atol=1e-5)
 
 
 @pytest.mark.parametrize(("norm", "layer"), [("batch", BatchNorm), ("instance", InstanceNorm)])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from swinssl.networks.convolution import Conv3d, guard_convolutions
+from swinssl.networks.convolution import Conv3d, convolve_joined, guard_convolutions
 
 GRADIENTS = """
 import torch
@@ -53,6 +53,42 @@ def test_is_torch_s_convolution_and_float32_for_maps_of_depth_2():
         assert torch.equal(ours(image), theirs(image))
         with torch.autocast("cpu", torch.bfloat16):
             assert ours(image).dtype == dtype
+
+
+def gradients(outputs, *inputs):
+    weights = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(3), dtype=outputs.dtype)
+    return torch.autograd.grad((outputs * weights).sum(), inputs)
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+def test_a_matrix_product_is_the_convolution_of_one_voxel(bias):
+    torch.manual_seed(0)
+    ours = Conv3d(5, 7, kernel_size=1, bias=bias).double()
+    image = torch.randn(2, 5, 3, 4, 6).double().requires_grad_()
+    last = image.contiguous(memory_format=torch.channels_last_3d)
+    out, expected = ours(last), nn.Conv3d.forward(ours, image)
+    assert out.is_contiguous(memory_format=torch.channels_last_3d)
+    torch.testing.assert_close(out, expected)
+    for found, wanted in zip(
+        gradients(out, image, *ours.parameters()), gradients(expected, image, *ours.parameters()), strict=True
+    ):
+        torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d], ids=str)
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_up_join_and_convolve_are_one_kernel(kernel, memory_format):
+    torch.manual_seed(0)
+    up = nn.ConvTranspose3d(6, 4, kernel_size=2, stride=2, bias=False).double()
+    convolution = Conv3d(4 + 3, 5, kernel_size=kernel, padding=kernel // 2).double()
+    below = torch.randn(2, 6, 2, 3, 4).double().to(memory_format=memory_format).requires_grad_()
+    skip = torch.randn(2, 3, 4, 6, 8).double().to(memory_format=memory_format).requires_grad_()
+    inputs = (below, skip, up.weight, convolution.weight, convolution.bias)
+    out = convolve_joined(convolution, up, below, skip)
+    expected = nn.Conv3d.forward(convolution, torch.cat((up(below), skip), dim=1))
+    torch.testing.assert_close(out, expected)
+    for found, wanted in zip(gradients(out, *inputs), gradients(expected, *inputs), strict=True):
+        torch.testing.assert_close(found, wanted)
 
 
 def test_guarding_keeps_weights_and_names():

@@ -1,0 +1,42 @@
+"""Encoders that come with the package: found by name, unless a file is called so."""
+
+from __future__ import annotations
+
+import pytest
+
+from swinssl.errors import UserError
+from swinssl.networks import shipped_encoders
+from swinssl.networks.encoder_file import EncoderRecord, write_encoder
+from swinssl.networks.network_plan import NetworkPlan, SwinEncoderPlan
+from swinssl.networks.segmentor import SwinSegmentor
+from swinssl.networks.shipped_encoders import encoder_path, shipped_names
+from swinssl.preprocessing.encoder_facts import read_encoder_facts
+
+PLAN = SwinEncoderPlan(embed_dim=16, depths=(1, 1, 1, 1), heads=(1, 1, 1, 1))
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    monkeypatch.setattr(shipped_encoders, "FOLDER", tmp_path / "shipped")
+    (tmp_path / "shipped").mkdir()
+    encoder = SwinSegmentor(NetworkPlan(encoder=PLAN, decoder="light"), in_channels=1, num_outputs=2).encoder
+    path = tmp_path / "shipped" / "little.safetensors"
+    write_encoder(path, encoder.state_dict(), EncoderRecord(encoder=PLAN))
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+def test_a_name_is_the_package_s_file(shipped):
+    assert shipped_names() == ("little",) and encoder_path("little") == shipped
+    facts = read_encoder_facts(encoder_path("little"))
+    assert facts.encoder == PLAN and facts.reference.name == "little"
+
+
+def test_a_file_stands_above_a_name(shipped, tmp_path):
+    (tmp_path / "little").write_bytes(b"")
+    assert encoder_path("little").resolve() == tmp_path / "little"
+
+
+def test_another_name_is_refused_with_those_there_are(shipped):
+    with pytest.raises(UserError, match=r"nowhere: no such file, .*\(little\)\. Give the path"):
+        encoder_path("nowhere")
