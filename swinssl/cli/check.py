@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from swinssl.cli.command import command
+from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, Json, Root
 from swinssl.errors import UserError
 from swinssl.workspace import Workspace
@@ -39,7 +40,7 @@ def check(dataset: Dataset, root: Root = None, workers: Workers = None, json: Js
 
     report = check_dataset(Workspace.locate(root).raw(dataset), workers=workers)
     if json:
-        _print_json(report.findings)
+        print_json([finding.as_json() for finding in report.findings])
     else:
         _print_report(report)
     if errors := report.count("error"):
@@ -91,12 +92,6 @@ def _table(findings: Sequence[Finding]) -> Table:
         if left := len(same) - len(shown):
             table.add_row(label, f"and {left} more", "likewise; --json lists them")
     return table
-
-
-def _print_json(findings: Sequence[Finding]) -> None:
-    import json
-
-    print(json.dumps([finding.as_json() for finding in findings], indent=2))
 
 
 main = command(check)

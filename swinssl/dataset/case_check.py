@@ -189,7 +189,7 @@ class _Checker:
         values = f"values go from {low:g} to {high:g}"
         if "ct" not in name.lower():
             if name and LOWEST_HU <= low <= AIR_HU and high >= TISSUE_HU:
-                remedy = 'Call the channel "CT" in dataset.json if it is one: it is then normalised in HU.'
+                remedy = 'Call the channel "CT" if it is one (in a list "# channel: CT"): it is then normalised in HU.'
                 self.report("W306", path, f"{values} as in CT, but the channel is called {name!r}", remedy)
         elif low >= 0 and high <= 1:
             self.report("W305", path, f"{values}: scaled already, not in HU", "Use the image before scaling.")

@@ -30,7 +30,7 @@ class Listing:
 
     Args:
         channels: number of channels: as described, else as most cases have.
-        file_ending: of the images; the first in `ENDINGS` that occurs where there are several.
+        file_ending: of the images.
     """
 
     cases: tuple[Case, ...]
@@ -52,14 +52,38 @@ def list_cases(folder: Path, description: Description) -> Listing:
     else:
         cases = lister.listed({without_ending(image): case for image, case in description.training.items()})
     cases.sort(key=lambda case: case.id)
-    lister.check_ids([case.id for case in cases])
+    lister.findings += id_findings([case.id for case in cases])
     lister.check_files(cases)
     if not cases:
         lister.report("E110", IMAGES, "has no image", "Put images there, named CASE_0000.nii.gz for the first channel.")
     channels = len(description.channel_names) or max((len(case.images) for case in cases), default=1)
-    used = {image_ending(path) for case in cases for path in case.images}
-    ending = description.file_ending or next((ending for ending in ENDINGS if ending in used), ENDINGS[0])
+    ending = description.file_ending or usual_ending(cases)
     return Listing(tuple(cases), channels, ending, tuple(lister.findings))
+
+
+def usual_ending(cases: Sequence[Case]) -> str:
+    """Of the cases' images; the first in `ENDINGS` that occurs where there are several."""
+    used = {image_ending(path) for case in cases for path in case.images}
+    return next((ending for ending in ENDINGS if ending in used), ENDINGS[0])
+
+
+def id_findings(ids: Sequence[str]) -> list[Finding]:
+    """What is wrong with ids as names of files, on this system or another."""
+    found: list[Finding] = []
+    lower: dict[str, str] = {}
+    for case_id in ids:
+        file = f"case {case_id}"
+        other = lower.setdefault(case_id.lower(), case_id)
+        if not case_id or UNUSABLE.search(case_id) or case_id.split(".")[0].lower() in RESERVED_NAMES:
+            message = f"the id {case_id!r} cannot be the name of a file or folder on every system"
+            found.append(Finding("E109", file, message, "Rename it: letters, digits, '.', '_' and '-'."))
+        elif other != case_id:
+            message = f"differs from case {other} in capitals only, which many systems do not tell apart"
+            found.append(Finding("E109", file, message, "Rename one of them."))
+        elif not SAFE_NAME.fullmatch(case_id):
+            message = f"the id {case_id!r} has spaces, other characters than letters, digits, '.', '_', '-', or is long"
+            found.append(Finding("W106", file, message, "Rename it, if other programs are to read the results."))
+    return found
 
 
 class _Lister:
@@ -259,20 +283,3 @@ class _Lister:
         siblings = {*missing.parent.iterdir()} - used if missing.parent.is_dir() else set()
         near = did_you_mean(missing.name, sorted(path.name for path in siblings))
         return f"{near}Put it there, or take the case out."
-
-    def check_ids(self, ids: Sequence[str]) -> None:
-        lower: dict[str, str] = {}
-        for case_id in ids:
-            file = f"case {case_id}"
-            other = lower.setdefault(case_id.lower(), case_id)
-            if not case_id or UNUSABLE.search(case_id) or case_id.split(".")[0].lower() in RESERVED_NAMES:
-                message = f"the id {case_id!r} cannot be the name of a file or folder on every system"
-                self.report("E109", file, message, "Rename it: letters, digits, '.', '_' and '-'.")
-            elif other != case_id:
-                message = f"differs from case {other} in capitals only, which many systems do not tell apart"
-                self.report("E109", file, message, "Rename one of them.")
-            elif not SAFE_NAME.fullmatch(case_id):
-                message = (
-                    f"the id {case_id!r} has spaces, other characters than letters, digits, '.', '_', '-', or is long"
-                )
-                self.report("W106", file, message, "Rename it, if other programs are to read the results.")

@@ -45,16 +45,16 @@ class CheckReport:
         return sum(finding.severity == severity for finding in self.findings)
 
 
-def check_dataset(folder: Path, *, workers: int | None = None) -> CheckReport:
+def check_dataset(source: Path, *, workers: int | None = None) -> CheckReport:
     """Check a raw data set whole; every image and label is read to its end.
 
     Args:
         workers: processes; 0 works in this one, None chooses.
 
     Raises:
-        UserError: there is no such folder. Everything else is a finding.
+        UserError: there is no such folder or list. Everything else is a finding.
     """
-    raw, findings = survey(folder)
+    raw, findings = survey(source)
     labels = None if any(finding.code in MEANING_OPEN for finding in findings) else raw.labels
     jobs = [CaseCheck(raw.folder, case, raw.channel_names, labels) for case in raw.cases]
     workers = _default_workers(raw) if workers is None else workers
@@ -137,7 +137,7 @@ def _splits(raw: RawDataset) -> list[Finding]:
     """Folds: those that came with the data, or how many can be made."""
     annotated = [case for case in raw.cases if case.label is not None]
     groups = {case.id: case.group for case in annotated if case.group is not None}
-    path = raw.folder / SPLITS_FILE
+    path = raw.source / SPLITS_FILE
     if path.is_file():
         try:
             check_splits(path, read_splits(path), cases=[case.id for case in annotated], groups=groups)

@@ -1,4 +1,4 @@
-"""A raw data set as it lies on disk, in nnU-Net v2's layout or one near it; nothing in it is ever written."""
+"""A raw data set as it lies on disk, in nnU-Net v2's layout or one near it, or as a list of volumes; never written."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ from swinssl.dataset.description import DESCRIPTION_FILE, EXAMPLE, Description, 
 from swinssl.dataset.finding import Finding, did_you_mean
 from swinssl.dataset.labels import LabelSet
 from swinssl.dataset.splits import SPLITS_FILE
+from swinssl.dataset.volume_list import read_volume_list
 from swinssl.errors import UserError
+from swinssl.workspace import LIST_ENDING, dataset_name, is_volume_list
 
 logger = logging.getLogger(__name__)
 
 __all__ = ["Case", "RawDataset", "survey"]
 
 # What leaves the meaning of the whole data set open. Other errors concern a case, which fails by itself.
-FATAL = {"E101", "E102", "E103", "E104", "E105", "E110", "E111", "E112"}
+FATAL = {"E101", "E102", "E103", "E104", "E105", "E110", "E111", "E112", "E114"}
 # What may make the cases fewer than the user thinks.
 FEWER_CASES = {"W103", "W104"}
 SHOWN = 5
-# A channel of images that come without dataset.json.
+# A channel of images that come without a name for it.
 UNNAMED_CHANNEL = "image"
 
 
@@ -37,8 +39,9 @@ class RawDataset:
     """What is on disk before anything ran.
 
     Args:
-        folder: where it lies.
-        name: name of that folder.
+        source: the folder, or the list of volumes. Tables and splits lie in a folder; beneath a list there is nothing.
+        folder: where the source's own files are, and what files are named relative to.
+        name: name of the folder, or of the list without its ending.
         channel_names: image channels in order.
         labels: structures and their values; no structure where there are no labels.
         cases: sorted by id.
@@ -46,6 +49,7 @@ class RawDataset:
         file_ending: of the images.
     """
 
+    source: Path
     folder: Path
     name: str
     channel_names: tuple[str, ...]
@@ -55,15 +59,15 @@ class RawDataset:
     file_ending: str
 
     @classmethod
-    def load(cls, folder: Path) -> RawDataset:
-        """The data set in a folder; no image is opened.
+    def load(cls, source: Path) -> RawDataset:
+        """The data set in a folder, or of a list of volumes; no image is opened.
 
         A case with a missing file is listed all the same and fails when it is read.
 
         Raises:
             UserError: there is no case, or what is described has no clear meaning.
         """
-        raw, findings = survey(folder)
+        raw, findings = survey(source)
         fatal = [finding for finding in findings if finding.code in FATAL]
         if fatal:
             more = f" And {len(fatal) - SHOWN} more." if len(fatal) > SHOWN else ""
@@ -75,7 +79,7 @@ class RawDataset:
         for finding in fewer[:SHOWN]:
             logger.warning("%s: %s. %s", raw.folder / finding.file, finding.message, finding.remedy)
         if len(fewer) > SHOWN:
-            logger.warning("%s: and %d more like this; swinssl_check lists them.", raw.folder, len(fewer) - SHOWN)
+            logger.warning("%s: and %d more like this; swinssl_check lists them.", raw.source, len(fewer) - SHOWN)
         return raw
 
     @cached_property
@@ -90,7 +94,7 @@ class RawDataset:
         """
         if case_id not in self._by_id:
             near = did_you_mean(case_id, self._by_id)
-            raise UserError(f"{self.folder}: has no case {case_id!r}. {near}It has {len(self.cases)} cases.")
+            raise UserError(f"{self.source}: has no case {case_id!r}. {near}It has {len(self.cases)} cases.")
         return self._by_id[case_id]
 
     def copy_description(self, folder: Path) -> None:
@@ -98,17 +102,17 @@ class RawDataset:
 
         dataset.json is copied as it is where it is complete, else written in nnU-Net v2's form.
         """
-        original = self.folder / DESCRIPTION_FILE
+        original = self.source / DESCRIPTION_FILE
         if original.is_file() and self._is_complete(original):
             files.write_bytes(folder / DESCRIPTION_FILE, original.read_bytes())
         else:
             files.write_json(folder / DESCRIPTION_FILE, self.description)
-        copy_tables(self.folder, folder, self.cases)
-        splits = self.folder / SPLITS_FILE
+        copy_tables(self.source, folder, self.cases)
+        splits = self.source / SPLITS_FILE
         if splits.is_file():
             content, target = splits.read_bytes(), folder / SPLITS_FILE
             if target.is_file() and target.read_bytes() != content:
-                logger.warning("%s: replaced by the one in %s; runs before it used other folds.", target, self.folder)
+                logger.warning("%s: replaced by the one in %s; runs before it used other folds.", target, self.source)
             files.write_bytes(target, content)
 
     def _is_complete(self, original: Path) -> bool:
@@ -117,26 +121,33 @@ class RawDataset:
         return all(content.get(key) == value for key, value in self.description.items() if key != "numTraining")
 
 
-def survey(folder: Path) -> tuple[RawDataset, list[Finding]]:
-    """What a folder holds, as far as it can be understood, and everything that its files' names and dataset.json show.
+def survey(source: Path) -> tuple[RawDataset, list[Finding]]:
+    """What a folder or list holds, as far as it can be understood, and everything that names and descriptions show.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: there is no such folder or list.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder. Give a raw data set: a folder with imagesTr and dataset.json.")
-    folder = Path(os.path.abspath(folder))  # noqa: PTH100 (a link keeps its own name)
-    description, findings = read_description(folder)
-    listing = list_cases(folder, description)
-    cases, of_tables = with_tables(folder, listing.cases, description)
-    findings += [*_remarks(folder, description, len(cases)), *listing.findings, *of_tables]
+    source = Path(os.path.abspath(source))  # noqa: PTH100 (a link keeps its own name)
+    if is_volume_list(source):
+        folder, (description, listing) = source.parent, read_volume_list(source)
+        cases, findings = list(listing.cases), list(listing.findings)
+    elif source.is_dir():
+        folder, (description, findings) = source, read_description(source)
+        listing = list_cases(folder, description)
+        cases, of_tables = with_tables(folder, listing.cases, description)
+        findings += [*_remarks(folder, description, len(cases)), *listing.findings, *of_tables]
+    else:
+        raise UserError(
+            f"{source}: no such folder. Give a raw data set: a folder with imagesTr and dataset.json, or a list of "
+            f"volumes ({LIST_ENDING})."
+        )
     channel_names = description.channel_names or tuple(
         UNNAMED_CHANNEL if listing.channels == 1 else f"{UNNAMED_CHANNEL}_{i}" for i in range(listing.channels)
     )
     raw = RawDataset(
+        source=source,
         folder=folder,
-        name=folder.name,
+        name=dataset_name(source),
         channel_names=channel_names,
         labels=description.labels,
         cases=tuple(cases),

@@ -414,6 +414,13 @@ def test_remedies_say_what_was_meant(raw):
     assert "relabel 255 to 1" in remedies[LABEL] and 'Add 2 to "labels"' in remedies["labelsTr/case_0.nii.gz"]
 
 
+@pytest.mark.parametrize("line", ["imagesTr", "labelsTr/case_0.pdf"])
+def test_a_line_of_a_list_that_is_no_image(raw, line):
+    raw.write("scans.txt", f"# channel: CT\n{IMAGE}\n{line}\n")
+    (finding,) = check_dataset(raw.folder / "scans.txt", workers=0).findings
+    assert (finding.code, finding.file) == ("E114", line) and "line 3 of scans.txt" in finding.message
+
+
 def test_no_such_folder(tmp_path):
     with pytest.raises(UserError, match="no such folder"):
         check_dataset(tmp_path / "x")
@@ -431,7 +438,7 @@ def test_value_counts(dtype):
 
 class TestCodes:
     def test_each_is_tested(self):
-        tested = {fault[0] for fault in FAULTS} | {"E201", "E302", "W302", "N501", "N502"}
+        tested = {fault[0] for fault in FAULTS} | {"E114", "E201", "E302", "W302", "N501", "N502"}
         assert tested == set(CODES)
 
     def test_each_is_documented(self):
