@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from swinssl.cli.command import command
+from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import DryRun, Json, Root
 from swinssl.ssl.config import PretrainingConfig, config_of
 from swinssl.ssl.method import Method
@@ -23,7 +24,10 @@ if TYPE_CHECKING:
     from swinssl.ssl.pretraining import Pretrained
 
 Datasets = Annotated[
-    list[str], typer.Argument(help="Preprocessed data sets: folder, id (100) or name each.", metavar="DATASET...")
+    list[str],
+    typer.Argument(
+        help="Preprocessed data sets: folder, id (100), name or list of volumes (scans.txt) each.", metavar="DATASET..."
+    ),
 ]
 Out = Annotated[
     Path | None,
@@ -57,15 +61,16 @@ def pretrain_command(method: type[Method]) -> Callable[..., None]:
 
         workspace = Workspace.locate(root)
         preprocessed = [workspace.preprocessed(dataset) for dataset in datasets]
+        probe = None if config.probe is None else workspace.preprocessed(config.probe)
         folder = out or _default_folder(workspace, method.name, preprocessed, config)
         if dry_run:
-            _rehearse(method.name, preprocessed, folder, config, options)
+            _rehearse(method.name, preprocessed, folder, config, options, probe, json=json)
             return
-        done = pretrain(method.name, preprocessed, folder, config=config, options=options, restart=restart)
+        done = pretrain(method.name, preprocessed, folder, config=config, options=options, probe=probe, restart=restart)
         if done.first_rank:
             _report(done, datasets[0], json=json)
 
-    pretrain.__doc__ = f"{method.summary}\n\n{PLACES}"
+    pretrain.__doc__, pretrain.__name__ = f"{method.summary}\n\n{PLACES}", f"pretrain_{method.name}"
     pretrain.__annotations__ |= {"config": config_of(method), "options": method.Options}
     return pretrain
 
@@ -77,11 +82,23 @@ def _default_folder(workspace: Workspace, method: str, preprocessed: Sequence[Pa
 
 
 def _rehearse(
-    method: str, preprocessed: Sequence[Path], folder: Path, config: PretrainingConfig, options: BaseModel
+    method: str,
+    preprocessed: Sequence[Path],
+    folder: Path,
+    config: PretrainingConfig,
+    options: BaseModel,
+    probe: Path | None,
+    *,
+    json: bool,
 ) -> None:
     from swinssl.ssl.pretraining import plan_pretraining
 
-    plan = plan_pretraining(method, preprocessed, config=config, options=options)
+    plan = plan_pretraining(method, preprocessed, config=config, options=options, probe=probe)
+    if json:
+        said = {"folder": folder, "volumes": [volume.name for volume in plan.sources.volumes], "preset": plan.preset}
+        said |= {"patch_size": plan.images.patch_size, "spacing": plan.images.spacing, "batch_size": plan.batch_size}
+        print_json({**said, "steps": plan.length.expected, "max_minutes": plan.length.minutes})
+        return
     print(f"  volumes: {len(plan.sources.volumes)} of {', '.join(p.dataset_name for p in plan.sources.plans)}")
     print(
         f"  encoder: {plan.preset or 'as in the file'}, crops of {' x '.join(map(str, plan.images.patch_size))} voxels"
@@ -100,6 +117,8 @@ def _report(done: Pretrained, dataset: str, *, json: bool) -> None:
     run = done.run
     speed = f", {run.images_per_second:g} samples a second" if run.images_per_second else ""
     print(f"{run.method}: {run.steps} steps in {run.seconds:g} s{speed}")
+    if run.best_score is not None:
+        print(f"frozen probe: mean Dice {run.best_score:.3f} at best, in epoch {run.best_epoch}: {done.best}")
     if run.unreadable:
         print(f"left out: {len(run.unreadable)} volumes that cannot be read; run.json names them")
     print(f"encoder: {done.encoder}")

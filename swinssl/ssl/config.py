@@ -39,6 +39,13 @@ class PretrainingConfig(EngineConfig):
         None, description="How often each data set is drawn from: 2,1. Default: every volume alike."
     )
 
+    probe: str | None = Field(
+        None,
+        description="Preprocessed data set with labels: every so often a linear classifier on the frozen features of a "
+        "few of its cases says what the encoder is worth; the best is kept beside the last.",
+    )
+    probe_cases: int = Field(5, ge=1, description="Cases to fit that classifier; as many more are measured.")
+
     @property
     def context(self) -> float | None:
         """Edge of the common region in edges of the crop; None is the whole volume.

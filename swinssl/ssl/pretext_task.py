@@ -17,6 +17,7 @@ from swinssl.ssl.distillation import Centre
 from swinssl.ssl.health import EVERY, Health
 from swinssl.ssl.method import Method
 from swinssl.ssl.pretext_network import PretextNetwork
+from swinssl.ssl.probe import Probe
 from swinssl.ssl.teacher import Teacher
 from swinssl.training.task import StepResult
 
@@ -24,20 +25,20 @@ Prepared = dict[str, NDArray]
 
 
 class PretextTask:
-    """Crops in, a method's loss out; nothing to validate on.
+    """Crops in, a method's loss out; validated by a frozen probe, if there is one.
 
     Args:
         network: encoder and heads, where they are trained.
         method: what is learnt.
         sampler: draws crops.
         batch_size: samples a step, over all ranks.
-        keep: called with the encoder to keep when the run has ended.
-        prototypes: of each centred head.
+        keep_best: called with the encoder when the probe has never found it better.
+        probe: says what the encoder is worth.
         speaks: whether this process warns.
     """
 
-    # There is no validation, and what follows the run takes no time worth planning for.
-    validation_cost, closing_cost = 0.0, 0.0
+    # What follows the run takes no time worth planning for.
+    closing_cost = 0.0
 
     def __init__(
         self,
@@ -46,11 +47,15 @@ class PretextTask:
         sampler: CropSampler,
         *,
         batch_size: int,
-        keep: Callable[[SwinEncoder], None],
+        keep_best: Callable[[SwinEncoder], None],
+        probe: Probe | None = None,
         speaks: bool = True,
     ) -> None:
-        self.network, self.method, self.sampler, self.batch_size, self.keep = network, method, sampler, batch_size, keep
-        self.speaks = speaks
+        self.network, self.method, self.sampler, self.batch_size = network, method, sampler, batch_size
+        self.keep, self.probe, self.speaks = keep_best, probe, speaks
+        self.validation_cost = probe.cost(batch_size * method.seen_views) if probe is not None else 0.0
+        # Of the encoder as the run began; NaN where nobody has measured it.
+        self.untrained = torch.tensor(torch.nan)
         plan = network.encoder.plan
         self.blocks = sum(plan.depths)
         self.teacher = Teacher(network, method.teacher_heads) if method.teacher_heads else None
@@ -73,6 +78,8 @@ class PretextTask:
 
     def before_step(self, step: int, total: int) -> None:
         self.done, self.share = step, step / total
+        if step == 0 and self.probe is not None:
+            self.untrained = torch.tensor(self.probe.measure(self.kept.encoder)["score"])
 
     def step(self, inputs: Batch) -> StepResult:
         outcome = self.method.losses(self.network, inputs, self.moment)
@@ -92,28 +99,35 @@ class PretextTask:
             self.teacher.update(self.network, share=step / total)
 
     def validate(self) -> dict[str, float]:
-        return {}
+        """The probe's Dice, and as `untrained` that of the encoder as the run began."""
+        if self.probe is None:
+            return {}
+        return {**self.probe.measure(self.kept.encoder), "untrained": float(self.untrained)}
 
     def extra_weights(self) -> dict[str, Tensor]:
         weights = {f"health.{name}": tensor for name, tensor in self.health.weights().items()}
+        weights["probe.untrained"] = self.untrained
         weights |= {f"centre.{name}": centre.value for name, centre in self.centres.items()}
         if self.teacher is not None:
             weights |= {f"teacher.{name}": tensor for name, tensor in self.teacher.network.state_dict().items()}
         return weights
 
     def load_extra_weights(self, weights: dict[str, Tensor]) -> None:
-        by_owner: dict[str, dict[str, Tensor]] = {"health": {}, "centre": {}, "teacher": {}}
+        by_owner: dict[str, dict[str, Tensor]] = {"health": {}, "probe": {}, "centre": {}, "teacher": {}}
         for name, tensor in weights.items():
             owner, _, rest = name.partition(".")
             by_owner[owner][rest] = tensor
         self.health.load_weights(by_owner["health"])
+        self.untrained = by_owner["probe"]["untrained"]
         for name, centre in self.centres.items():
             centre.value = by_owner["centre"][name].to(centre.value.device)
         if self.teacher is not None:
             self.teacher.network.load_state_dict(by_owner["teacher"])
 
     def keep_best(self) -> None:
-        self.keep(self.kept.encoder)
+        """Without a probe nothing tells the best encoder from the others."""
+        if self.probe is not None:
+            self.keep(self.kept.encoder)
 
     @property
     def moment(self) -> Moment:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +21,7 @@ from swinssl.errors import Interrupted, UserError
 from swinssl.networks.encoder_file import EncoderRecord, write_encoder
 from swinssl.networks.encoder_transfer import load_encoder
 from swinssl.networks.network_plan import PRESETS, SwinEncoderPlan, encoder_preset
+from swinssl.networks.shipped_encoders import encoder_path
 from swinssl.networks.swin_encoder import DIVISOR, SwinEncoder
 from swinssl.preprocessing.encoder_facts import encoder_name, read_encoder_facts
 from swinssl.ssl.config import EPOCHS, LEARNING_RATE, PretrainingConfig
@@ -30,6 +31,7 @@ from swinssl.ssl.methods import METHODS
 from swinssl.ssl.picture import draw_picture
 from swinssl.ssl.pretext_network import PretextNetwork
 from swinssl.ssl.pretext_task import PretextTask
+from swinssl.ssl.probe import Probe
 from swinssl.ssl.run_description import PretrainingRun
 from swinssl.ssl.sources import Sources
 from swinssl.training.distribution import Ranks
@@ -42,7 +44,7 @@ from swinssl.training.run_folder import RunFolder, put_aside
 
 logger = logging.getLogger(__name__)
 
-ENCODER, PICTURE = "encoder.safetensors", "learnt.png"
+ENCODER, BEST, PICTURE = "encoder.safetensors", "encoder_best.safetensors", "learnt.png"
 # Between two lines of the log, however many volumes there are.
 MOST_STEPS_PER_EPOCH = 100
 # Between two pictures of the curves, and of what was learnt, with the encoder as it is then: epochs may be short.
@@ -59,7 +61,13 @@ class Pretrained:
 
     @property
     def encoder(self) -> Path:
+        """As the run left it."""
         return self.folder / ENCODER
+
+    @property
+    def best(self) -> Path:
+        """The one that the probe found best; it is there if there was a probe."""
+        return self.folder / BEST
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,7 @@ class PretrainingPlan:
         preset: name of its size, if it has one.
         batch_size: samples a step over all ranks.
         length: of the run.
+        probe: says what the encoder is worth, if that was asked for.
     """
 
     method: Method
@@ -83,6 +92,7 @@ class PretrainingPlan:
     preset: str | None
     batch_size: int
     length: Length
+    probe: Probe | None
 
 
 def default_folder(method: str, names: Sequence[str], config: PretrainingConfig) -> str:
@@ -96,9 +106,14 @@ def default_folder(method: str, names: Sequence[str], config: PretrainingConfig)
 
 
 def plan_pretraining(
-    method: str, preprocessed: Sequence[Path], *, config: PretrainingConfig, options: BaseModel
+    method: str,
+    preprocessed: Sequence[Path],
+    *,
+    config: PretrainingConfig,
+    options: BaseModel,
+    probe: Path | None = None,
 ) -> PretrainingPlan:
-    """What a run would be; nothing is written.
+    """What a run would be; nothing is written. Arguments as of `pretrain`.
 
     Raises:
         UserError: something that the user gave does not fit.
@@ -109,7 +124,7 @@ def plan_pretraining(
     if config.preset is not None:
         encoder, preset = encoder_preset(config.preset), config.preset
     if config.init != "scratch":
-        facts = read_encoder_facts(Path(config.init))
+        facts = read_encoder_facts(encoder_path(config.init))
         if facts.encoder is not None:
             encoder, preset = facts.encoder, facts.preset or ""
     patch = config.patch or patch
@@ -129,7 +144,10 @@ def plan_pretraining(
     length = length_of(
         config, epochs=max(1, round(epochs * whole / per_epoch)), steps_per_epoch=per_epoch, step_seconds=None
     )
-    return PretrainingPlan(own, sources, images, encoder, preset if preset in PRESETS else None, batch_size, length)
+    probed = None if probe is None else Probe.open(probe, images, cases=config.probe_cases)
+    return PretrainingPlan(
+        own, sources, images, encoder, preset if preset in PRESETS else None, batch_size, length, probed
+    )
 
 
 def pretrain(
@@ -139,25 +157,28 @@ def pretrain(
     *,
     config: PretrainingConfig,
     options: BaseModel,
+    probe: Path | None = None,
     restart: bool = False,
 ) -> Pretrained:
     """Run a pretext task to its end; goes on where an earlier call was stopped.
 
     Writes `encoder.safetensors` (and, as JSON beside it, what it is), `run.json`, `log.jsonl`, `progress.png` and
-    `learnt.png`; encoder and picture also as training goes.
+    `learnt.png`; encoder and picture also as training goes. With a probe `encoder_best.safetensors` is the encoder
+    that it found best.
 
     Args:
         method: name of the pretext task.
         preprocessed: `<root>/preprocessed/<name>` of one or several data sets.
         folder: of the run.
         options: of the method.
+        probe: preprocessed data set with labels, of `config.probe`.
         restart: put an earlier run in this folder aside (`old_<folder>_<n>`) and begin anew.
 
     Raises:
         UserError: something that the user gave does not fit.
         Interrupted: someone asked to stop; everything is saved.
     """
-    plan = plan_pretraining(method, preprocessed, config=config, options=options)
+    plan = plan_pretraining(method, preprocessed, config=config, options=options, probe=probe)
     device = select_device(config.device)
     bf16, ranks = use_bf16(device, config.precision), Ranks.join(device)
     if restart and ranks.first:
@@ -181,6 +202,8 @@ def pretrain(
             steps=progress.step,
             seconds=round(progress.seconds, 1),
             images_per_second=round(crops / progress.seconds, 2) if progress.seconds > 0 else None,
+            best_score=progress.best_score if progress.validations > 0 else None,
+            best_epoch=progress.best_epoch if progress.validations > 0 else None,
             unreadable={**plan.sources.unreadable, **damaged},
         )
         if ranks.first:
@@ -224,7 +247,7 @@ def _initial_network(plan: PretrainingPlan, config: PretrainingConfig) -> tuple[
         network = PretextNetwork(encoder, method.heads(encoder), masks=method.masks, tap=method.tap)
     if config.init == "scratch":
         return network, None
-    report = str(load_encoder(network, Path(config.init)))
+    report = str(load_encoder(network, encoder_path(config.init)))
     logger.info("encoder from %s: %s", config.init, report)
     return network, report
 
@@ -240,10 +263,18 @@ def _train(
 ) -> tuple[Progress, dict[str, str]]:
     method = plan.method
     sampler = CropSampler(plan.sources.volumes, plan.images, views=method.views, context=config.context)
+    task = PretextTask(
+        network,
+        method,
+        sampler,
+        batch_size=plan.batch_size,
+        keep_best=partial(_keep, run_folder.path / BEST, plan),
+        probe=plan.probe,
+        speaks=ranks.first,
+    )
     keep = partial(_keep, run_folder.path / ENCODER, plan)
-    task = PretextTask(network, method, sampler, batch_size=plan.batch_size, keep=keep, speaks=ranks.first)
     title = f"{method.name}: {', '.join(plans.dataset_name for plans in plan.sources.plans)}"
-    show = _Show(task, run_folder.path, seed=config.seed, title=title, device=device, bf16=bf16)
+    show = _Show(task, run_folder.path, keep=keep, seed=config.seed, title=title, device=device, bf16=bf16)
     engine = Engine(
         task,
         run_folder,
@@ -269,6 +300,7 @@ def _train(
     if ranks.first:
         show.curves(run_folder.read_log())
         show.picture()
+        keep(task.kept.encoder)
     return progress, sampler.damaged
 
 
@@ -276,9 +308,17 @@ class _Show:
     """After an epoch, but not too often: the curves, the encoder so far and the picture of what it has learnt."""
 
     def __init__(
-        self, task: PretextTask, folder: Path, *, seed: int, title: str, device: torch.device, bf16: bool
+        self,
+        task: PretextTask,
+        folder: Path,
+        *,
+        keep: Callable[[SwinEncoder], None],
+        seed: int,
+        title: str,
+        device: torch.device,
+        bf16: bool,
     ) -> None:
-        self.task, self.folder, self.seed, self.title = task, folder, seed, title
+        self.task, self.folder, self.keep, self.seed, self.title = task, folder, keep, seed, title
         self.device, self.bf16 = device, bf16
         self.drawn_at = self.shown_at = time.monotonic()
 
@@ -287,10 +327,10 @@ class _Show:
             self.curves(log)
         if time.monotonic() - self.shown_at > PICTURE_SECONDS:
             self.picture()
-            self.task.keep_best()
+            self.keep(self.task.kept.encoder)
 
     def curves(self, log: list[dict[str, Any]]) -> None:
-        draw_progress(log, self.folder / "progress.png", title=self.title)
+        draw_progress(log, self.folder / "progress.png", title=self.title, score="Dice of the frozen probe")
         self.drawn_at = time.monotonic()
 
     def picture(self) -> None:

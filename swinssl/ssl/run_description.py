@@ -21,6 +21,7 @@ class PretrainingRun(EngineRun):
         unreadable: those that could not be read, with the reason.
         plans_sha256: of the encoder, the grid and the crop that the run rests on.
         images_per_second: samples over the whole run, all sittings.
+        best_score: highest mean Dice of the frozen probe, and the epoch that it was in.
     """
 
     config: PretrainingConfig
@@ -31,6 +32,8 @@ class PretrainingRun(EngineRun):
     unreadable: dict[str, str] = Field(default_factory=dict)
     plans_sha256: str
     images_per_second: float | None = None
+    best_score: float | None = None
+    best_epoch: int | None = None
 
     @property
     def choices(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def test_each_token_paints_its_own_32_voxels_cube():
 def test_voxels_of_a_cube_are_the_layer_s_outputs_in_z_y_x_order():
     head = VoxelShuffleHead(4, channels=2)
     bottom = torch.randn(1, 4, 1, 1, 1)
-    flat = head.proj(bottom).flatten()
+    flat = head.proj(bottom.flatten())
     torch.testing.assert_close(head(bottom)[0], flat.view(2, 32, 32, 32))
 
 

@@ -98,18 +98,48 @@ class TestResult:
             torch.testing.assert_close(tensor, weights(first)[name], rtol=0, atol=1e-6)
 
 
+class TestProbe:
+    def test_it_is_in_the_log_keeps_the_best_and_changes_nothing(self, folder, tmp_path):
+        without = run("simmim", folder, tmp_path / "without", steps=20, lr=5e-3)
+        done = run("simmim", folder, tmp_path / "with", steps=20, lr=5e-3, probe=folder)
+        assert same(weights(without), weights(done)) and not without.best.exists()
+        validated = [entry for entry in log_of(done) if "validation_score" in entry]
+        assert len({entry["validation_untrained"] for entry in validated}) == 1
+        scores = [entry["validation_score"] for entry in validated]
+        assert done.run.best_score == pytest.approx(max(scores)) and 0 < max(scores) <= 1
+        assert {"validation_dice_shell", "validation_dice_core"} <= validated[-1].keys()
+        facts = read_encoder_facts(done.best)
+        assert facts.encoder == ENCODER and facts.reference.name == "with_best"
+
+    def test_stopped_and_resumed_it_says_the_same(self, folder, tmp_path, monkeypatch):
+        whole = run("rotation", folder, tmp_path / "whole", steps=12, lr=1e-3, probe=folder)
+        stop_after(monkeypatch, 7, tmp_path / "parts")
+        with pytest.raises(Interrupted):
+            run("rotation", folder, tmp_path / "parts", steps=12, lr=1e-3, probe=folder)
+        monkeypatch.undo()
+        parts = run("rotation", folder, tmp_path / "parts", steps=12, lr=1e-3, probe=folder)
+        scores = [[e.get("validation_score") for e in log_of(done)] for done in (whole, parts)]
+        assert scores[0] == scores[1] and whole.run.best_score == parts.run.best_score
+        assert same(read_weights(whole.best)[0], read_weights(parts.best)[0])
+
+
+def stop_after(monkeypatch, steps, folder):
+    """Ask the run in `folder` to stop after so many steps."""
+    after_step = PretextTask.after_step
+
+    def stopping(self, step, total):
+        after_step(self, step, total)
+        if step == steps - 1:
+            (folder / "STOP").touch()
+
+    monkeypatch.setattr(PretextTask, "after_step", stopping)
+
+
 class TestGoingOn:
     @pytest.mark.parametrize("method", ALL)
     def test_stopped_and_resumed_is_the_same_to_the_bit(self, folder, tmp_path, monkeypatch, method):
         whole = run(method, folder, tmp_path / "whole", steps=5, lr=1e-3)
-        after_step = PretextTask.after_step
-
-        def stop_at_3(self, step, total):
-            after_step(self, step, total)
-            if step == 2:
-                (tmp_path / "parts" / "STOP").touch()
-
-        monkeypatch.setattr(PretextTask, "after_step", stop_at_3)
+        stop_after(monkeypatch, 3, tmp_path / "parts")
         with pytest.raises(Interrupted, match="after 3 of 5 steps"):
             run(method, folder, tmp_path / "parts", steps=5, lr=1e-3)
         monkeypatch.undo()

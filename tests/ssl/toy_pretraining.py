@@ -37,10 +37,11 @@ def config_for(method, **choices):
     return config_of(METHODS[method])(**{"device": "cpu", "precision": "fp32", "readers": 0, "steps": 3, **choices})
 
 
-def run(method, folders, out, *, options=None, restart=False, **choices):
+def run(method, folders, out, *, options=None, probe=None, restart=False, **choices):
     folders = folders if isinstance(folders, list) else [folders]
     config = config_for(method, **choices)
-    return pretrain(method, folders, out, config=config, options=options_of(method, **(options or {})), restart=restart)
+    own = options_of(method, **(options or {}))
+    return pretrain(method, folders, out, config=config, options=own, probe=probe, restart=restart)
 
 
 def new_network(method, encoder=ENCODER, seed=0, images=IMAGES):
@@ -65,7 +66,7 @@ class Noise:
 
 def new_task(method, *, batch_size=2, seed=0, patch=PATCH):
     own, network = new_network(method, seed=seed, images=Images(patch, (1.0, 1.0, 1.0), 1))
-    return PretextTask(network, own, Noise(own.views, patch), batch_size=batch_size, keep=lambda encoder: None)
+    return PretextTask(network, own, Noise(own.views, patch), batch_size=batch_size, keep_best=lambda encoder: None)
 
 
 def new_batch(task, *, step=0, samples=2, drop_path=False):
