@@ -38,4 +38,7 @@ class TrainingConfig(EngineConfig):
         None, description="Architecture instead of the planned one; plainconv and resenc are CNN baselines."
     )
     norm: Literal["batch", "instance"] | None = Field(None, description="Decoder norm instead of the planned one.")
+    dice: Literal["log", "linear"] | None = Field(
+        None, description="Dice term instead of the planned one: -log(Dice) or 1 - Dice."
+    )
     deep_supervision: bool | None = Field(None, description="Losses at 1/2 and 1/4 resolution too.")

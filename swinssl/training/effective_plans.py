@@ -27,6 +27,7 @@ def effective_plans(plans: Plans, config: TrainingConfig) -> Plans:
         "learning_rate": config.lr,
         "epochs": config.epochs,
         "patience": config.patience,
+        "dice": config.dice,
     }
     training = plans.training.model_copy(update={name: v for name, v in chosen.items() if v is not None})
     return plans.model_copy(update={"training": training, "network": _network(plans.network, config)})

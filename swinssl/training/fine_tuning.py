@@ -28,7 +28,7 @@ from swinssl.inference.way_back import WayBack
 from swinssl.networks.build import build_network
 from swinssl.networks.encoder_transfer import load_encoder
 from swinssl.networks.low_rank import adapt_encoder, merged
-from swinssl.networks.segmentor import SwinSegmentor
+from swinssl.networks.shipped_encoders import encoder_path
 from swinssl.networks.swin_encoder import SwinEncoder
 from swinssl.preprocessing.encoder_facts import encoder_name
 from swinssl.preprocessing.plans import Plans
@@ -211,8 +211,6 @@ def _initial_network(plans: Plans, config: TrainingConfig) -> tuple[nn.Module, s
         network = build_network(
             plans.network, in_channels=len(plans.channel_names), num_outputs=plans.labels.num_outputs
         )
-        if isinstance(network, SwinSegmentor):
-            network.start_from_prior(background=plans.training.loss == "softmax")
     encoder = getattr(network, "encoder", None)
     if isinstance(encoder, SwinEncoder):
         encoder.recompute = config.recompute
@@ -221,7 +219,7 @@ def _initial_network(plans: Plans, config: TrainingConfig) -> tuple[nn.Module, s
             if chosen:
                 raise UserError(f"{option}: holds a pretrained encoder still, but none was given. Add --init ENCODER.")
         return network, None
-    report = str(load_encoder(network, Path(config.init)))
+    report = str(load_encoder(network, encoder_path(config.init)))
     logger.info("encoder from %s: %s", config.init, report)
     if config.peft == "lora":
         with draws_of(config.seed, "low-rank weights"):

@@ -1,9 +1,16 @@
 """Segmentation losses: cross-entropy + soft Dice, over exclusive labels or over regions, one value a sample.
 
 Masked are structures that nobody looked for in a case ("partial labels") and voxels with the ignore label.
+
+The Dice term is -log(Dice) of the structures that the patch shows (`log`), or 1 - Dice of all (`linear`, the paper's).
+They agree where Dice is near 1. Where it is near 0 the gradient of 1 - Dice is proportional to the structure's
+probability: once the first steps have taught the network that nearly everything is background, small structures have
+next to no gradient left and stay at Dice 0 for many hundreds of steps. That of -log(Dice) does not depend on it.
 """
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,20 +21,26 @@ from swinssl.dataset.labels import LabelSet
 # Keeps the Dice of an empty structure defined; nnU-Net's value.
 SMOOTH = 1e-5
 
+DiceForm = Literal["log", "linear"]
 
-def softmax_loss(logits: Tensor, codes: Tensor, *, labels: LabelSet, present: Tensor | None = None) -> Tensor:
-    """Cross-entropy + (1 - soft Dice), over background and exclusive structures.
+
+def softmax_loss(
+    logits: Tensor, codes: Tensor, *, labels: LabelSet, present: Tensor | None = None, dice: DiceForm = "log"
+) -> Tensor:
+    """Cross-entropy + soft Dice, over background and exclusive structures.
 
     Args:
         logits: (B, 1 + S, Z, Y, X).
         codes: (B, Z, Y, X) label codes; `labels.outside_code` counts as background.
         present: (B, S) whether structure s was looked for in the sample; None: all were. What was not looked for is
             joined with the background, since its voxels are labelled so: their probabilities are added.
+        dice: form of the Dice term.
 
     Returns:
         (B,) loss of each sample; 0 where every voxel is ignored.
 
-    Source: paper section 4; nnU-Net, Dice without background and with smooth term 1e-5.
+    Source: paper section 4; nnU-Net, Dice without background and with smooth term 1e-5. The logarithm: Wong et
+    al., 2018 (arXiv 1809.00076), equation 2.
     """
     valid = codes != labels.ignore_code
     target = _classes(codes, labels)
@@ -41,14 +54,16 @@ def softmax_loss(logits: Tensor, codes: Tensor, *, labels: LabelSet, present: Te
     cross_entropy = _mean(entropy, valid)
     probabilities = log_probabilities[:, 1:].exp()
     truth = F.one_hot(target, logits.shape[1]).movedim(-1, 1)[:, 1:].to(probabilities.dtype)
-    return cross_entropy + 1.0 - _soft_dice(probabilities, truth, valid, present)
+    return cross_entropy + _dice_term(probabilities, truth, valid, present, dice)
 
 
-def sigmoid_loss(logits: Tensor, codes: Tensor, *, labels: LabelSet, present: Tensor | None = None) -> Tensor:
-    """Binary cross-entropy + (1 - soft Dice), over structures that may overlap; or exclusive ones, each for itself.
+def sigmoid_loss(
+    logits: Tensor, codes: Tensor, *, labels: LabelSet, present: Tensor | None = None, dice: DiceForm = "log"
+) -> Tensor:
+    """Binary cross-entropy + soft Dice, over structures that may overlap; or exclusive ones, each for itself.
 
     Args:
-        logits: (B, S, Z, Y, X); codes and present as in `softmax_loss`, but an absent structure is left out.
+        logits: (B, S, Z, Y, X); the others as in `softmax_loss`, but an absent structure is left out.
 
     Returns:
         (B,) loss of each sample.
@@ -60,7 +75,7 @@ def sigmoid_loss(logits: Tensor, codes: Tensor, *, labels: LabelSet, present: Te
     by_structure = _mean(entropy.flatten(0, 1), valid.repeat_interleave(logits.shape[1], dim=0)).view(truth.shape[:2])
     weight = torch.ones_like(by_structure) if present is None else present.to(by_structure.dtype)
     cross_entropy = (by_structure * weight).sum(1) / weight.sum(1).clamp_min(1.0)
-    return cross_entropy + 1.0 - _soft_dice(logits.sigmoid(), truth, valid, present)
+    return cross_entropy + _dice_term(logits.sigmoid(), truth, valid, present, dice)
 
 
 def deep_loss(losses: list[Tensor]) -> Tensor:
@@ -70,15 +85,20 @@ def deep_loss(losses: list[Tensor]) -> Tensor:
     return torch.stack(weighted).sum(0) / sum(weights)
 
 
-def _soft_dice(probabilities: Tensor, truth: Tensor, valid: Tensor, present: Tensor | None) -> Tensor:
-    """(B,) mean over the structures that were looked for."""
+def _dice_term(probabilities: Tensor, truth: Tensor, valid: Tensor, present: Tensor | None, form: DiceForm) -> Tensor:
+    """(B,) mean over the structures that were looked for and, in the `log` form, are there; 0 where there are none."""
     seen = valid[:, None].to(probabilities.dtype)
+    true_sizes = (truth * seen).sum((2, 3, 4))
     overlap = (probabilities * truth * seen).sum((2, 3, 4))
-    sizes = (probabilities * seen).sum((2, 3, 4)) + (truth * seen).sum((2, 3, 4))
-    dice = (2 * overlap + SMOOTH) / (sizes + SMOOTH)
-    weight = torch.ones_like(dice) if present is None else present.to(dice.dtype)
-    # A sample in which nothing was looked for has no Dice to lose.
-    return torch.where(weight.sum(1) > 0, (dice * weight).sum(1) / weight.sum(1).clamp_min(1.0), 1.0)
+    sizes = (probabilities * seen).sum((2, 3, 4)) + true_sizes
+    weight = torch.ones_like(sizes) if present is None else present.to(sizes.dtype)
+    if form == "log":
+        # Of a structure that is not there Dice says nothing: cross-entropy keeps it away.
+        weight = weight * (true_sizes > 0)
+        terms = (sizes + SMOOTH).log() - (2 * overlap + SMOOTH).log()
+    else:
+        terms = 1.0 - (2 * overlap + SMOOTH) / (sizes + SMOOTH)
+    return (terms * weight).sum(1) / weight.sum(1).clamp_min(1.0)
 
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -66,7 +67,8 @@ class SegmentationTask:
         self.validation, self.augmentation, self.keep = validation, augmentation, keep
         self.sampler = make_sampler(cases, plans)
         self.average = WeightAverage(network, decay=ema) if ema > 0 else None
-        self.loss = sigmoid_loss if plans.training.loss == "sigmoid" else softmax_loss
+        loss = sigmoid_loss if plans.training.loss == "sigmoid" else softmax_loss
+        self.loss = partial(loss, labels=plans.labels, dice=plans.training.dice)
         self.blocks = sum(plans.network.encoder.depths)
         self.validation_cost, self.closing_cost = validation.cost, validation.closing_cost
 
@@ -98,7 +100,7 @@ class SegmentationTask:
         for level, logits in enumerate(by_resolution):
             every = slice(None, None, 2**level)
             codes = inputs.codes[:, every, every, every]
-            losses.append(self.loss(logits, codes, labels=self.plans.labels, present=inputs.present))
+            losses.append(self.loss(logits, codes, present=inputs.present))
         return StepResult(deep_loss(losses))
 
     def after_step(self, step: int, total: int) -> None:

@@ -141,6 +141,11 @@ class TestGoingOn:
         train(folder, tmp_path, steps=3)
         assert train(folder, tmp_path, steps=5).run.steps == 5
 
+    def test_a_cnn_baseline_trains_goes_on_and_predicts(self, folder, tmp_path):
+        train(folder, tmp_path, steps=1, network="plainconv")
+        fold = train(folder, tmp_path, steps=2, network="plainconv")
+        assert fold.run.steps == 2 and len(list(fold.predictions.glob("*.nii.gz"))) == len(fold.run.validation_cases)
+
     def test_folds_of_one_model_share_its_plans(self, folder, tmp_path):
         train(folder, tmp_path, steps=1)
         with pytest.raises(UserError, match="another network"):

@@ -14,6 +14,7 @@ THREE = LabelSet(names=("a", "b", "c"), values=((1,), (2,), (3,)), ignore_value=
 REGIONS = LabelSet(names=("whole", "core"), values=((1, 2), (2,)), regions=True, region_order=(1, 2))
 SHAPE = (4, 5, 6)
 SMOOTH = 1e-5
+FORMS = ["log", "linear"]
 
 
 def batch(channels, codes, size=2, seed=0):
@@ -28,28 +29,35 @@ def soft_dice(p, t):
     return (2 * (p * t).sum() + SMOOTH) / (p.sum() + t.sum() + SMOOTH)
 
 
-def plain_softmax(logits, codes, valid):
+def plain_dice_term(pairs, form):
+    if form == "linear":
+        return 1 - np.mean([soft_dice(p, t) for p, t in pairs])
+    return np.mean([-np.log(soft_dice(p, t)) for p, t in pairs if t.any()])
+
+
+def plain_softmax(logits, codes, valid, form):
     """One sample, voxel lists, numpy."""
     x = logits.double().numpy().reshape(logits.shape[0], -1)[:, valid]
     y = codes.numpy().reshape(-1)[valid].astype(int)
     y[y == THREE.outside_code] = 0
     p = np.exp(x) / np.exp(x).sum(0)
     entropy = -np.log(p[y, np.arange(len(y))]).mean()
-    dice = np.mean([soft_dice(p[s], (y == s).astype(float)) for s in range(1, len(x))])
-    return entropy + 1 - dice
+    return entropy + plain_dice_term([(p[s], (y == s).astype(float)) for s in range(1, len(x))], form)
 
 
 class TestSoftmax:
-    def test_is_cross_entropy_plus_dice_of_each_sample(self):
-        logits, codes = batch(4, [0, 1, 2, 3, THREE.outside_code])
+    @pytest.mark.parametrize("form", FORMS)
+    @pytest.mark.parametrize("shown", [(0, 1, 2, 3, THREE.outside_code), (0, 2)], ids=str)
+    def test_is_cross_entropy_plus_dice_of_each_sample(self, shown, form):
+        logits, codes = batch(4, shown)
         every = np.ones(np.prod(SHAPE), bool)
-        expected = [plain_softmax(x, y, every) for x, y in zip(logits, codes, strict=True)]
-        assert softmax_loss(logits, codes, labels=THREE).tolist() == pytest.approx(expected, abs=1e-5)
+        expected = [plain_softmax(x, y, every, form) for x, y in zip(logits, codes, strict=True)]
+        assert softmax_loss(logits, codes, labels=THREE, dice=form).tolist() == pytest.approx(expected, abs=1e-5)
 
     def test_ignored_voxels_count_for_nothing(self):
         logits, codes = batch(4, [0, 1, 2, 3, THREE.ignore_code])
         valid = [(y != THREE.ignore_code).numpy().reshape(-1) for y in codes]
-        expected = [plain_softmax(x, y, v) for x, y, v in zip(logits, codes, valid, strict=True)]
+        expected = [plain_softmax(x, y, v, "log") for x, y, v in zip(logits, codes, valid, strict=True)]
         logits.requires_grad_()
         loss = softmax_loss(logits, codes, labels=THREE)
         assert loss.tolist() == pytest.approx(expected, abs=1e-5)
@@ -101,21 +109,40 @@ class TestSoftmax:
 
 
 class TestSigmoid:
-    def test_is_binary_cross_entropy_plus_dice_of_overlapping_regions(self):
+    @pytest.mark.parametrize("form", FORMS)
+    def test_is_binary_cross_entropy_plus_dice_of_overlapping_regions(self, form):
         logits, codes = batch(2, [0, 1, 2])
         expected = []
         for x, y in zip(logits.double().numpy(), codes.numpy(), strict=True):
             p = 1 / (1 + np.exp(-x))
             truth = np.stack([y > 0, y == 2]).astype(float)
             entropy = -(truth * np.log(p) + (1 - truth) * np.log(1 - p)).mean()
-            expected.append(entropy + 1 - np.mean([soft_dice(*pair) for pair in zip(p, truth, strict=True)]))
-        assert sigmoid_loss(logits, codes, labels=REGIONS).tolist() == pytest.approx(expected, abs=1e-5)
+            expected.append(entropy + plain_dice_term(list(zip(p, truth, strict=True)), form))
+        assert sigmoid_loss(logits, codes, labels=REGIONS, dice=form).tolist() == pytest.approx(expected, abs=1e-5)
 
     def test_an_absent_region_is_left_out(self):
         logits, codes = batch(2, [0, 1, 2])
         only_whole = LabelSet(names=("whole",), values=((1, 2),), regions=True, region_order=(1,))
         found = sigmoid_loss(logits, codes, labels=REGIONS, present=torch.tensor([[True, False]] * 2))
         assert torch.allclose(found, sigmoid_loss(logits[:, :1], codes, labels=only_whole), atol=1e-6)
+
+
+@pytest.mark.parametrize(("form", "kept"), [("log", (0.5, 2.0)), ("linear", (0.0, 0.05))])
+def test_only_the_logarithm_keeps_the_gradient_of_a_structure_that_is_thought_improbable(form, kept):
+    codes = torch.zeros((1, *SHAPE), dtype=torch.uint8)
+    codes[0, 1, 2:4, 2:4] = 1
+    one = LabelSet(names=("a",), values=((1,),))
+
+    def dice_pull(probability):
+        """How hard the Dice term alone pulls at the structure's voxels."""
+        logits = torch.zeros(1, 2, *SHAPE)
+        logits[:, 1] = np.log(probability / (1 - probability))
+        logits.requires_grad_()
+        entropy = torch.nn.functional.cross_entropy(logits, codes.long())
+        (softmax_loss(logits, codes, labels=one, dice=form).sum() - entropy).backward()
+        return logits.grad[0, 1][codes[0] == 1].abs().sum().item()
+
+    assert kept[0] <= dice_pull(1e-4) / dice_pull(1e-2) <= kept[1]
 
 
 def test_a_perfect_answer_has_no_loss_and_is_the_minimum():
