@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
-NAME, NUMBER = "Dataset004_Hippocampus", "4"
-PEER = Path(__file__).with_name("hippocampus_peer.py")
+from commands import run_swinssl
+from nnunet_side import NnunetSide
+
+NAME = "Dataset004_Hippocampus"
 
 
 def main() -> None:
@@ -53,8 +51,8 @@ def main() -> None:
 def ours(raw: Path, work: Path, minutes: float) -> dict:
     root = work / "swinssl"
     limit = ["--max-minutes", f"{minutes:g}", "--device", "cpu", "--root", str(root)]
-    command("plan_and_preprocess", str(raw), *limit)
-    command("train", str(raw), "--fold", "0", "--name", f"minutes{minutes:g}", *limit)
+    run_swinssl("plan_and_preprocess", raw, *limit)
+    run_swinssl("train", raw, "--fold", "0", "--name", f"minutes{minutes:g}", *limit)
     fold = root / "results" / NAME / f"minutes{minutes:g}" / "fold_0"
     run = json.loads((fold / "run.json").read_text())
     plans = json.loads((fold.parent / "swinsslPlans.json").read_text())
@@ -70,33 +68,15 @@ def ours(raw: Path, work: Path, minutes: float) -> dict:
 
 
 def peer(raw: Path, work: Path, minutes: float, python: Path) -> dict:
-    root = work / "nnunet"
-    folders = {f"nnUNet_{name}": str(root / name) for name in ("raw", "preprocessed", "results")}
-    environment = {**os.environ, **folders, "nnUNet_n_proc_DA": "2", "nnUNet_compile": "f"}
-    link = root / "raw" / NAME
-    if not link.exists():
-        link.parent.mkdir(parents=True)
-        link.symlink_to(raw)
-    preprocessed = root / "preprocessed" / NAME
-    if not (preprocessed / "nnUNetPlans_3d_fullres").is_dir():
-        task = ["-d", NUMBER, "-c", "3d_fullres", "-np", "2"]
-        subprocess.run([python.parent / "nnUNetv2_plan_and_preprocess", *task], env=environment, check=True)
+    side = NnunetSide(python, work / "nnunet", raw)
     # The folds of ours, so that both see the same cases.
-    shutil.copy(work / "swinssl" / "preprocessed" / NAME / "splits_final.json", preprocessed)
-    out = root / f"minutes{minutes:g}.json"
-    if not out.exists():
-        subprocess.run([python, PEER, f"{minutes:g}", out], env=environment, check=True)
-    found = json.loads(out.read_text())
+    side.prepare(work / "swinssl" / "preprocessed" / NAME / "splits_final.json")
+    found = side.train(minutes=minutes)
     references = work / "swinssl" / "preprocessed" / NAME / "gt_segmentations"
-    command("evaluate", "-p", found["validation"], "-r", str(references), "--allow-missing", "--out", str(root))
-    summary = json.loads((root / "summary.json").read_text())
+    run_swinssl("evaluate", "-p", found["predictions"], "-r", references, "--allow-missing", "--out", side.root)
+    summary = json.loads((side.root / "summary.json").read_text())
     dice = {name: summary["mean"][key]["Dice"] for key, name in (("1", "anterior"), ("2", "posterior"))}
     return {**found, "dice": dice}
-
-
-def command(name: str, *arguments: str) -> None:
-    print(f"$ swinssl_{name} {' '.join(arguments)}", flush=True)
-    subprocess.run([Path(sys.executable).parent / f"swinssl_{name}", *arguments], check=True)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,123 @@
+"""nnU-Net's side of a comparison; runs in an environment with nnunetv2, and imports nothing of swinssl.
+
+    python benchmarks/nnunet_peer.py Dataset004_Hippocampus OUT.json --minutes 30 [--fold 0] [--cases CASE ...]
+
+Its trainer as it is, but for the length: as many iterations as fit into the minutes, timed beforehand. What it predicts
+with is its last weights, as nnU-Net does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+# As swinssl's commands do: waiting threads leave the cores to the processes that augment.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+import torch
+from batchgenerators.utilities.file_and_folder_operations import load_json
+from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
+
+EPOCHS, VALIDATION_ITERATIONS = 20, 1
+WARM_UP, TIMED = 4, 12
+# Axis of an image (z, y, x) along which left and right lie.
+LEFT_RIGHT = 2
+STOPPED = 128 + signal.SIGTERM
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dataset", help="folder name of the preprocessed data set")
+    parser.add_argument("out", type=Path, help="write what was done here, as JSON")
+    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--fold", type=int, default=0)
+    parser.add_argument("--plans", default="nnUNetPlans", help="name of nnU-Net's plans")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights; nnU-Net's own draws have none")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--keep-sides", action="store_true", help="no mirroring of left and right")
+    parser.add_argument("--cases", nargs="+", help="predict these. Default: those that the fold validates on")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, functools.partial(stop, os.getpid()))
+    seconds = seconds_per_iteration(arguments)
+    iterations = max(1, int(arguments.minutes * 60 / seconds))
+    epochs = min(EPOCHS, iterations)
+
+    trainer = make_trainer(arguments, f"minutes{arguments.minutes:g}", epochs=epochs, iterations=iterations // epochs)
+    started = time.monotonic()
+    trainer.run_training()
+    took = (time.monotonic() - started) / 60
+    trainer.inference_allowed_mirroring_axes = None  # no test-time augmentation, on either side
+    if arguments.cases:
+        trainer.do_split = lambda: ([], arguments.cases)
+    trainer.perform_actual_validation(save_probabilities=False)
+    found = {
+        "predictions": str(Path(trainer.output_folder) / "validation"),
+        "minutes": took,
+        "steps": epochs * (iterations // epochs),
+        "batch": trainer.batch_size,
+        "patch": list(trainer.configuration_manager.patch_size),
+        "parameters": sum(p.numel() for p in trainer.network.parameters()),
+        "seconds_per_iteration_timed": seconds,
+    }
+    arguments.out.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def stop(main_process: int, *_: object) -> None:
+    """End with the processes that augment, which a bare SIGTERM would leave behind; they inherit this."""
+    if os.getpid() != main_process:
+        os._exit(STOPPED)
+    sys.exit(STOPPED)
+
+
+def seconds_per_iteration(arguments: argparse.Namespace) -> float:
+    """Of a network that is thrown away."""
+    trial = make_trainer(arguments, "trial", epochs=1, iterations=1)
+    trial.on_train_start()
+    trial.on_train_epoch_start()
+    for _ in range(WARM_UP):
+        trial.train_step(next(trial.dataloader_train))
+    started = time.monotonic()
+    for _ in range(TIMED):
+        trial.train_step(next(trial.dataloader_train))
+    return (time.monotonic() - started) / TIMED
+
+
+def make_trainer(arguments: argparse.Namespace, name: str, *, epochs: int, iterations: int) -> nnUNetTrainer:
+    for seed in (random.seed, np.random.seed, torch.manual_seed):
+        seed(arguments.seed)
+    folder = Path(os.environ["nnUNet_preprocessed"]) / arguments.dataset  # noqa: SIM112 (their spelling)
+    plans = {**load_json(folder / f"{arguments.plans}.json"), "continue_training": False}
+    device = torch.device(arguments.device)
+    trainer = nnUNetTrainer(plans, "3d_fullres", arguments.fold, load_json(folder / "dataset.json"), device=device)
+    trainer.num_epochs, trainer.num_iterations_per_epoch = epochs, iterations
+    trainer.num_val_iterations_per_epoch = VALIDATION_ITERATIONS
+    trainer.output_folder = str(Path(trainer.output_folder) / name)
+    Path(trainer.output_folder).mkdir(parents=True, exist_ok=True)
+    if arguments.keep_sides:
+        keep_sides(trainer)
+    trainer.initialize()
+    return trainer
+
+
+def keep_sides(trainer: nnUNetTrainer) -> None:
+    """Leave the left-right axis out of the mirroring; nnU-Net has trainers that do so, for fixed axes."""
+    name = "configure_rotation_dummyDA_mirroring_and_inital_patch_size"
+    planned = getattr(trainer, name)
+
+    def without_left_right() -> tuple:
+        *others, axes = planned()
+        return *others, tuple(a for a in axes if trainer.plans_manager.transpose_forward[a] != LEFT_RIGHT)
+
+    setattr(trainer, name, without_left_right)
+
+
+if __name__ == "__main__":
+    main()

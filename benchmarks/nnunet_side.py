@@ -1,0 +1,91 @@
+"""nnU-Net in an environment of its own: folders, plans and one fold, trained for so many minutes (nnunet_peer.py)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from commands import run
+
+from swinssl import files
+
+PEER = Path(__file__).with_name("nnunet_peer.py")
+PLAIN = "nnUNetPlans"
+# Planners other than nnU-Net's default, by the name of their plans.
+PLANNERS = {"nnUNetResEncUNetMPlans": "nnUNetPlannerResEncM"}
+MOST_PROCESSES = 12
+
+
+@dataclass(frozen=True)
+class NnunetSide:
+    """Where nnU-Net works.
+
+    Args:
+        python: of an environment with nnunetv2; not resolved, as a virtual environment's is a link.
+        root: its folders are made here.
+        raw: folder of the raw data set.
+    """
+
+    python: Path
+    root: Path
+    raw: Path
+
+    @property
+    def preprocessed(self) -> Path:
+        """Its preprocessed data set."""
+        return self.root / "preprocessed" / self.raw.name
+
+    def prepare(self, splits: Path, *, plans: str = PLAIN) -> None:
+        """Plan and preprocess, unless that was done, and take over the folds of `splits` (a splits_final.json).
+
+        A fold that validates on nothing validates on what it trains on: nnU-Net needs something, and keeps its last
+        weights whatever comes of it.
+        """
+        link = self.root / "raw" / self.raw.name
+        if not link.exists():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(self.raw)
+        done = self.preprocessed / f"{plans}.done"
+        if not done.exists():
+            number = self.raw.name.removeprefix("Dataset").partition("_")[0]
+            task = ["-d", int(number), "-c", "3d_fullres", "-np", 2]
+            task += ["-pl", PLANNERS[plans]] if plans in PLANNERS else []
+            run([self.python.parent / "nnUNetv2_plan_and_preprocess", *task], environment=self._environment)
+            done.touch()
+        folds = json.loads(splits.read_text(encoding="utf-8"))
+        theirs = [{**fold, "val": fold["val"] or fold["train"]} for fold in folds]
+        files.write_json(self.preprocessed / "splits_final.json", theirs)
+
+    def train(
+        self,
+        *,
+        minutes: float,
+        fold: int = 0,
+        plans: str = PLAIN,
+        seed: int = 0,
+        device: str = "cpu",
+        keep_sides: bool = False,
+        cases: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """Train a fold and predict; what was done before is only read. Arguments are those of nnunet_peer.py.
+
+        Returns:
+            `predictions` (the folder), `minutes`, `steps` and what else it says.
+        """
+        out = self.root / f"{plans}_fold{fold}_minutes{minutes:g}.json"
+        if not out.exists():
+            options = ["--minutes", minutes, "--fold", fold, "--plans", plans, "--seed", seed, "--device", device]
+            options += ["--keep-sides"] if keep_sides else []
+            options += ["--cases", *cases] if cases else []
+            run([self.python, PEER, self.raw.name, out, *options], environment=self._environment)
+        return json.loads(out.read_text(encoding="utf-8"))
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        folders = {f"nnUNet_{name}": str(self.root / name) for name in ("raw", "preprocessed", "results")}
+        processes = min(os.cpu_count() or 1, MOST_PROCESSES)
+        return {**os.environ, **folders, "nnUNet_n_proc_DA": str(processes), "nnUNet_compile": "f"}

@@ -1,0 +1,132 @@
+"""The table of transfer.py, from made rows: who is paired with whom, what is corrected, and when nothing counts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+from transfer_rows import Row
+from transfer_table import case_means, compare, make_table
+
+STRUCTURES = ("left", "right")
+
+
+def rows_of(init, level, *, cases=20, seeds=(0, 1, 2), chance=0, spread=0.02):
+    """Each case has a difficulty that all inits share, and its own scatter."""
+    shared, own = np.random.default_rng(99), np.random.default_rng(chance)
+    hard = shared.normal(0, 0.05, cases)
+    rows = []
+    for seed in seeds:
+        for case in range(cases):
+            dice = {name: level + hard[case] + own.normal(0, spread) for name in STRUCTURES}
+            rows.append(Row(init, seed, 100, 3.0, f"case_{case:02d}", dice, float(np.mean(list(dice.values())))))
+    return rows
+
+
+def line_of(text, init):
+    (line,) = [line for line in text.splitlines() if line.startswith(f"| {init} |")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def column(text, init, name):
+    return line_of(text, init)[line_of(text, "init").index(name)]
+
+
+def test_pairs_are_test_cases_averaged_over_structures_and_seeds():
+    rows = rows_of("smit", 0.7, chance=1) + rows_of("scratch", 0.6, chance=2)
+    one = compare(rows, "smit", "scratch")
+    assert len(one.differences) == 20
+    by_hand = [
+        np.mean([r.mean for r in rows if (r.init, r.case) == ("smit", case)])
+        - np.mean([r.mean for r in rows if (r.init, r.case) == ("scratch", case)])
+        for case in sorted({r.case for r in rows})
+    ]
+    assert one.differences == pytest.approx(by_hand)
+    assert one.p == pytest.approx(stats.wilcoxon(by_hand, method="exact").pvalue)
+
+
+def test_only_seeds_that_both_have_are_compared():
+    """A seed's training cases make a difference of their own, which is nobody's merit."""
+    rows = rows_of("smit", 0.7, seeds=(0, 1)) + rows_of("scratch", 0.6, seeds=(1, 2))
+    assert compare(rows, "smit", "scratch").seeds == (1,)
+    assert compare(rows, "smit", "nnunet") is None
+
+
+def test_a_case_without_a_number_in_one_seed_is_no_pair():
+    rows = rows_of("smit", 0.7, cases=3)
+    rows[0] = Row("smit", 0, 100, 3.0, "case_00", dict.fromkeys(STRUCTURES), None)
+    assert list(case_means(rows, "smit", (0, 1, 2))) == ["case_01", "case_02"]
+
+
+def test_the_named_comparison_stands_raw_and_the_others_are_corrected():
+    rows = rows_of("scratch", 0.6)
+    for number, (init, level) in enumerate([("smit", 0.606), ("simmim", 0.606), ("rotation", 0.61)], start=1):
+        rows += rows_of(init, level, chance=number)
+    text = make_table(rows, title="made")
+    raw = {init: compare(rows, init, "scratch").p for init in ("smit", "simmim", "rotation")}
+    low, high = sorted(("simmim", "rotation"), key=raw.get)
+    assert column(text, "smit", "p") == f"{raw['smit']:.2g}"
+    assert column(text, low, "p") == f"{min(1, 2 * raw[low]):.2g}"
+    assert column(text, high, "p") == f"{min(1, max(raw[high], 2 * raw[low])):.2g}"
+
+
+def test_means_and_spread_are_over_test_cases():
+    rows = rows_of("scratch", 0.6)
+    means = list(case_means(rows, "scratch", (0, 1, 2)).values())
+    text = make_table(rows, title="made")
+    assert column(text, "scratch", "mean (SD)") == f"{np.mean(means):.3f} ({np.std(means, ddof=1):.3f})"
+    assert column(text, "scratch", "left") == f"{np.mean([r.dice['left'] for r in rows]):.3f}"
+    assert column(text, "scratch", "pairs") == "-"
+
+
+def test_under_the_floor_no_p_is_shown_and_no_goal_is_reached():
+    text = make_table(rows_of("scratch", 0.2) + rows_of("smit", 0.5, chance=1), title="made")
+    assert "No comparison counts: scratch is at 0.2" in text
+    assert column(text, "smit", "p") == "-"
+    assert "reached" not in text
+    assert "which does not count" in text
+
+
+def test_goals_are_judged_by_mean_and_p():
+    rows = rows_of("scratch", 0.6) + rows_of("nnunet", 0.58, chance=4)
+    good = make_table(rows + rows_of("smit", 0.65, chance=1), title="made")
+    assert "Goal, smit - scratch >= 0.03 with p < 0.05: reached." in good
+    assert "Goal, best of ours >= nnunet + 0.02: reached (smit:" in good
+    little = make_table(rows + rows_of("smit", 0.615, chance=1), title="made")
+    assert compare(rows + rows_of("smit", 0.615, chance=1), "smit", "scratch").p < 0.05
+    assert "Goal, smit - scratch >= 0.03 with p < 0.05: not reached." in little
+
+
+def test_a_peer_and_what_is_no_proposal_are_not_the_best_of_ours():
+    rows = rows_of("scratch", 0.6) + rows_of("nnunet", 0.65, chance=1)
+    rows += rows_of("resenc", 0.8, chance=2) + rows_of("zeroed", 0.8, chance=3)
+    assert "Goal, best of ours >= nnunet + 0.02: not reached (scratch:" in make_table(rows, title="made")
+
+
+def test_few_pairs_are_called_few():
+    few = make_table(rows_of("scratch", 0.6, cases=4) + rows_of("smit", 0.7, cases=4, chance=1), title="made")
+    assert "Too few pairs: 4, where 16 were asked for. With 4 no p can fall below 0.12" in few
+    more = make_table(rows_of("scratch", 0.6, cases=10) + rows_of("smit", 0.7, cases=10, chance=1), title="made")
+    assert "Too few pairs: 10" in more and "no p can fall" not in more
+    assert "Too few" not in make_table(rows_of("scratch", 0.6) + rows_of("smit", 0.7, chance=1), title="made")
+
+
+def test_what_could_be_seen_at_all_is_said():
+    """Four of five experiments whose true difference is the one named are significant."""
+    rng = np.random.default_rng(5)
+    rows = rows_of("scratch", 0.6, seeds=(0,)) + rows_of("smit", 0.6, seeds=(0,), chance=1)
+    detectable = compare(rows, "smit", "scratch").detectable
+    spread = np.std(compare(rows, "smit", "scratch").differences, ddof=1)
+    found = [stats.ttest_1samp(rng.normal(detectable, spread, 20), 0).pvalue < 0.05 for _ in range(1000)]
+    assert 0.7 < np.mean(found) < 0.85
+    assert f"a mean difference of {detectable:.3f} four times in five" in make_table(rows, title="made")
+
+
+def test_seeds_that_are_missing_are_named():
+    rows = rows_of("scratch", 0.6) + rows_of("smit", 0.7, chance=1) + rows_of("simmim", 0.7, seeds=(0,), chance=2)
+    assert "smit 0, 1, 2; simmim 0" in make_table(rows, title="made")
+
+
+def test_without_scratch_or_without_anything_it_says_so():
+    assert "No cell is done." in make_table([], title="made")
+    assert "scratch is not done" in make_table(rows_of("smit", 0.7), title="made")
