@@ -1,4 +1,4 @@
-"""Where data live: raw, preprocessed and results folders, and how a DATASET argument finds its folder."""
+"""Where data live: raw, preprocessed and results folders, and what a DATASET argument names."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from swinssl.errors import UserError
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # Windows opens devices under these names, whatever ending follows.
 RESERVED_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+
+# A file of this ending is a raw data set too: a list of its volumes.
+LIST_ENDING = ".txt"
 
 
 @dataclass(frozen=True)
@@ -35,10 +38,12 @@ class Workspace:
     def raw(self, dataset: str) -> Path:
         """The raw folder of a path, an id (`101`) or a name (`Dataset101_HeadNeck` or `HeadNeck`).
 
+        A list of volumes is known by its path only.
+
         Raises:
             UserError: nothing, or more than one folder, answers to `dataset`.
         """
-        if _is_folder_path(dataset):
+        if _is_path(dataset):
             return _absolute(dataset)
         return self._find(dataset, self.raw_roots, "raw data set")
 
@@ -52,8 +57,8 @@ class Workspace:
 
     def name(self, dataset: str) -> str:
         """The folder name of a data set that was given as path, id or name, raw or preprocessed."""
-        if _is_folder_path(dataset):
-            return safe_name(_absolute(dataset).name, what=f"data set folder {dataset}")
+        if _is_path(dataset):
+            return safe_name(dataset_name(_absolute(dataset)), what=f"data set {dataset}")
         return self._find(
             dataset, (*self.raw_roots, self.root / "preprocessed", self.root / "results"), "data set"
         ).name
@@ -73,8 +78,18 @@ class Workspace:
         hint = f" Did you mean {near[0]}?" if near else (f" Known: {', '.join(sorted(known))}." if known else "")
         raise UserError(
             f"{dataset}: no such {what} in {searched}.{hint} "
-            "Give the folder's path, or put it there, or say where with --root."
+            "Give the path of its folder or of a list of volumes (.txt), or put it there, or say where with --root."
         )
+
+
+def is_volume_list(path: Path) -> bool:
+    """Whether a raw data set is a list of volumes rather than a folder."""
+    return path.suffix.lower() == LIST_ENDING and path.is_file()
+
+
+def dataset_name(path: Path) -> str:
+    """The name of a raw data set by its place: its folder's, or its list's without the ending."""
+    return path.stem if is_volume_list(path) else path.name
 
 
 def safe_name(name: str, *, what: str) -> str:
@@ -92,16 +107,21 @@ def safe_name(name: str, *, what: str) -> str:
     return name
 
 
-def _is_folder_path(dataset: str) -> bool:
-    looks_like_path = os.sep in dataset or "/" in dataset or dataset.startswith(".")
-    if looks_like_path and not Path(dataset).is_dir():
-        raise UserError(f"{dataset}: no such folder. Give an existing raw data set folder, an id or a name.")
-    return looks_like_path or (Path(dataset) / "dataset.json").is_file()
+def _is_path(dataset: str) -> bool:
+    path = Path(dataset)
+    listed = path.suffix.lower() == LIST_ENDING
+    looks_like_path = listed or os.sep in dataset or "/" in dataset or dataset.startswith(".")
+    if looks_like_path and not (path.is_dir() or is_volume_list(path)):
+        raise UserError(
+            f"{dataset}: no such {'file' if listed else 'folder'}. Give an existing raw data set folder, a list of "
+            f"volumes ({LIST_ENDING}), an id or a name."
+        )
+    return looks_like_path or (path / "dataset.json").is_file()
 
 
-def _absolute(folder: str) -> Path:
+def _absolute(path: str) -> Path:
     """A link keeps its own name, as it does where it is found by that name."""
-    return Path(os.path.abspath(folder))  # noqa: PTH100
+    return Path(os.path.abspath(path))  # noqa: PTH100
 
 
 def _answers_to(name: str, dataset: str) -> bool:

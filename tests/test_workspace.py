@@ -103,6 +103,14 @@ class TestFound:
         assert workspace.preprocessed("Shared") == workspace.root / "preprocessed" / "Dataset300_Shared"
         assert "no such raw data set" in refused(workspace.raw, "300")
 
+    def test_a_list_of_volumes_by_its_path_and_what_was_made_of_it_by_its_name(self, workspace, tmp_path):
+        (tmp_path / "scans.v2.txt").touch()
+        for typed in ("scans.v2.txt", "./scans.v2.txt", str(tmp_path / "scans.v2.txt")):
+            assert workspace.raw(typed) == tmp_path / "scans.v2.txt" and workspace.name(typed) == "scans.v2"
+        make(workspace.root / "preprocessed" / "scans.v2")
+        assert workspace.preprocessed("scans.v2") == workspace.preprocessed("scans.v2.txt")
+        assert "of a list of volumes (.txt)" in refused(workspace.raw, "scans.v2")
+
     def test_a_whole_name_stands_above_another_s_short_one(self, workspace):
         plain = make(workspace.root / "raw" / "HeadNeck")
         assert workspace.raw("HeadNeck") == plain
@@ -150,6 +158,18 @@ class TestRefused:
 
     def test_a_path_to_a_file(self, workspace):
         assert "no such folder" in refused(workspace.raw, "root/raw/Dataset101_HeadNeck/dataset.json")
+
+    @pytest.mark.parametrize("typed", ["scans.txt", "lists/scans.TXT"])
+    def test_a_list_that_is_not_there(self, workspace, typed):
+        for method in (workspace.raw, workspace.preprocessed):
+            assert refused(method, typed).startswith(
+                f"{typed}: no such file. Give an existing raw data set folder, a list"
+            )
+
+    def test_a_list_whose_name_cannot_stand_under_the_root(self, workspace, tmp_path):
+        (tmp_path / "my scans.txt").touch()
+        assert workspace.raw("my scans.txt") == tmp_path / "my scans.txt"
+        assert "'my scans' cannot be used" in refused(workspace.preprocessed, "my scans.txt")
 
     def test_a_folder_whose_name_cannot_stand_under_the_root(self, workspace, tmp_path):
         folder = make(tmp_path / "CT scans (2024)")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from swinssl.cli.command import command
 from swinssl.cli.evaluation_tables import print_tables
+from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Json
 from swinssl.errors import UserError
 
@@ -117,7 +118,7 @@ def evaluate(
     ct = labels is not None and [name.upper() for name in labels.channel_names[:1]] == ["CT"]
     drawn = draw_overlays(evaluation, folder / OVERLAYS_FILE, images=found, ct=ct)
     if json:
-        _print_json(summary(evaluation, report))
+        print_json(summary(evaluation, report))
         return
     _print_report(evaluation, report, labels)
     if drawn and not found:
@@ -138,12 +139,6 @@ def _find_images(
         return find_images(case_ids, images)
     folder = references.parent if references.is_file() else references
     return find_images_beside(case_ids, [folder.resolve().parent, *([labels.file.parent] if labels else [])])
-
-
-def _print_json(content: dict[str, Any]) -> None:
-    import json
-
-    print(json.dumps(content, indent=2, allow_nan=False))
 
 
 def _print_report(evaluation: Evaluation, report: Report, labels: ReferenceLabels | None) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from swinssl.cli.command import command
+from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Json
 from swinssl.networks.network_plan import PRESETS, NetworkPlan, encoder_preset
 
@@ -90,7 +91,7 @@ def network(
     step = _step_cost(plan, patch=patch, batch_size=batch_size, channels=channels, classes=classes)
     if json:
         shown = plan.model_dump(mode="json") | {"channels": channels, "classes": classes, "patch": patch}
-        _print_json(_summary(rows) | {"step": step, "plan": shown, "layers": [vars(row) for row in rows]})
+        print_json(_summary(rows) | {"step": step, "plan": shown, "layers": [vars(row) for row in rows]})
     else:
         _report(plan, rows, step, f"{channels} x {' x '.join(map(str, patch))}", classes=classes)
 
@@ -177,7 +178,7 @@ def _list(*, classes: int, channels: int, json: bool) -> None:
         for name, encoder in PRESETS.items()
     ]
     if json:
-        _print_json(rows)
+        print_json(rows)
         return
     from rich import box
     from rich.console import Console
@@ -191,12 +192,6 @@ def _list(*, classes: int, channels: int, json: bool) -> None:
     Console().print(table)
     print(f"million parameters with {classes} classes (background included), with the full and with the light decoder")
     print(GUESS)
-
-
-def _print_json(content: Any) -> None:
-    import json
-
-    print(json.dumps(content, indent=2))
 
 
 def _seconds(value: float) -> str:

@@ -7,7 +7,13 @@ from typing import Annotated
 
 import typer
 
-Dataset = Annotated[str, typer.Argument(help="Raw data set: its folder, its id (101) or its name.", metavar="DATASET")]
+Dataset = Annotated[
+    str,
+    typer.Argument(
+        help="Raw data set: its folder, its id (101), its name, or a list of volumes (scans.txt: a path a line).",
+        metavar="DATASET",
+    ),
+]
 Root = Annotated[
     Path | None,
     typer.Option(

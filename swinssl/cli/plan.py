@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from swinssl.cli.command import command
+from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, Device, DryRun, Json, Root
 from swinssl.preprocessing.plan_options import PlanOptions
 from swinssl.workspace import Workspace
@@ -50,7 +51,7 @@ def plan(
     folder = workspace.preprocessed(dataset)
     planned = plan_dataset(raw, folder, options, device=device, init=init, workers=workers, write=not dry_run)
     if json:
-        _print_json(planned)
+        print_json({"plans": planned.plans, "changed": planned.changed, "measured": planned.measured})
         return
     report(planned, folder, explain=explain, written=not dry_run)
     if not dry_run:
@@ -95,13 +96,6 @@ def _table(planned: PlannedDataset) -> Table:
     for row in explanation(planned.plans):
         table.add_row(*map(escape, row))
     return table
-
-
-def _print_json(planned: PlannedDataset) -> None:
-    import json
-
-    content = planned.plans.model_dump(mode="json")
-    print(json.dumps({"plans": content, "changed": planned.changed, "measured": planned.measured}, indent=2))
 
 
 main = command(plan)

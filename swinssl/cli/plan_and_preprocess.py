@@ -5,6 +5,7 @@ from __future__ import annotations
 from swinssl.cli import plan as plan_command
 from swinssl.cli import preprocess as preprocess_command
 from swinssl.cli.command import command
+from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, Device, DryRun, Json, Root
 from swinssl.preprocessing.plan_options import PlanOptions
 from swinssl.workspace import Workspace
@@ -41,13 +42,13 @@ def plan_and_preprocess(
     if dry_run:
         rehearsal = preprocess_command.rehearse(raw, planned.plans, folder, part=part)
         if json:
-            preprocess_command.print_json({"plans": plans, "preprocessing": rehearsal.as_json()})
+            print_json({"plans": plans, "preprocessing": rehearsal.as_json()})
         else:
             print(rehearsal)
         return
     outcome = preprocess_command.run(raw, planned.plans, folder, workers=workers, part=part, codec=codec)
     if json:
-        preprocess_command.print_json({"plans": plans, "preprocessing": outcome.as_json()})
+        print_json({"plans": plans, "preprocessing": outcome.as_json()})
     else:
         preprocess_command.report(outcome, folder)
     preprocess_command.end(outcome, dataset=dataset, root=root, quiet=json)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from swinssl.cli.command import command
+from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import DryRun, Json, Root
 from swinssl.errors import UserError
 from swinssl.inference.prediction_options import PredictionOptions
@@ -75,7 +76,7 @@ def predict(
         _introduce(trained, folder)
     if dry_run:
         rehearsal = Predictor.of((), trained.plans, device=device, overlap=options.overlap, mirror=options.tta)
-        _rehearse(cases, rehearsal, folder, networks=len(trained.folds))
+        _rehearse(cases, rehearsal, folder, networks=len(trained.folds), json=json)
         return
     folder.begin(trained)
     predictor = Predictor.of(
@@ -83,7 +84,11 @@ def predict(
     )
     outcomes = predict_cases(cases, predictor, folder, trained_on=_trained_on(trained))
     if json:
-        _print_json(outcomes, folder)
+        cases_done = [
+            {"id": o.case.id, **o.record.model_dump(mode="json"), "status": o.status, "result": o.result}
+            for o in outcomes
+        ]
+        print_json({"output": folder.path, "cases": cases_done})
     else:
         _report(outcomes, folder, trained)
     _end(outcomes, inputs, output, quiet=json)
@@ -142,7 +147,9 @@ def _introduce(model: TrainedModel, folder: OutputFolder) -> None:
         print("note: this model was trained without mirror images, so --tta changes nothing")
 
 
-def _rehearse(cases: Sequence[InputCase], predictor: Predictor, folder: OutputFolder, *, networks: int) -> None:
+def _rehearse(
+    cases: Sequence[InputCase], predictor: Predictor, folder: OutputFolder, *, networks: int, json: bool
+) -> None:
     from swinssl.inference.prediction_run import expected_windows
     from swinssl.progress import duration
 
@@ -152,6 +159,10 @@ def _rehearse(cases: Sequence[InputCase], predictor: Predictor, folder: OutputFo
     training = predictor.plans.training
     # A pass without gradients is a third of a training step of one patch.
     seconds = passes * predictor.plans.cost.step_seconds_cpu / (3 * training.batch_size)
+    if json:
+        expected = {"would_segment": [case.id for case in todo], "cases": len(cases), "windows": windows}
+        print_json({"output": folder.path, **expected, "seconds_on_two_cores": seconds})
+        return
     where = f", about {duration(seconds)} on two CPU cores" if predictor.windows.device.type == "cpu" else ""
     done = f"; {len(cases) - len(todo)} are done" if len(todo) < len(cases) else ""
     print(
@@ -203,16 +214,6 @@ def _failure_table(failed: Sequence[CaseOutcome]) -> Table:
     for outcome in failed:
         table.add_row(escape(outcome.case.id), escape(outcome.record.message))
     return table
-
-
-def _print_json(outcomes: Sequence[CaseOutcome], folder: OutputFolder) -> None:
-    import json
-
-    cases = [
-        {"id": o.case.id, **o.record.model_dump(mode="json"), "status": o.status, "result": str(o.result)}
-        for o in outcomes
-    ]
-    print(json.dumps({"output": str(folder.path), "cases": cases}, indent=2))
 
 
 def _end(outcomes: Sequence[CaseOutcome], inputs: Sequence[Path], output: Path, *, quiet: bool) -> None:

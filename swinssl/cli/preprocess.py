@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from swinssl.cli.command import command
+from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, DryRun, Json, Root
 from swinssl.errors import UserError
 from swinssl.workspace import Workspace
@@ -140,13 +141,6 @@ def report(outcome: PreprocessReport, folder: Path) -> None:
         )
     stored = sum(case.stored_bytes for case in outcome.cases) / 1e6
     print(f"{len(done)} preprocessed, {len(current)} current, {len(failed)} failed; {stored:.1f} MB in {folder}")
-
-
-def print_json(content: dict[str, Any]) -> None:
-    """Print a report for other programs."""
-    import json
-
-    print(json.dumps(content, indent=2))
 
 
 def end(outcome: PreprocessReport, *, dataset: str, root: Path | None, quiet: bool) -> None:

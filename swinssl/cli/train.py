@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from swinssl.cli.command import command
+from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, DryRun, Json, Root
 from swinssl.errors import UserError
 from swinssl.training.config import TrainingConfig
@@ -48,7 +49,7 @@ def train(
     workspace = Workspace.locate(root)
     preprocessed, results = workspace.preprocessed(dataset), workspace.results(dataset)
     if dry_run:
-        _rehearse(preprocessed, results, config, fold=fold, name=name)
+        _rehearse(preprocessed, results, config, fold=fold, name=name, json=json)
         return
     from swinssl.experiments.fine_tuned_fold import train_and_judge
 
@@ -61,7 +62,9 @@ def train(
         _report(judged, workspace, dataset)
 
 
-def _rehearse(preprocessed: Path, results: Path, config: TrainingConfig, *, fold: str, name: str | None) -> None:
+def _rehearse(
+    preprocessed: Path, results: Path, config: TrainingConfig, *, fold: str, name: str | None, json: bool
+) -> None:
     from swinssl.preprocessing.plan_explanation import summary
     from swinssl.preprocessing.plans import Plans
     from swinssl.training.effective_plans import effective_plans, run_length
@@ -69,10 +72,13 @@ def _rehearse(preprocessed: Path, results: Path, config: TrainingConfig, *, fold
 
     plans = effective_plans(Plans.read(preprocessed), config)
     length = run_length(plans, config)
+    folder = results / (name or default_name(plans, config)) / f"fold_{fold}"
+    if json:
+        print_json({"folder": folder, "steps": length.expected, "max_minutes": length.minutes, "plans": plans})
+        return
     for line in summary(plans):
         print("  " + line)
     limit = f", at most {length.minutes:g} minutes" if length.minutes is not None else ""
-    folder = results / (name or default_name(plans, config)) / f"fold_{fold}"
     print(f"nothing written (would train {length.expected} steps{limit} into {folder})")
 
 

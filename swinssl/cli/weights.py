@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from swinssl.cli.command import commands
+from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Json
 from swinssl.errors import UserError
 from swinssl.networks.published_encoders import SOURCES, WHICH_MERGE_ORDER, SourceName
@@ -87,7 +88,7 @@ def import_(
     Says tensor by tensor what was taken; nothing in the checkpoint is executed. The encoder computes exactly what the
     published one does. Spacing, patch and intensity are kept for swinssl_plan --init.
     """
-    from swinssl.cli.weights_report import as_json, print_encoder, print_json, print_tensors
+    from swinssl.cli.weights_report import as_json, print_encoder, print_tensors
     from swinssl.networks.encoder_file import EncoderRecord, write_encoder
     from swinssl.networks.encoder_import import import_encoder
     from swinssl.networks.foreign_checkpoint import open_checkpoint
@@ -128,7 +129,7 @@ def import_(
     taken = segmentor or encoder
     beside = write_encoder(place, taken.tensors, record)
     if json:
-        print_json({"file": str(place), "record": record, **as_json(taken)})
+        print_json({"file": place, "record": record, **as_json(taken)}, without_none=True)
         return
     print_encoder(checkpoint, encoder)
     print(taken.report)
@@ -145,7 +146,7 @@ def export(path: Encoder, to: To, out: Out, overwrite: Overwrite = False, json: 
     which torch.load(weights_only=True) reads. What MONAI computes otherwise than swinssl is said; where nothing is,
     the numbers are the same.
     """
-    from swinssl.cli.weights_report import print_encoder, print_exported, print_json
+    from swinssl.cli.weights_report import print_encoder, print_exported
     from swinssl.networks.encoder_export import export_to_monai, write_for_monai
     from swinssl.networks.encoder_file import write_encoder
     from swinssl.networks.encoder_import import import_encoder
@@ -164,22 +165,23 @@ def export(path: Encoder, to: To, out: Out, overwrite: Overwrite = False, json: 
     record = record.model_copy(update=found)
     write_encoder(place, encoder.tensors, record)
     if json:
-        print_json({"file": str(place), "record": record})
+        print_json({"file": place, "record": record}, without_none=True)
     else:
         print_encoder(checkpoint, encoder)
         print(f"encoder: {place}")
 
 
 def show(path: File, branch: Branch = None, json: Json = False) -> None:
-    """Say what a checkpoint holds.
+    """Say what a checkpoint, or an encoder that comes with swinssl (by its name), holds.
 
     Whose it is, its size, what its numbers mean, and what nothing in it says.
     """
-    from swinssl.cli.weights_report import as_json, print_encoder, print_json, print_record
+    from swinssl.cli.weights_report import as_json, print_encoder, print_record
     from swinssl.networks.encoder_import import import_encoder, known_merge_order, source_of
     from swinssl.networks.foreign_checkpoint import open_checkpoint
+    from swinssl.networks.shipped_encoders import encoder_path
 
-    checkpoint = open_checkpoint(path, branch=branch)
+    checkpoint = open_checkpoint(encoder_path(path), branch=branch)
     source = source_of(checkpoint)
     if source is None:
         raise UserError(
@@ -196,7 +198,7 @@ def show(path: File, branch: Branch = None, json: Json = False) -> None:
     )
     if json:
         content = {"file": str(path), "sha256": checkpoint.sha256, "source": source, "merge_order_known": not unsaid}
-        print_json(content | {"encoder": encoder.plan, "record": record} | as_json(encoder))
+        print_json(content | {"encoder": encoder.plan, "record": record} | as_json(encoder), without_none=True)
         return
     print_encoder(checkpoint, encoder, source=source, unsaid=unsaid)
     print(f"  sha256 {checkpoint.sha256}")

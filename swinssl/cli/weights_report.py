@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from swinssl.cli.json_report import print_json
 from swinssl.networks.network_plan import AxisOrder, SwinEncoderPlan
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def print_exported(place: Path, encoder: MonaiEncoder, *, axis_order: AxisOrder,
     """How MONAI loads the file, and whether it computes the same numbers."""
     if json:
         content = {"arguments": encoder.arguments, "differences": encoder.differences, "left_out": encoder.left_out}
-        print_json({"file": str(place), "axis_order": axis_order, **content})
+        print_json({"file": place, "axis_order": axis_order, **content}, without_none=True)
         return
     typed = ", ".join(f"{name}={value!r}" for name, value in encoder.arguments.items())
     print(f"{place}: {len(encoder.tensors)} tensors for SwinUNETR(out_channels=..., {typed})")
@@ -88,13 +88,6 @@ def as_json(taken: ImportedEncoder | ImportedSegmentor) -> dict[str, Any]:
         "unexpected": report.unexpected,
         "left_out": report.left_out,
     }
-
-
-def print_json(content: dict[str, Any]) -> None:
-    """Models in it as their fields."""
-    from pydantic_core import to_jsonable_python
-
-    print(json.dumps(to_jsonable_python(content, exclude_none=True), indent=2))
 
 
 def _meaning(plan: SwinEncoderPlan, *, unsaid: bool) -> str:

@@ -45,8 +45,9 @@ class OutputFolder:
                 were made otherwise.
         """
         path = Path(path)
-        if path.exists() and not path.is_dir():
-            raise UserError(f"-o {path}: is a file. Give a folder for the label maps.")
+        if (in_the_way := next((p for p in (path, *path.parents) if p.is_file()), None)) is not None:
+            what = "is a file" if in_the_way == path else f"{in_the_way} is a file, so nothing can lie in it"
+            raise UserError(f"-o {path}: {what}. Give a folder for the label maps.")
         if any(_same_folder(path, image.parent) for case in cases for image in case.images):
             raise UserError(f"-o {path}: the images are in it. Give another folder, so that nothing is overwritten.")
         earlier = PredictionRecord.read(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +69,9 @@ def read_encoder_facts(path: Path) -> EncoderFacts:
 
 
 def encoder_name(path: Path) -> str:
-    """What an encoder is called: its file, or the folder of a file that is called like all others."""
-    return path.stem if path.stem != "encoder" else path.resolve().parent.name
+    """What an encoder is called: its file, with its folder where the file is called like those of other runs."""
+    folder, found = path.resolve().parent.name, re.fullmatch("encoder(_best)?", path.stem)
+    return f"{folder}{found[1] or ''}" if found else path.stem
 
 
 def _intensity(path: Path, record: EncoderRecord) -> Intensity | None:

@@ -112,7 +112,7 @@ def extract_fingerprint(raw: RawDataset, *, workers: int | None = None, known_ha
     """
     cases = sorted(raw.cases, key=lambda case: case.id)
     if not cases:
-        raise UserError(f"{raw.folder}: no training case. Put images into imagesTr (and labels into labelsTr).")
+        raise UserError(f"{raw.source}: no training case. Put images into imagesTr (and labels into labelsTr).")
     ranks = int(np.clip(POOL // len(cases), LEAST_RANKS, MOST_RANKS))
     jobs = [_Job(case, raw.labels, ranks) for case in cases]
     measures: dict[int, CaseMeasure] = {}
@@ -128,7 +128,7 @@ def extract_fingerprint(raw: RawDataset, *, workers: int | None = None, known_ha
         more = f" (and {len(failures) - SHOWN_FAILURES} more)" if len(failures) > SHOWN_FAILURES else ""
         raise UserError(
             f"{len(failures)} of {len(cases)} cases cannot be measured: {named}{more} "
-            f"Run swinssl_check {raw.folder} for the whole list, mend or remove them."
+            f"Run swinssl_check {raw.source} for the whole list, mend or remove them."
         )
     return pooled([measures[i] for i in range(len(cases))], raw, content_hash=known_hash or content_hash(raw))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from swinssl.dataset.raw_dataset import RawDataset
 from swinssl.errors import UserError
+from swinssl.networks.shipped_encoders import encoder_path
 from swinssl.preprocessing.encoder_facts import read_encoder_facts
 from swinssl.preprocessing.fingerprint import FINGERPRINT_FILE, Fingerprint
 from swinssl.preprocessing.fingerprint_extraction import current_fingerprint
@@ -70,7 +71,7 @@ def plan_dataset(
     """
     folder = Path(folder)
     # What can fail at once comes before the measuring, which can take minutes.
-    encoder = None if init is None else read_encoder_facts(init)
+    encoder = None if init is None else read_encoder_facts(encoder_path(init))
     machine = target_machine(device, gpu_memory=options.gpu_memory)
     fingerprint, measured = current_fingerprint(raw, folder, workers=workers)
     plans = make_plans(fingerprint, options, machine=machine, encoder=encoder)

@@ -28,6 +28,7 @@ def explanation(plans: Plans) -> list[tuple[str, str, str]]:
         "sampling": training.sampling,
         "mirroring": ", ".join(AXES[axis] for axis in training.mirror_axes) or "none",
         "loss": training.loss,
+        "dice": training.dice,
         "learning rate": f"{training.learning_rate:g}",
         "schedule": f"{training.epochs} x {training.steps_per_epoch} steps",
         "patience": "none" if training.patience is None else f"{training.patience} epochs",

@@ -56,6 +56,11 @@ def make_plans(
         "resampling": _resampling_reason(fingerprint, sizing.spacing),
         "sampling": why_sampling,
         "loss": _loss_reason(context),
+        "dice": (
+            "1 - Dice, as in the paper"
+            if context.paper
+            else "-log(Dice): small structures keep their gradient while their Dice is near 0"
+        ),
         "mirroring": (
             "along z and y only: structures differ in their side alone, and mirroring left to right would swap them"
             if lateral
@@ -84,6 +89,7 @@ def make_plans(
                 "batch_size": sizing.batch,
                 "sampling": sampling,
                 "loss": "sigmoid" if own.labels.regions else "softmax",
+                "dice": "linear" if context.paper else "log",
                 "mirror_axes": (0, 1) if lateral else (0, 1, 2),
             }
         ),

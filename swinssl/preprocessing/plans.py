@@ -59,6 +59,7 @@ class TrainingPlan(_Frozen):
         patience: epochs without a better validation Dice before training stops; None never stops early.
         sampling: `organ` draws the class first; `tumour` draws patches with and without tumour 1:1.
         loss: `softmax` = cross-entropy + Dice over exclusive labels; `sigmoid` = binary ones, for regions.
+        dice: form of the Dice term: `log` = -log(Dice), `linear` = 1 - Dice.
         mirror_axes: array axes (0 z, 1 y, 2 x) that augmentation and test-time augmentation may flip.
     """
 
@@ -69,6 +70,7 @@ class TrainingPlan(_Frozen):
     patience: int | None = None
     sampling: Literal["organ", "tumour"] = "organ"
     loss: Literal["softmax", "sigmoid"] = "softmax"
+    dice: Literal["log", "linear"] = "log"
     mirror_axes: tuple[int, ...] = (0, 1, 2)
 
 

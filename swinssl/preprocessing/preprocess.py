@@ -7,7 +7,7 @@ import logging
 import time
 import traceback
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,6 +44,7 @@ logger = logging.getLogger(__name__)
 SOURCE_BYTES, TARGET_BYTES = 18, 14
 # Below this much input, starting processes takes longer than they save.
 WORTH_A_POOL = 20_000_000
+EARLIER = "An earlier version of it is in the store and is what training would use."
 
 
 @dataclass(frozen=True)
@@ -133,15 +134,17 @@ def preprocess_dataset(
     plans.write(folder / PLANS_FILE)
     raw.copy_description(folder)
     jobs = [_Job(case, plans, folder, codec) for case in part_of(raw.cases, part)]
+    stored = {path.parent.name for path in (folder / CASES).glob(f"*/{PROPERTIES}")}
     reports: dict[int, CaseReport] = {}
     for index, result in track(run_jobs(_process, jobs, workers=workers), "preprocessing", total=len(jobs)):
         case_id = jobs[index].case.id
         report = CaseReport(case_id, "failed", message=str(result)) if isinstance(result, Crash) else result
         if report.status == "failed":
+            if case_id in stored:
+                report = replace(report, message=f"{report.message} {EARLIER}")
             logger.warning("%s failed: %s", case_id, report.message)
         reports[index] = report
     known = {case.id for case in raw.cases}
-    stored = {path.parent.name for path in (folder / CASES).glob(f"*/{PROPERTIES}")}
     return PreprocessReport(tuple(reports[i] for i in sorted(reports)), tuple(sorted(stored - known)))
 
 

@@ -9,7 +9,8 @@ from swinssl.preprocessing.size_choice import Sizing
 from swinssl.progress import duration
 
 STEPS_PER_EPOCH, AUTO_EPOCHS, MOST_EPOCHS = 100, 300, 1000
-# Small networks from scratch take larger steps than the paper's; a documented guess.
+# Small networks take larger steps than the paper's; a documented guess. With a pretrained encoder too, since the
+# decoder is new in any case; the encoder alone is slowed down by --encoder-lr-scale.
 SMALL_PRESETS, SMALL_RATE = ("tiny", "small"), 1e-3
 
 
@@ -31,17 +32,15 @@ def choose_schedule(context: PlanningContext, sizing: Sizing) -> tuple[TrainingP
         if limited and in_time < wanted:
             night = "" if options.max_minutes else " (a night; say otherwise with --max-minutes)"
             why = f"what {context.given_time}{night} allow, with {1 - TRAINING_SHARE:.0%} for validation"
-    per_epoch = STEPS_PER_EPOCH if steps >= 10 * STEPS_PER_EPOCH else max(1, steps // 10)
-    epochs = max(1, steps // per_epoch)
+    epochs = min(steps, max(10, steps // STEPS_PER_EPOCH))
+    per_epoch = steps // epochs  # a little more than 100 where few epochs of 100 would leave much of the time
     patience = None if options.max_minutes is not None else paper_protocol.PATIENCE
-    from_scratch_and_small = context.encoder is None and sizing.network.preset in SMALL_PRESETS and not context.paper
-    rate = SMALL_RATE if from_scratch_and_small else paper_protocol.LEARNING_RATE
+    small = sizing.network.preset in SMALL_PRESETS and not context.paper
+    rate = SMALL_RATE if small else paper_protocol.LEARNING_RATE
     hours = epochs * per_epoch * seconds / TRAINING_SHARE / 3600
     reasons = {
         "schedule": f"{why}; {per_step}, {duration(hours * 3600)} in all",
-        "learning rate": "small networks from scratch take larger steps; a documented guess"
-        if from_scratch_and_small
-        else "the paper's",
+        "learning rate": "small networks take larger steps; a documented guess" if small else "the paper's",
         "patience": "none, the time is the limit"
         if patience is None
         else "epochs without a better validation Dice; the paper stops early but does not say when, a documented guess",

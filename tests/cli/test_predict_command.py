@@ -78,6 +78,8 @@ class TestReport:
         # A window a case, two folds, and a third of a step's second a pass at a batch of two.
         assert code == 0 and "would segment 2 of 2 cases" in text and "2 windows, about 1 s on two CPU cores" in text
         assert not (tmp_path / "out").exists()
+        said = json.loads(type_in(*arguments, "--json")[1])
+        assert said["would_segment"] == ["a", "b"] and said["windows"] == 2 and said["output"] == str(tmp_path / "out")
 
     def test_json_stands_alone_on_stdout(self, model, images, tmp_path, type_in):
         out = tmp_path / "out"

@@ -267,6 +267,19 @@ class TestDataset:
         assert statuses(report) == {"case_0": "done", "case_1": "failed", "case_2": "done"}
         assert message in report.with_status("failed")[0].message
 
+    def test_a_case_that_fails_now_says_that_its_earlier_version_is_there(self, raw, tmp_path):
+        out = tmp_path / "out"
+        preprocess_dataset(raw, make_plans(), out, workers=0)
+        for number, image in ((1, "case_1_0000.nii.gz"), (2, "case_2_0000.nii.gz")):
+            (raw.folder / "imagesTr" / image).write_bytes(b"")
+            if number == 2:
+                (out / "cases" / "case_2" / "properties.json").unlink()
+        report = preprocess_dataset(raw, make_plans(), out, workers=0)
+        earlier = ["earlier version" in case.message for case in report.cases]
+        assert [case.status for case in report.cases] == ["current", "failed", "failed"]
+        assert earlier == [False, True, False]
+        assert PreprocessedCase.open(out, "case_1").is_intact()
+
     def test_a_dead_worker_names_its_case(self, raw, tmp_path, monkeypatch):
         # What stands in for a process that the system kills: the pool is told to run a function that dies on one case.
         monkeypatch.setattr(module, "_process", _die_on_case_1)
