@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager
 from typing import Literal
 
 import torch
-import torch.distributed as dist
 
 from swinssl.errors import UserError
 
@@ -52,8 +51,3 @@ def autocast(device: torch.device, *, bf16: bool) -> AbstractContextManager:
 def _cpu_has_bf16() -> bool:
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def several_ranks() -> bool:
-    """Whether this process is one of a group that computes a batch together."""
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from swinssl.devices import several_ranks
+from swinssl.collectives import several_ranks, sum_over_ranks
 
 
 class BatchNorm(nn.BatchNorm3d):
@@ -20,12 +20,10 @@ class BatchNorm(nn.BatchNorm3d):
             if self.training and x.numel() == x.shape[1]:
                 return _affine(x, self.weight, self.bias)
             return super().forward(x)
-        from torch.distributed.nn.functional import all_reduce
-
         axes = (0, 2, 3, 4)
         values = x.float()
         count = torch.tensor([values.numel() / values.shape[1]], device=x.device)
-        sums = all_reduce(torch.cat([values.sum(axes), (values * values).sum(axes), count]))
+        sums = sum_over_ranks(torch.cat([values.sum(axes), (values * values).sum(axes), count]))
         total, squares, number = sums[: x.shape[1]], sums[x.shape[1] : -1], sums[-1]
         mean = total / number
         variance = (squares / number - mean * mean).clamp_min(0.0)

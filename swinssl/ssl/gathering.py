@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from swinssl.devices import several_ranks
+from swinssl.collectives import sum_over_ranks
 
 
 def gather_samples(rows: Tensor, samples: Tensor, *, count: int) -> tuple[Tensor, Tensor]:
@@ -22,17 +21,4 @@ def gather_samples(rows: Tensor, samples: Tensor, *, count: int) -> tuple[Tensor
     """
     whole = rows.new_zeros((count, *rows.shape[1:])).index_copy(0, samples, rows)
     present = torch.zeros(count, device=rows.device).index_fill(0, samples, 1.0)
-    if several_ranks():
-        from torch.distributed.nn.functional import all_reduce
-
-        whole = all_reduce(whole)
-        dist.all_reduce(present)
-    return whole, present > 0
-
-
-def sum_over_ranks(values: Tensor) -> Tensor:
-    """The sum over all ranks, without gradient."""
-    summed = values.detach().clone()
-    if several_ranks():
-        dist.all_reduce(summed)
-    return summed
+    return sum_over_ranks(whole), sum_over_ranks(present) > 0

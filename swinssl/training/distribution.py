@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ class Ranks:
             return cls()
         if not dist.is_initialized():
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            # Its threads must end before Python does: one that asks for the interpreter then aborts the process.
+            atexit.register(_leave)
         return cls(dist.get_rank(), dist.get_world_size())
 
     @property
@@ -63,3 +66,8 @@ class Ranks:
             tensors: list[Tensor] = [*module.parameters(), *module.buffers()]
             for tensor in tensors:
                 dist.broadcast(tensor.data, src=0)
+
+
+def _leave() -> None:
+    if dist.is_initialized():
+        dist.destroy_process_group()
