@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from swinssl.ssl.gathering import sum_over_ranks
+from swinssl.collectives import sum_over_ranks
 
 STUDENT_TEMPERATURE = 0.1
 # Of the past in a centre.
@@ -70,6 +70,16 @@ def entropy_share(distribution: Tensor) -> float:
     """Mean entropy of (..., K) distributions as a share of the largest there is, log K."""
     entropy = -(distribution * distribution.clamp_min(1e-12).log()).sum(-1).mean()
     return float(entropy / torch.log(torch.tensor(float(distribution.shape[-1]))))
+
+
+def information(distribution: Tensor) -> float:
+    """What a row of (..., K) distributions says of its sample, in nats: entropy of the mean less the mean entropy.
+
+    0 where the teacher says the same of everything, sharp or not; at most the log of the number of rows.
+    """
+    rows = distribution.flatten(0, -2)
+    mean = rows.mean(0)
+    return float((rows * (rows.clamp_min(1e-12) / mean.clamp_min(1e-12)).log()).sum(-1).mean())
 
 
 class Centre:

@@ -61,6 +61,13 @@ class DistillationOptions(MethodOptions):
     teacher_temperature: float = Field(
         0.07, gt=0, description="Of the teacher's softmax after the warm-up, in which it rises from 0.04."
     )
+    teacher_momentum: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Of the teacher's average over the student at the start; it rises to 1. Default: 0.996, less in "
+        "runs of under 25,000 steps (an average over a hundredth of the run).",
+    )
     tap: Literal["stage4", "merge3"] = Field(
         "stage4",
         description="Tokens are the fourth stage's output, so that every stage learns, or that of the merging before "

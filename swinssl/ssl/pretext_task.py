@@ -58,7 +58,9 @@ class PretextTask:
         self.untrained = torch.tensor(torch.nan)
         plan = network.encoder.plan
         self.blocks = sum(plan.depths)
-        self.teacher = Teacher(network, method.teacher_heads) if method.teacher_heads else None
+        self.teacher = None
+        if method.teacher_heads:
+            self.teacher = Teacher(network, method.teacher_heads, momentum=method.options.teacher_momentum)
         device = next(network.parameters()).device
         self.centres = {name: Centre(method.options.prototypes, device=device) for name in method.centres}
         self.health = Health(method.seen_views, network.encoder.widths[3])
@@ -96,7 +98,7 @@ class PretextTask:
         for centre in self.centres.values():
             centre.update()
         if self.teacher is not None:
-            self.teacher.update(self.network, share=step / total)
+            self.teacher.update(self.network, step=step, total=total)
 
     def validate(self) -> dict[str, float]:
         """The probe's Dice, and as `untrained` that of the encoder as the run began."""

@@ -7,7 +7,13 @@ from torch import Tensor, nn
 
 from swinssl.networks.swin_encoder import SwinEncoder
 from swinssl.ssl.batch import Batch, Moment
-from swinssl.ssl.distillation import across_views, entropy_share, over_masked_tokens, teacher_distribution
+from swinssl.ssl.distillation import (
+    across_views,
+    entropy_share,
+    information,
+    over_masked_tokens,
+    teacher_distribution,
+)
 from swinssl.ssl.heads import PrototypeHead, TokenNorm
 from swinssl.ssl.options import DistillationOptions
 from swinssl.ssl.pretext_network import Features, PretextNetwork
@@ -55,9 +61,10 @@ def distil(
 
     logits, distribution = compared("global", own.mean(1), theirs.mean(1))
     terms = {"global": across_views(logits, distribution)}
-    measures = {"teacher_entropy": entropy_share(distribution)}
+    measures = {"teacher_entropy": entropy_share(distribution), "teacher_information": information(distribution)}
     if "patch" in student.heads:
         logits, distribution = compared("patch", own, theirs)
         terms["patch"] = over_masked_tokens(logits, distribution, batch.tensors["token_mask"].flatten(2))
         measures["patch_teacher_entropy"] = entropy_share(distribution)
+        measures["patch_teacher_information"] = information(distribution)
     return terms, measures

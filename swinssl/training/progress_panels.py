@@ -37,6 +37,11 @@ HEALTH = (
         "teacher's entropy, share of the largest (0 and 1 collapse)",
         {"teacher_entropy": "of crops", "patch_teacher_entropy": "of tokens"},
     ),
+    Panel(
+        "teacher's information, nats (0: it says the same of every image)",
+        {"teacher_information": "of crops", "patch_teacher_information": "of tokens"},
+        bottom=0.0,
+    ),
     Panel("rotation accuracy", {"rotation_accuracy": "all"}, bottom=0.0, top=1.0, reference=(0.25, "chance")),
 )
 

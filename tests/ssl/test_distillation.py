@@ -14,12 +14,13 @@ from swinssl.ssl.distillation import (
     across_views,
     distillation_error,
     entropy_share,
+    information,
     over_masked_tokens,
     teacher_distribution,
 )
 from swinssl.ssl.heads import PrototypeHead
 from swinssl.ssl.schedules import cosine, linear_rise
-from swinssl.ssl.teacher import Teacher
+from swinssl.ssl.teacher import Teacher, first_momentum
 
 CPU = torch.device("cpu")
 
@@ -33,6 +34,10 @@ class TestSchedules:
         values = [cosine(step / 1000, start=0.996, end=1.0) for step in range(1001)]
         assert values[0] == 0.996 and values[500] == pytest.approx(0.998) and values[-1] == 1.0
         assert values == sorted(values)
+
+    def test_a_short_run_begins_with_an_average_over_a_hundredth_of_it(self):
+        assert [first_momentum(steps) for steps in (1, 100, 1000, 10_000)] == pytest.approx([0.0, 0.0, 0.9, 0.99])
+        assert first_momentum(25_000) == pytest.approx(0.996) and first_momentum(1_000_000) == 0.996
 
 
 class TestTeacher:
@@ -51,7 +56,7 @@ class TestTeacher:
         with torch.no_grad():
             for parameter in student.parameters():
                 parameter.add_(1.0)
-        teacher.update(student, share=0.5)
+        teacher.update(student, step=50_000, total=100_000)
         for name, tensor in teacher.network.state_dict().items():
             torch.testing.assert_close(tensor, before[name] + (1 - 0.998), rtol=0, atol=1e-6)
 
@@ -60,7 +65,7 @@ class TestTeacher:
         student.heads["global"].register_buffer("statistic", torch.zeros(1))
         teacher = Teacher(student, ("norm", "global"))
         student.heads["global"].statistic += 1.0
-        teacher.update(student, share=0.0)
+        teacher.update(student, step=0, total=100_000)
         assert float(teacher.network.heads["global"].statistic) == pytest.approx(0.004)
 
     def test_it_drops_no_path_and_sees_no_mask(self):
@@ -126,6 +131,12 @@ class TestErrors:
         assert entropy_share(torch.full((2, 8), 1 / 8)) == pytest.approx(1.0)
         assert entropy_share(torch.eye(8)) == pytest.approx(0.0, abs=1e-6)
         assert entropy_share(torch.tensor([[0.5, 0.5, 0.0, 0.0]])) == pytest.approx(math.log(2) / math.log(4))
+
+    def test_information_is_none_where_all_rows_are_alike_and_all_where_each_has_its_own(self):
+        assert information(torch.rand(8).softmax(0).expand(3, 2, 8)) == pytest.approx(0.0, abs=1e-6)
+        assert information(torch.eye(8).view(4, 2, 8)) == pytest.approx(math.log(8))
+        two = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.5, 0.5]])  # entropy of the mean log 4 - 1/2 log 2, of each log 2
+        assert information(two) == pytest.approx(math.log(4) - 1.5 * math.log(2))
 
 
 class TestPrototypes:
