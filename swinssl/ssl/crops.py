@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 BODY_SHARE, TRIES = 0.3, 20
 # Volumes drawn in place of damaged ones before the data set is given up.
 MOST_DAMAGED = 100
+# Samples that the mean intensity is over.
+MEASURED = 32
 
 
 class CropSampler:
@@ -65,6 +67,14 @@ class CropSampler:
         raise UserError(
             f"{len(self.damaged)} of {len(self._volumes)} volumes cannot be read. Run swinssl_preprocess again."
         )
+
+    def mean_intensity(self, *, seed: int) -> float:
+        """Of some of the crops that a run of this seed could draw, over channels.
+
+        Raises:
+            UserError: no volume can be read.
+        """
+        return float(np.mean([self.crops(Draws(seed, 0, sample)).mean() for sample in range(MEASURED)]))
 
     def _crops_of(self, volume: SourceVolume, chance: np.random.Generator) -> Crops:
         size, case = self._images.patch_size, volume.case

@@ -28,11 +28,19 @@ Crops = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Images:
-    """The images that a run reads: voxels (z, y, x) of a crop, mm of a voxel, channels."""
+    """The images that a run reads.
+
+    Args:
+        patch_size: voxels (z, y, x) of a crop.
+        spacing: mm (z, y, x) of a voxel.
+        channels: of an image.
+        mean: intensity of a crop, over channels; what painters start from.
+    """
 
     patch_size: tuple[int, int, int]
     spacing: tuple[float, float, float]
     channels: int
+    mean: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,7 @@ class PretrainingPlan:
         method: the pretext task with its options.
         sources: volumes.
         images: of the crops.
+        sampler: draws them.
         encoder: its form.
         preset: name of its size, if it has one.
         batch_size: samples a step over all ranks.
@@ -88,6 +89,7 @@ class PretrainingPlan:
     method: Method
     sources: Sources
     images: Images
+    sampler: CropSampler
     encoder: SwinEncoderPlan
     preset: str | None
     batch_size: int
@@ -131,6 +133,8 @@ def plan_pretraining(
     if any(edge < 1 or edge % DIVISOR for edge in patch):
         raise UserError(f"--patch {' '.join(map(str, patch))}: expected multiples of {DIVISOR}.")
     images = Images(patch, first.spacing, len(first.channel_names))
+    sampler = CropSampler(sources.volumes, images, views=METHODS[method].views, context=config.context)
+    images = replace(images, mean=sampler.mean_intensity(seed=config.seed))
     own = METHODS[method](options, images)
     batch_size = config.batch_size or max(first.training.batch_size, own.least_batch)
     if batch_size // config.accumulate < own.least_batch:
@@ -146,7 +150,7 @@ def plan_pretraining(
     )
     probed = None if probe is None else Probe.open(probe, images, cases=config.probe_cases)
     return PretrainingPlan(
-        own, sources, images, encoder, preset if preset in PRESETS else None, batch_size, length, probed
+        own, sources, images, sampler, encoder, preset if preset in PRESETS else None, batch_size, length, probed
     )
 
 
@@ -262,11 +266,10 @@ def _train(
     ranks: Ranks,
 ) -> tuple[Progress, dict[str, str]]:
     method = plan.method
-    sampler = CropSampler(plan.sources.volumes, plan.images, views=method.views, context=config.context)
     task = PretextTask(
         network,
         method,
-        sampler,
+        plan.sampler,
         batch_size=plan.batch_size,
         keep_best=partial(_keep, run_folder.path / BEST, plan),
         probe=plan.probe,
@@ -301,7 +304,7 @@ def _train(
         show.curves(run_folder.read_log())
         show.picture()
         keep(task.kept.encoder)
-    return progress, sampler.damaged
+    return progress, plan.sampler.damaged
 
 
 class _Show:

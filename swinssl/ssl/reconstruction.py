@@ -35,7 +35,11 @@ class Reconstruction(Method):
     def heads(self, encoder: SwinEncoder) -> dict[str, nn.Module]:
         from swinssl.ssl.heads import ConvolutionalDecoder
 
-        return {"decoder": ConvolutionalDecoder(encoder.plan.embed_dim, channels=self.images.channels)}
+        return {
+            "decoder": ConvolutionalDecoder(
+                encoder.plan.embed_dim, channels=self.images.channels, mean=self.images.mean
+            )
+        }
 
     def losses(self, student: PretextNetwork, batch: Batch, moment: Moment) -> Outcome:
         from swinssl.ssl.losses import reconstruction_error

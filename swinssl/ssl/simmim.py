@@ -37,7 +37,7 @@ class SimMIM(Method):
     def heads(self, encoder: SwinEncoder) -> dict[str, nn.Module]:
         from swinssl.ssl.heads import VoxelShuffleHead
 
-        return {"voxels": VoxelShuffleHead(encoder.widths[4], channels=self.images.channels)}
+        return {"voxels": VoxelShuffleHead(encoder.widths[4], channels=self.images.channels, mean=self.images.mean)}
 
     def losses(self, student: PretextNetwork, batch: Batch, moment: Moment) -> Outcome:
         from swinssl.ssl.losses import reconstruction_error

@@ -46,7 +46,7 @@ class Smit(Method):
         from swinssl.ssl.heads import VoxelShuffleHead
         from swinssl.ssl.token_distillation import distillation_heads
 
-        voxels = VoxelShuffleHead(encoder.widths[4], channels=self.images.channels)
+        voxels = VoxelShuffleHead(encoder.widths[4], channels=self.images.channels, mean=self.images.mean)
         return {"voxels": voxels, **distillation_heads(encoder, prototypes=self.options.prototypes, patches=True)}
 
     def losses(self, student: PretextNetwork, batch: Batch, moment: Moment) -> Outcome:

@@ -60,7 +60,9 @@ class SwinUnetr(Method):
         return {
             "turns": PooledHead(width, TURNS, pool=pool, token=0),
             "embedding": PooledHead(width, EMBEDDED, pool=pool, token=1),
-            "decoder": ConvolutionalDecoder(encoder.plan.embed_dim, channels=self.images.channels),
+            "decoder": ConvolutionalDecoder(
+                encoder.plan.embed_dim, channels=self.images.channels, mean=self.images.mean
+            ),
         }
 
     def losses(self, student: PretextNetwork, batch: Batch, moment: Moment) -> Outcome:

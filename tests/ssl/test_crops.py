@@ -45,6 +45,12 @@ def test_crops_show_the_body_and_not_bare_air(tmp_path):
     assert np.mean([share > 0.25 for share in shown]) > 0.9
 
 
+def test_the_mean_intensity_is_that_of_the_crops(tmp_path):
+    volumes = [volume(tmp_path, name, np.full((32, 32, 32), value)) for name, value in (("a", 0.2), ("b", 0.6))]
+    assert sampler(volumes).mean_intensity(seed=0) == pytest.approx(0.4, abs=0.1)
+    assert sampler(volumes[1:], views=2).mean_intensity(seed=0) == pytest.approx(0.6, rel=1e-3)
+
+
 def test_a_volume_smaller_than_the_crop_is_padded_with_nothing(tmp_path):
     image = 0.1 + np.random.default_rng(0).random((10, 40, 12))
     crop = sampler([volume(tmp_path, "a", image)]).crops(Draws(0, 0, 0))

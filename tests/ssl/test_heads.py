@@ -11,6 +11,7 @@ from swinssl.ssl.heads import ConvolutionalDecoder, PooledHead, TokenNorm, Voxel
 
 def test_each_token_paints_its_own_32_voxels_cube():
     head = VoxelShuffleHead(4, channels=2)
+    torch.nn.init.normal_(head.proj.weight)  # it starts from zero
     bottom = torch.randn(1, 4, 1, 2, 3)
     image = head(bottom)
     assert image.shape == (1, 2, 32, 64, 96)
@@ -22,13 +23,21 @@ def test_each_token_paints_its_own_32_voxels_cube():
 
 def test_voxels_of_a_cube_are_the_layer_s_outputs_in_z_y_x_order():
     head = VoxelShuffleHead(4, channels=2)
+    torch.nn.init.normal_(head.proj.weight)
     bottom = torch.randn(1, 4, 1, 1, 1)
     flat = head.proj(bottom.flatten())
     torch.testing.assert_close(head(bottom)[0], flat.view(2, 32, 32, 32))
 
 
+@pytest.mark.parametrize("painter", [VoxelShuffleHead, ConvolutionalDecoder])
+def test_painters_start_from_the_mean_intensity(painter):
+    head = painter(16 if painter is VoxelShuffleHead else 1, channels=2, mean=0.3)
+    assert (head(torch.randn(2, 16, 1, 2, 1)) == torch.tensor(0.3)).all()
+
+
 def test_the_decoder_gives_the_same_with_its_last_layer_at_full_resolution():
     decoder = ConvolutionalDecoder(4, channels=2)
+    torch.nn.init.normal_(decoder.out.weight)  # it starts from zero
     x = bottom = torch.randn(2, 64, 1, 2, 2)
     for level in decoder.levels:
         x = F.interpolate(level(x), scale_factor=2, mode="trilinear", align_corners=False)

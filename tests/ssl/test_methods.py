@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from toy_dataset import ENCODER
 from toy_pretraining import PATCH, moment_of, new_batch, new_task
 
+from swinssl.networks.swin_encoder import SwinEncoder
+from swinssl.ssl.heads import VoxelShuffleHead
 from swinssl.ssl.methods import METHODS
 
 ALL = sorted(METHODS)
@@ -166,6 +169,31 @@ def test_the_gradient_reaches_every_stage(method):
         assert reached(head.parameters())
     if task.network.mask_token is not None:
         assert reached([task.network.mask_token])
+
+
+def test_learning_to_paint_keeps_features_apart():
+    """From random weights, or from black, the first steps would leave the mean image in the features and no more."""
+    chance = torch.Generator().manual_seed(0)
+    images = F.interpolate(torch.rand(8, 1, 3, 3, 3, generator=chance), size=PATCH, mode="trilinear")
+    torch.manual_seed(0)
+    encoder = SwinEncoder(ENCODER, in_channels=1)
+    head = VoxelShuffleHead(encoder.widths[4], channels=1, mean=float(images.mean()))
+    optimiser = torch.optim.AdamW([*encoder.parameters(), *head.parameters()], lr=1e-3)
+
+    def deviation():
+        unit = F.normalize(encoder(images)[4].flatten(1), dim=-1)
+        return float((unit - unit.mean(0)).detach().square().mean().sqrt())
+
+    before = deviation()
+    for _ in range(40):
+        mask = torch.rand(8, 4, 4, 4, generator=chance) < 0.75
+        for axis in (1, 2, 3):
+            mask = mask.repeat_interleave(4, axis)
+        painted = head(encoder(images, mask=mask, mask_token=torch.zeros(encoder.widths[0]))[4])
+        optimiser.zero_grad()
+        F.mse_loss(painted, images).backward()
+        optimiser.step()
+    assert deviation() > before
 
 
 @pytest.mark.parametrize("method", ALL)

@@ -49,7 +49,11 @@ def new_network(method, encoder=ENCODER, seed=0, images=IMAGES):
     torch.manual_seed(seed)
     own = METHODS[method](options_of(method), images)
     swin = SwinEncoder(encoder, in_channels=images.channels)
-    return own, PretextNetwork(swin, own.heads(swin), masks=own.masks, tap=own.tap)
+    network = PretextNetwork(swin, own.heads(swin), masks=own.masks, tap=own.tap)
+    for name, layer in (("voxels", "proj"), ("decoder", "out")):
+        if name in network.heads:  # painters start from zero, where no gradient reaches the encoder yet
+            torch.nn.init.trunc_normal_(getattr(network.heads[name], layer).weight, std=0.02)
+    return own, network
 
 
 class Noise:
