@@ -18,6 +18,8 @@ KEPT, EVERY, FEWEST = 32, 10, 16
 LEAST_DEVIATION = 0.005
 # Share of log K at which the teacher says nothing, or the same of everything.
 MOST_ENTROPY, LEAST_ENTROPY = 0.9999, 1e-4
+# Nats; at the start of training on crops of CT it has 0.03.
+LEAST_INFORMATION = 0.002
 # Of the run. Before, a healthy teacher too says nearly the same of everything, as its first features are alike.
 WATCHED_FROM = 0.25
 
@@ -67,17 +69,20 @@ class Health:
         """Warn, once, when the numbers of a step say that the run has collapsed.
 
         Args:
-            numbers: those of `numbers`, and `teacher_entropy` where there is a teacher.
+            numbers: those of `numbers`, and `teacher_entropy` and `teacher_information` where there is a teacher.
             share: of the run that is done.
         """
         if self.warned or share < WATCHED_FROM or len(self.recent) < FEWEST:
             return
         deviation, entropy = numbers.get("feature_deviation", 1.0), numbers.get("teacher_entropy", 0.5)
+        information = numbers.get("teacher_information", 1.0)
         what = None
         if deviation < LEAST_DEVIATION:
             what = f"all images have nearly the same features (deviation {deviation:.1e}; 1 is that of random ones)"
         elif not LEAST_ENTROPY < entropy < MOST_ENTROPY:
             what = f"the teacher's entropy is {entropy:.5f} of the largest"
+        elif information < LEAST_INFORMATION:
+            what = f"the teacher says the same of every image ({information:.1e} nats tell them apart)"
         if what is not None:
             self.warned = True
             logger.warning(

@@ -45,7 +45,13 @@ def test_it_remembers_the_last_samples_over_a_checkpoint():
 
 
 @pytest.mark.parametrize(
-    "numbers", [{"feature_deviation": 1e-4}, {"feature_deviation": 1.0, "teacher_entropy": 1.0}, {"teacher_entropy": 0}]
+    "numbers",
+    [
+        {"feature_deviation": 1e-4},
+        {"feature_deviation": 1.0, "teacher_entropy": 1.0},
+        {"teacher_entropy": 0},
+        {"teacher_entropy": 0.8, "teacher_information": 1e-4},
+    ],
 )
 def test_a_collapse_is_said_once(numbers, caplog):
     health = Health(1, 4)
@@ -60,5 +66,5 @@ def test_a_collapse_is_said_once(numbers, caplog):
 def test_health_is_passed_over_in_silence(caplog):
     health = Health(1, 4)
     health.observe(torch.randn(20, 1, 4))
-    health.watch({**health.numbers(), "teacher_entropy": 0.8}, share=0.9)
+    health.watch({**health.numbers(), "teacher_entropy": 0.8, "teacher_information": 0.03}, share=0.9)
     assert not caplog.text
