@@ -12,17 +12,17 @@ written anew after each.
 from __future__ import annotations
 
 import argparse
-import subprocess
 import sys
 from pathlib import Path
 
-from commands import run_swinssl
+from commands import leave_after, run_swinssl
 from pretraining_page import Row, row_of, write_page, write_table
 
 from swinssl.ssl.methods import METHODS
 
 
-def main() -> None:
+def main() -> int:
+    """What the command line asks for; 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", help="preprocessed data set")
     parser.add_argument("--root", type=Path, help="as of the commands")
@@ -45,19 +45,13 @@ def main() -> None:
         own = ["--out", str(folder)]
         if arguments.mask_cell and "mask_cell" in METHODS[method].Options.model_fields:
             own += ["--mask-cell", arguments.mask_cell]
-        try:
-            run_swinssl(f"pretrain_{method}", *common, *own)
-        except subprocess.CalledProcessError as error:
-            print(f"{method} failed (exit {error.returncode}); see above", file=sys.stderr)
-            sys.exit(2)
-        except KeyboardInterrupt:
-            print("stopped; the same command goes on from here", file=sys.stderr)
-            sys.exit(130)
+        run_swinssl(f"pretrain_{method}", *common, *own)
         rows.append(row_of(folder))
         write_table(rows, arguments.out / "methods.csv")
         write_page(rows, arguments.out / "methods.html")
     print(f"{arguments.out / 'methods.html'} and {arguments.out / 'methods.csv'}")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    leave_after(main)

@@ -28,6 +28,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from commands import leave_after
 from few_labels import SEEDS, TEST, TRAIN, VALIDATION, divide
 from transfer_cells import run_cell, scratch_minutes
 from transfer_rows import add_rows, is_done, read_rows
@@ -50,23 +51,9 @@ KNOWN = {
 }
 
 
-def main() -> None:
+def main() -> int:
+    """What the command line asks for; 0, or 2 where a cell failed."""
     arguments = _parse()
-    try:
-        sys.exit(run(arguments))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
-    except subprocess.CalledProcessError as error:
-        print(f"{Path(error.cmd[0]).name} failed (exit {error.returncode}); see above.", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
-
-
-def run(arguments: argparse.Namespace) -> int:
-    """What the arguments ask for; 0, or 2 where a cell failed."""
     label = f"transfer_{arguments.raw.name.removeprefix('Dataset').partition('_')[0]}"
     if arguments.report_only:
         report(arguments.results, label, arguments.raw.name)
@@ -219,4 +206,4 @@ def _options(given: Sequence[str]) -> dict[str, list[str]]:
 
 
 if __name__ == "__main__":
-    main()
+    leave_after(main)

@@ -11,6 +11,7 @@ import pytest
 import torch
 import toy_dataset
 import transfer
+from commands import leave_after
 from few_labels import divide
 from transfer_cells import zeroed_encoder
 from transfer_rows import Row, add_rows, read_rows
@@ -63,7 +64,7 @@ def started(tmp_path, raw, monkeypatch):
         size = ["--seeds", 0, 1, "--steps", steps, "--test", test]
         monkeypatch.setattr(sys, "argv", ["transfer.py", *arguments, *map(str, size + where)])
         with pytest.raises(SystemExit) as end:
-            transfer.main()
+            leave_after(transfer.main)
         return end.value.code, list(ran)
 
     return start
