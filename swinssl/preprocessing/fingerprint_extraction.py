@@ -101,14 +101,14 @@ def current_fingerprint(raw: RawDataset, folder: Path, *, workers: int | None = 
 
 
 def extract_fingerprint(raw: RawDataset, *, workers: int | None = None, known_hash: str = "") -> Fingerprint:
-    """Measure every case.
+    """Measure every case. Of a data set without labels, which is for pretraining, those that can be read will do.
 
     Args:
         workers: processes; 0 works in this one, None chooses.
         known_hash: `content_hash(raw)`, if the caller has it.
 
     Raises:
-        UserError: no case, or a case that cannot be read; all such cases are named.
+        UserError: no case, or cases that cannot be read, which are named; without labels only where that is all.
     """
     cases = sorted(raw.cases, key=lambda case: case.id)
     if not cases:
@@ -126,11 +126,14 @@ def extract_fingerprint(raw: RawDataset, *, workers: int | None = None, known_ha
     if failures:
         named = "; ".join(failures[name] for name in sorted(failures)[:SHOWN_FAILURES])
         more = f" (and {len(failures) - SHOWN_FAILURES} more)" if len(failures) > SHOWN_FAILURES else ""
-        raise UserError(
+        said = (
             f"{len(failures)} of {len(cases)} cases cannot be measured: {named}{more} "
             f"Run swinssl_check {raw.source} for the whole list, mend or remove them."
         )
-    return pooled([measures[i] for i in range(len(cases))], raw, content_hash=known_hash or content_hash(raw))
+        if not measures or any(case.label is not None for case in cases):
+            raise UserError(said)
+        logger.warning("%s Meanwhile the plan is made from the others.", said)
+    return pooled([measures[i] for i in sorted(measures)], raw, content_hash=known_hash or content_hash(raw))
 
 
 def pooled(measures: Sequence[CaseMeasure], raw: RawDataset, *, content_hash: str) -> Fingerprint:

@@ -321,6 +321,20 @@ class TestWork:
         assert str(truncated) in message and str(other_grid) in message and "case_1" not in message
         assert "swinssl_check" in message and "Traceback" not in message
 
+    def test_without_labels_the_cases_that_can_be_read_will_do(self, raw, caplog):
+        for label in (raw / "labelsTr").iterdir():
+            label.unlink()
+        whole = measured(raw)
+        images = sorted((raw / "imagesTr").iterdir())
+        images[0].write_bytes(images[0].read_bytes()[:200])
+        found = measured(raw)
+        assert found.swinssl.cases == whole.swinssl.cases[1:] and found.spacings == whole.spacings[1:]
+        assert "1 of 3 cases cannot be measured" in caplog.text and str(images[0]) in caplog.text
+        for image in images[1:]:
+            image.write_bytes(b"")
+        with pytest.raises(UserError, match="3 of 3 cases cannot be measured"):
+            measured(raw)
+
     def test_values_that_are_no_numbers_or_undeclared_name_their_file(self, raw):
         image = np.full(GRID[0], np.nan, np.float32)
         write_case(raw, "case_0", image, np.zeros(GRID[0]))
