@@ -68,8 +68,9 @@ def predict(
     device = select_device(options.device)
     trained = TrainedModel.open(_model_folder(model, Workspace.locate(root)), _parse_folds(folds))
     cases = find_cases(inputs, trained.plans.channel_names)
+    bf16 = use_bf16(device, options.precision)
     record = PredictionRecord.of(
-        trained, options, given_as=model, device=str(device), precision="bf16" if use_bf16(device, "auto") else "fp32"
+        trained, options, given_as=model, device=str(device), precision="bf16" if bf16 else "fp32"
     )
     folder = OutputFolder.open(output, record, cases, overwrite=options.overwrite)
     if not json:
@@ -80,7 +81,7 @@ def predict(
         return
     folder.begin(trained)
     predictor = Predictor.of(
-        trained.networks(device), trained.plans, device=device, overlap=options.overlap, mirror=options.tta
+        trained.networks(device), trained.plans, device=device, overlap=options.overlap, mirror=options.tta, bf16=bf16
     )
     outcomes = predict_cases(cases, predictor, folder, trained_on=_trained_on(trained))
     if json:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 
@@ -18,4 +20,7 @@ class PredictionOptions(BaseModel):
         False, description="Also write <case>.npz with the array `probabilities` (structure, z, y, x) in float32."
     )
     device: str = Field("auto", description="auto (cuda, else mps, else cpu), cpu, cuda, cuda:1 or mps.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto computes in bf16 where the hardware has instructions for it."
+    )
     overwrite: bool = Field(False, description="Predict anew what the output folder has already.")

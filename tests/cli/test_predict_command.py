@@ -9,6 +9,7 @@ import sys
 import nibabel
 import numpy as np
 import pytest
+import torch
 from made_models import make_plans, smooth_noise, volume_of, write_model
 
 from swinssl.cli.predict import main
@@ -64,6 +65,17 @@ class TestReport:
 
         code, text, _ = type_in("-i", images, "-o", out, "-m", model)
         assert code == 0 and "0 segmented, 2 done before, 0 failed" in text
+
+    @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+    def test_it_computes_in_the_precision_that_is_asked_for(self, model, images, tmp_path, type_in, precision):
+        arguments = ("-i", images, "-o", tmp_path / "out", "-m", model, "--device", "cpu", "--precision", precision)
+        seen = []
+        forward = torch.nn.functional.linear
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.nn.functional, "linear", lambda *a: (seen.append(forward(*a).dtype), forward(*a))[1])
+            code, text, _ = type_in(*arguments)
+        assert code == 0 and text.splitlines()[0].endswith(f"cpu, {precision}")
+        assert (torch.bfloat16 in seen) == (precision == "bf16")
 
     def test_the_only_model_of_a_data_set_is_found_by_name_or_number(self, model, images, tmp_path, type_in):
         root = model.parents[2]
