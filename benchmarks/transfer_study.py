@@ -176,8 +176,10 @@ def _refuse_other_grid(study: Study, name: str, path: Path) -> None:
 
 
 def _refuse_known_images(study: Study, name: str, path: Path) -> None:
-    run_file = RunFolder(path.resolve().parent).run_file
-    if not run_file.is_file():
+    # Beside an encoder of the package, and in the folder of a run.
+    kept = [path.with_suffix(".run.json"), RunFolder(path.resolve().parent).run_file]
+    run_file = next((file for file in kept if file.is_file()), None)
+    if run_file is None:
         return
     run = files.read_json(run_file, what="run description", remedy="Copy the whole run's folder.")
     known = {value for images in run.get("image_sha256", {}).values() for value in images.values()}

@@ -1,4 +1,7 @@
-"""Encoders that come with the package, by name: `--init small_smit_headneck_ct`. Each has a model card beside it."""
+"""Encoders that come with the package, by name: `--init tiny_smit_headneck_ct`.
+
+Each has a model card beside it, and the description of the run that it is from.
+"""
 
 from __future__ import annotations
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+import torch
 
 from swinssl.errors import UserError
 from swinssl.networks import shipped_encoders
-from swinssl.networks.encoder_file import EncoderRecord, write_encoder
+from swinssl.networks.encoder_file import EncoderRecord, read_encoder_header, write_encoder
+from swinssl.networks.encoder_transfer import load_encoder
 from swinssl.networks.network_plan import NetworkPlan, SwinEncoderPlan
 from swinssl.networks.segmentor import SwinSegmentor
 from swinssl.networks.shipped_encoders import encoder_path, shipped_names
 from swinssl.preprocessing.encoder_facts import read_encoder_facts
+from swinssl.ssl.run_description import PretrainingRun
 
 PLAN = SwinEncoderPlan(embed_dim=16, depths=(1, 1, 1, 1), heads=(1, 1, 1, 1))
 
@@ -40,3 +45,20 @@ def test_a_file_stands_above_a_name(shipped, tmp_path):
 def test_another_name_is_refused_with_those_there_are(shipped):
     with pytest.raises(UserError, match=r"nowhere: no such file, .*\(little\)\. Give the path"):
         encoder_path("nowhere")
+
+
+@pytest.mark.parametrize("name", shipped_names())
+def test_what_is_shipped_is_an_encoder_that_describes_itself(name):
+    path = encoder_path(name)
+    record, shapes = read_encoder_header(path)
+    assert record.encoder is not None and record.in_channels is not None
+    assert json.loads(path.with_suffix(".json").read_text()) == record.model_dump(mode="json", exclude_none=True)
+    assert f"# {name}\n" in path.with_suffix(".md").read_text()
+    run = PretrainingRun.read(path.with_suffix(".run.json"))
+    assert run.status == "done" and run.image_sha256
+    plan = NetworkPlan(encoder=record.encoder, decoder="light")
+    network = SwinSegmentor(plan, in_channels=record.in_channels, num_outputs=2)
+    report = load_encoder(network, path)
+    weights = network.encoder.state_dict()
+    assert set(report.matched) == set(shapes) == set(weights)
+    assert all(torch.isfinite(weight).all() for weight in weights.values())
