@@ -17,6 +17,10 @@ stopped goes on where it was. The plan and the settings are kept there too: othe
 mean something only on the machine that trained from scratch, doing nothing else.
 
 The 21 patients of Dataset202_SarcomaTumourMR: --val 0 --test 16.
+
+The encoders of the table in --results: smit=tiny_smit_headneck_ct simmim=benchmarks/encoders/simmim/encoder.safetensors
+rotation=benchmarks/encoders/rotation/encoder.safetensors, with --steps 1500 --plan-for tiny_smit_headneck_ct
+--plan-options "--patch 32 32 64 --batch-size 2".
 """
 
 from __future__ import annotations
