@@ -226,7 +226,9 @@ def _described(
     ranks: Ranks,
 ) -> PretrainingRun:
     """The description of this run, after any run that is here was found to be the same."""
-    rests_on = [plan.encoder.model_dump(), vars(plan.images), plan.batch_size]
+    # Not on the mean: it starts a run, and is another one where a volume can no longer be read.
+    images = {name: value for name, value in vars(plan.images).items() if name != "mean"}
+    rests_on = [plan.encoder.model_dump(), images, plan.batch_size]
     run = PretrainingRun(
         method=plan.method.name,
         options=options.model_dump(),

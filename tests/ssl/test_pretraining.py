@@ -16,6 +16,7 @@ from swinssl.errors import Interrupted, UserError
 from swinssl.networks.weights_file import read_weights
 from swinssl.preprocessing.encoder_facts import read_encoder_facts
 from swinssl.preprocessing.preprocess import preprocess_dataset
+from swinssl.ssl.crops import CropSampler
 from swinssl.ssl.methods import METHODS
 from swinssl.ssl.pretext_task import PretextTask
 from swinssl.ssl.run_description import PretrainingRun
@@ -137,6 +138,11 @@ def stop_after(monkeypatch, steps, folder):
 
 
 class TestGoingOn:
+    def test_a_run_goes_on_though_its_data_now_have_another_mean(self, folder, tmp_path, monkeypatch):
+        run("simmim", folder, tmp_path / "run", steps=2)
+        monkeypatch.setattr(CropSampler, "mean_intensity", lambda self, *, seed: 0.9)
+        assert PretrainingRun.read(run("simmim", folder, tmp_path / "run").folder / "run.json").steps == 3
+
     @pytest.mark.parametrize("method", ALL)
     def test_stopped_and_resumed_is_the_same_to_the_bit(self, folder, tmp_path, monkeypatch, method):
         whole = run(method, folder, tmp_path / "whole", steps=5, lr=1e-3)
