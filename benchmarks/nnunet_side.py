@@ -15,8 +15,13 @@ from swinssl import files
 
 PEER = Path(__file__).with_name("nnunet_peer.py")
 PLAIN = "nnUNetPlans"
-# Planners other than nnU-Net's default, by the name of their plans.
-PLANNERS = {"nnUNetResEncUNetMPlans": "nnUNetPlannerResEncM"}
+# Plans other than nnU-Net's default, and the options of its planner that make them. The small ones are for a machine on
+# which the others make a handful of steps: on the grid of the other side, patches as for a GPU of 0.3 GB.
+SMALL = "nnUNetPlans_small"
+PLANNERS = {
+    "nnUNetResEncUNetMPlans": ("-pl", "nnUNetPlannerResEncM"),
+    SMALL: ("-overwrite_plans_name", SMALL, "-gpu_memory_target", "0.3", "-overwrite_target_spacing"),
+}
 MOST_PROCESSES = 12
 
 
@@ -39,8 +44,10 @@ class NnunetSide:
         """Its preprocessed data set."""
         return self.root / "preprocessed" / self.raw.name
 
-    def prepare(self, splits: Path, *, plans: str = PLAIN) -> None:
+    def prepare(self, splits: Path, *, plans: str = PLAIN, spacing: Sequence[float] = ()) -> None:
         """Plan and preprocess, unless that was done, and take over the folds of `splits` (a splits_final.json).
+
+        `spacing` (z, y, x) in mm is that of the small plans.
 
         A fold that validates on nothing validates on what it trains on: nnU-Net needs something, and keeps its last
         weights whatever comes of it.
@@ -53,7 +60,7 @@ class NnunetSide:
         if not done.exists():
             number = self.raw.name.removeprefix("Dataset").partition("_")[0]
             task = ["-d", int(number), "-c", "3d_fullres", "-np", 2]
-            task += ["-pl", PLANNERS[plans]] if plans in PLANNERS else []
+            task += [*PLANNERS.get(plans, ()), *(spacing if plans == SMALL else ())]
             run([self.python.parent / "nnUNetv2_plan_and_preprocess", *task], environment=self._environment)
             done.touch()
         folds = json.loads(splits.read_text(encoding="utf-8"))

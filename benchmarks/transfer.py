@@ -4,8 +4,10 @@
         --raw RAW/Dataset101_HeadNeckOrgansCT --plan-for SMIT.safetensors --steps 3000 --peer-python peers/bin/python
 
 Inits: `scratch`; NAME=ENCODER, any number (a file, or a name that comes with swinssl); `zeroed`, whose encoder gives
-nothing but zeros (is the transformer used at all?); `resenc`, nnU-Net's residual CNN in our engine; `nnunet` and
-`nnunet_resencm`, nnU-Net itself, in an environment of its own, on the same cases for the minutes that scratch took.
+nothing but zeros (is the transformer used at all?); `resenc`, nnU-Net's residual CNN in our engine; `nnunet`,
+`nnunet_resencm` and `nnunet_small`, nnU-Net itself, in an environment of its own, on the same cases for the minutes
+that scratch took. The small one, for machines where the others make a handful of steps, is planned by nnU-Net too, but
+on our grid and for a GPU of 0.3 GB.
 
 The test cases are the same for all; each seed draws its own training and validation cases from the others
 (fold = seed). Ours all have one plan and one number of steps; the best checkpoint is chosen on the validation cases.

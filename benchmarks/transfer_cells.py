@@ -83,7 +83,7 @@ def _peer(study: Study, init: Init, seed: int) -> tuple[Path, int, float]:
     if minutes is None:
         raise UserError(f"{init.name}, seed {seed}: gets the minutes of {SCRATCH}, which is not done. Run that first.")
     side, plans = NnunetSide(study.peer_python, study.work / "nnunet", study.raw), PEERS[init.name]
-    side.prepare(study.preprocessed / SPLITS_FILE, plans=plans)
+    side.prepare(study.preprocessed / SPLITS_FILE, plans=plans, spacing=Plans.read(study.preprocessed).spacing)
     found = side.train(
         minutes=minutes,
         fold=seed,

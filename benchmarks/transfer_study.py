@@ -10,6 +10,7 @@ from typing import Any
 
 from commands import run_swinssl
 from few_labels import FewLabels
+from nnunet_side import PLAIN, SMALL
 from transfer_rows import Row, read_rows
 
 from swinssl import files
@@ -24,7 +25,7 @@ from swinssl.training.run_folder import RunFolder
 
 SCRATCH, ZEROED, RESENC = "scratch", "zeroed", "resenc"
 # nnU-Net's plans, by the name of the cell.
-PEERS = {"nnunet": "nnUNetPlans", "nnunet_resencm": "nnUNetResEncUNetMPlans"}
+PEERS = {"nnunet": PLAIN, "nnunet_resencm": "nnUNetResEncUNetMPlans", "nnunet_small": SMALL}
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def make_table(rows: Sequence[Row], *, title: str, facts: Sequence[str] = ()) ->
     if not inits:
         return "\n".join([f"## {title}", "", *facts, "", "No cell is done.", ""])
     compared = {init: c for init in inits if init != SCRATCH and (c := compare(rows, init, SCRATCH))}
-    floor = _scratch_mean(rows)
+    floor = _mean(rows, SCRATCH)
     counts = floor is not None and floor >= FLOOR
     p = _p_values(compared) if counts else {}
     structures = list(rows[0].dice)
@@ -111,8 +111,8 @@ def make_table(rows: Sequence[Row], *, title: str, facts: Sequence[str] = ()) ->
     return "\n".join([*lines, "", *(f"- {note}" for note in notes), ""])
 
 
-def _scratch_mean(rows: Sequence[Row]) -> float | None:
-    own = case_means(rows, SCRATCH, sorted({row.seed for row in rows if row.init == SCRATCH}))
+def _mean(rows: Sequence[Row], init: str) -> float | None:
+    own = case_means(rows, init, sorted({row.seed for row in rows if row.init == init}))
     return float(np.mean(list(own.values()))) if own else None
 
 
@@ -197,6 +197,11 @@ def _goals(rows: Sequence[Row], inits: Sequence[str], *, counts: bool) -> list[s
             lines.append(
                 f"Goal, best of ours >= {peer} + {LEAD:g}: {_said(best.mean >= LEAD)} ({best.first}: {best.mean:+.3f}, "
                 f"typically {best.typical}; chosen by the test cases, so without p)."
+            )
+        if (reached := _mean(rows, peer)) is not None and reached < FLOOR:
+            lines.append(
+                f"{peer} is at {reached:.3f}, under the floor of {FLOOR:g}: how slowly it steps here, not what "
+                "it would reach."
             )
     return lines
 

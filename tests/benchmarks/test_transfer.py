@@ -123,7 +123,7 @@ def test_results_of_other_test_cases_are_not_added_to(started, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["smit"], "smit: expected scratch, zeroed, resenc, nnunet, nnunet_resencm, or NAME=ENCODER"),
+        (["smit"], "smit: expected scratch, zeroed, resenc, nnunet, nnunet_resencm, nnunet_small, or NAME=ENCODER"),
         (["scratch=x.safetensors"], "or NAME=ENCODER with another name"),
         (["smit=missing.safetensors", "--dry-run"], "missing.safetensors: no such file"),
         (["scratch", "scratch"], "scratch: given twice"),
