@@ -43,16 +43,18 @@ def export(slabs: Iterable[Slab], way_back: WayBack, labels: LabelSet, *, probab
     """The label map of logits that cover the plan's grid of a case; outside the crop it is background.
 
     Args:
-        slabs: of one axis, in order, without gaps (`SlidingWindow.slabs`).
+        slabs: of one axis, in order, without gaps, strip after strip (`SlidingWindow.slabs`).
         probabilities: give those of the interpolated logits too: softmax over exclusive labels, sigmoid of regions.
     """
     target = _Target(way_back, labels, probabilities=probabilities)
     neighbours = [AxisNeighbours.between(n, m) for n, m in zip(way_back.shape, way_back.cropped_shape, strict=True)]
     done = 0
     for slab in _overlapping(slabs):
+        if slab.start == 0:  # of a strip
+            done = 0
         along = neighbours[slab.axis]
         rows, columns = (own for axis, own in enumerate(neighbours) if axis != slab.axis)
-        end = int((along.upper < slab.start + slab.logits.shape[1]).sum())  # new planes that have all their neighbours
+        _, end = along.among(slab.start, slab.start + slab.logits.shape[1])
         if end > done:
             target.fill(slab, done, end, (along, rows, columns))
             done = end
@@ -84,7 +86,15 @@ class _Target:
         logits, device = slab.logits, slab.logits.device
         decided = decide(logits, self.labels)
         along, *across = axes
-        rows, columns = (own.part(0, len(own.lower), device=device) for own in across)
+        places = [
+            own.among(start, start + size)
+            for own, start, size in zip(across, slab.offset, logits.shape[2:], strict=True)
+        ]
+        rows, columns = (
+            own.part(*place, origin=start, device=device)
+            for own, place, start in zip(across, places, slab.offset, strict=True)
+        )
+        strip = tuple(slice(*place) for place in places)
         plane = len(rows.lower) * len(columns.lower)
         at_once = max(1, VOXELS_AT_ONCE // (plane * (1 if self._scores is None else len(logits))))
         for start in range(first, last, at_once):
@@ -92,10 +102,10 @@ class _Target:
             here = (along.part(start, stop, origin=slab.start, device=device), rows, columns)
             found = decide_at(logits, decided, here, decide=lambda own: decide(own, self.labels))
             raw = self.labels.output_to_raw(winners(found, self.labels))
-            np.moveaxis(self._raw, slab.axis, 0)[start:stop] = raw
+            np.moveaxis(self._raw, slab.axis, 0)[slice(start, stop), *strip] = raw
             if self._scores is not None:
                 scores = probabilities_of(interpolate(logits, here), self.labels).cpu().numpy()
-                np.moveaxis(self._scores, 1 + slab.axis, 1)[:, start:stop] = scores
+                np.moveaxis(self._scores, 1 + slab.axis, 1)[:, slice(start, stop), *strip] = scores
 
 
 def _overlapping(slabs: Iterable[Slab]) -> Iterator[Slab]:
@@ -105,7 +115,8 @@ def _overlapping(slabs: Iterable[Slab]) -> Iterator[Slab]:
     """
     last: Tensor | None = None
     for slab in slabs:
-        if last is not None:
-            yield Slab(slab.axis, slab.start - 1, torch.cat([last.to(slab.logits.device), slab.logits[:, :1]], 1))
+        if last is not None and slab.start > 0:
+            both = torch.cat([last.to(slab.logits.device), slab.logits[:, :1]], 1)
+            yield slab._replace(start=slab.start - 1, logits=both)
         last = slab.logits[:, -1:].clone()
         yield slab

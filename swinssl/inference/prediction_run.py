@@ -85,7 +85,7 @@ def predict_cases(
             started, before = time.monotonic(), done
             try:
                 loaded = reading.result()
-                windows[case.id] = predictor.windows.count(loaded.prepared.shape)
+                windows[case.id] = predictor.window_count(loaded.prepared.shape)
                 segmentation = predictor.segment(
                     loaded.prepared.image,
                     WayBack.of(loaded.prepared),
@@ -117,7 +117,7 @@ def expected_windows(case: InputCase, predictor: Predictor) -> int:
     except (UserError, OSError):
         return 0  # the case will say so itself
     canonical = geometry.mapped(geometry.canonical_map())
-    return predictor.windows.count(resampled_shape(canonical.shape, canonical.spacing, predictor.plans.spacing))
+    return predictor.window_count(resampled_shape(canonical.shape, canonical.spacing, predictor.plans.spacing))
 
 
 @dataclass(frozen=True, eq=False)

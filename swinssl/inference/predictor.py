@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import psutil
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -13,12 +16,18 @@ from swinssl.devices import use_bf16
 from swinssl.imageio.volume import Volume
 from swinssl.inference.decision import decide, winners
 from swinssl.inference.export import Segmentation, export
-from swinssl.inference.sliding_window import SlidingWindow
+from swinssl.inference.sliding_window import Slab, SlidingWindow
 from swinssl.inference.way_back import WayBack
 from swinssl.networks.folded_norm import with_folded_norms
 from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.prepared_volume import prepare
 
+logger = logging.getLogger(__name__)
+
+Shape = tuple[int, int, int]
+
+# Of the memory that is free, what the sums over windows may take; the images and label maps of two cases need the rest.
+SUMS_SHARE = 0.5
 # Windows at once. A CPU is filled by one; a GPU is fuller with several of them, and fewer are taken where these do not
 # fit.
 GPU_BATCH = 4
@@ -31,10 +40,13 @@ class Predictor:
     Args:
         windows: the networks and how they look at a volume.
         plans: how volumes are prepared, and what the networks' outputs mean.
+        sum_bytes: memory that the sums over windows may take; a volume that would need more is done in strips, which
+            gives the same and takes longer. None sets no limit.
     """
 
     windows: SlidingWindow
     plans: Plans
+    sum_bytes: int | None = None
 
     @classmethod
     def of(
@@ -53,6 +65,8 @@ class Predictor:
             overlap: least share of a window that its neighbour sees too, in [0, 0.9].
             mirror: average over mirror images along the plans' `mirror_axes`.
             bf16: compute in bfloat16; by default where the hardware has instructions for it.
+
+        On a CPU the sums may take half of the memory that is free now. A GPU that has too little says so by itself.
         """
         windows = SlidingWindow(
             [with_folded_norms(network) for network in networks],
@@ -63,7 +77,12 @@ class Predictor:
             batch_size=1 if device.type == "cpu" else GPU_BATCH,
             bf16=use_bf16(device, "auto") if bf16 is None else bf16,
         )
-        return cls(windows, plans)
+        limit = int(SUMS_SHARE * psutil.virtual_memory().available) if device.type == "cpu" else None
+        return cls(windows, plans, limit)
+
+    def window_count(self, shape: Shape) -> int:
+        """Windows that a volume of `shape` voxels on the plan's grid takes."""
+        return self.windows.count(shape, strips=self._strips(shape))
 
     def predict(
         self, volume: Volume, *, probabilities: bool = False, on_windows: Callable[[int], None] | None = None
@@ -88,7 +107,7 @@ class Predictor:
         on_windows: Callable[[int], None] | None = None,
     ) -> Segmentation:
         """Segment an image on the plan's grid, (C, Z, Y, X) float32; the result is on the grid of its file."""
-        slabs = self.windows.slabs(image, on_windows=on_windows)
+        slabs = self._slabs(image, on_windows=on_windows)
         return export(slabs, way_back, self.plans.labels, probabilities=probabilities)
 
     def segment_on_grid(self, image: NDArray) -> NDArray:
@@ -102,8 +121,31 @@ class Predictor:
             labels; (R, Z, Y, X) booleans for regions.
         """
         labels = self.plans.labels
-        parts, axis = [], 0
-        for slab in self.windows.slabs(image):
-            parts.append(decide(slab.logits, labels))
-            axis = slab.axis
-        return winners(torch.cat(parts).movedim(0, axis), labels)
+        decided: torch.Tensor | None = None
+        for slab in self._slabs(image):
+            codes = decide(slab.logits, labels)
+            if decided is None:
+                decided = torch.empty(image.shape[1:], dtype=codes.dtype, device=codes.device)
+            slab.place_in(decided).copy_(codes)
+        assert decided is not None
+        return winners(decided, labels)
+
+    def _slabs(self, image: NDArray, *, on_windows: Callable[[int], None] | None = None) -> Iterator[Slab]:
+        shape: Shape = image.shape[1:]
+        strips = self._strips(shape)
+        if strips > 1:
+            once, now = self.windows.count(shape), self.window_count(shape)
+            logger.info(
+                "The sums over windows would take %.1f GB, and %.1f GB may be used: working in %d strips, with %.0f %% "
+                "more windows.",
+                self.windows.sum_bytes(shape, self.plans.labels.num_outputs) / 1e9,
+                (self.sum_bytes or 0) / 1e9,
+                strips,
+                100 * (now / once - 1),
+            )
+        return self.windows.slabs(image, strips=strips, on_windows=on_windows)
+
+    def _strips(self, shape: Shape) -> int:
+        if self.sum_bytes is None:
+            return 1
+        return math.ceil(self.windows.sum_bytes(shape, self.plans.labels.num_outputs) / max(1, self.sum_bytes))

@@ -2,7 +2,8 @@
 
 The logits of a whole volume, all structures in float32, may be larger than the memory. So windows are taken row by row
 along one axis, their weighted sums are kept over one patch length of it, and planes that no later window reaches are
-handed out and forgotten.
+handed out and forgotten. Where even that is too much, the volume is done in strips, one after another; windows that lie
+across two of them are computed for both.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -37,11 +38,21 @@ class Slab(NamedTuple):
         start: index of the first plane.
         logits: (K, planes, rows, columns) float32; rows and columns are the other two axes in order. Valid until the
             next slab is asked for.
+        offset: index of its first row and of its first column.
     """
 
     axis: int
     start: int
     logits: Tensor
+    offset: tuple[int, int] = (0, 0)
+
+    def place_in(self, volume: Tensor) -> Tensor:
+        """The part of a (K, Z, Y, X) or (Z, Y, X) volume that this slab is of, as a view with the slab's axes."""
+        lead = volume.ndim - 3
+        part = volume.movedim(lead + self.axis, lead)
+        for dimension, start, size in zip((0, 1, 2), (self.start, *self.offset), self.logits.shape[1:], strict=True):
+            part = part.narrow(lead + dimension, start, size)
+        return part
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +77,18 @@ class SlidingWindow:
     batch_size: int = 1
     bf16: bool = False
 
-    def count(self, shape: Shape) -> int:
+    def count(self, shape: Shape, *, strips: int = 1) -> int:
         """Windows that a volume of `shape` voxels takes."""
-        return _Windows.over(shape, self.patch_size, self.overlap).count
+        return sum(windows.count for windows in self._strips(shape, strips))
+
+    def sum_bytes(self, shape: Shape, outputs: int) -> int:
+        """Memory of the sums over a volume that is done in one piece.
+
+        Args:
+            outputs: channels of the networks' logits.
+        """
+        windows = _Windows.over(shape, self.patch_size, self.overlap)
+        return 4 * outputs * self.patch_size[windows.axis] * math.prod(stop - start for start, stop in windows.kept)
 
     def logits(self, image: NDArray) -> Tensor:
         """The logits of a whole volume, (K, Z, Y, X) float32 on the CPU; needs memory for all of them.
@@ -76,39 +96,55 @@ class SlidingWindow:
         Args:
             image: (C, Z, Y, X) float32, as `prepare` makes it.
         """
-        slabs = [(slab.axis, slab.logits.to("cpu", copy=True)) for slab in self.slabs(image)]
-        axis = slabs[0][0]
-        return torch.cat([part for _, part in slabs], 1).movedim(1, 1 + axis).contiguous()
+        volume: Tensor | None = None
+        for slab in self.slabs(image):
+            if volume is None:
+                volume = torch.empty((len(slab.logits), *image.shape[1:]))
+            slab.place_in(volume).copy_(slab.logits)
+        assert volume is not None
+        return volume
 
-    def slabs(self, image: NDArray, *, on_windows: Callable[[int], None] | None = None) -> Iterator[Slab]:
+    def slabs(
+        self, image: NDArray, *, strips: int = 1, on_windows: Callable[[int], None] | None = None
+    ) -> Iterator[Slab]:
         """Yield the logits of a volume slab by slab, without ever holding them all.
 
         Args:
             image: (C, Z, Y, X) float32, as `prepare` makes it.
+            strips: parts that the volume is done in, at most; each is a run of slabs from the first plane to the last,
+                and shares a row or a column with the one before it. The logits are the same, to the bit.
             on_windows: called with the number of windows that were just computed.
 
         Raises:
             UserError: the GPU has not the memory for a single window.
         """
-        shape: Shape = image.shape[1:]
-        windows = _Windows.over(shape, self.patch_size, self.overlap)
-        padded = windows.padded(torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))).to(self.device)
-        sums = _Sums(windows, self.device, terms=len(self.networks) * 2 ** len(self.mirror_axes))
         batch_size = self.batch_size
-        for start, stop in windows.rows:
-            sums.forget(start)
-            todo = windows.in_row(start)
-            while todo:
-                places = todo[:batch_size]
-                try:
-                    sums.add(self._summed_logits(padded, places), places)
-                except torch.OutOfMemoryError:
-                    batch_size = self._make_room(sums, batch_size)
-                    continue
-                todo = todo[batch_size:]
-                if on_windows is not None:
-                    on_windows(len(places))
-            yield sums.finished(stop)
+        on_device: Tensor | None = None
+        for windows in self._strips(image.shape[1:], strips):
+            if on_device is None:
+                whole = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
+                on_device = windows.padded(whole).to(self.device)
+            sums = _Sums(windows, self.device, terms=len(self.networks) * 2 ** len(self.mirror_axes))
+            for start, stop in windows.rows:
+                sums.forget(start)
+                todo = windows.in_row(start)
+                while todo:
+                    places = todo[:batch_size]
+                    try:
+                        sums.add(self._summed_logits(on_device, places), places)
+                    except torch.OutOfMemoryError:
+                        batch_size = self._make_room(sums, batch_size)
+                        continue
+                    todo = todo[batch_size:]
+                    if on_windows is not None:
+                        on_windows(len(places))
+                yield sums.finished(stop)
+            del sums  # before the next strip's are made
+
+    def _strips(self, shape: Shape, strips: int) -> list[_Windows]:
+        """The windows of a volume, strip by strip."""
+        whole = _Windows.over(shape, self.patch_size, self.overlap)
+        return whole.in_strips(strips)
 
     @torch.no_grad()
     def _summed_logits(self, padded: Tensor, places: Sequence[Place]) -> Tensor:
@@ -156,6 +192,7 @@ class _Windows:
         padding: voxels added before and after each axis where the volume is smaller than the patch.
         starts: first voxel of the windows along each axis; there is a window at every combination.
         axis: the axis along which rows of windows follow each other.
+        kept: along each axis of `across`, the voxels [first, last) whose logits are wanted.
     """
 
     shape: Shape
@@ -163,6 +200,7 @@ class _Windows:
     padding: tuple[tuple[int, int], ...]
     starts: tuple[list[int], ...]
     axis: int
+    kept: tuple[tuple[int, int], tuple[int, int]]
 
     @classmethod
     def over(cls, shape: Shape, patch: Shape, overlap: float) -> _Windows:
@@ -171,7 +209,25 @@ class _Windows:
         starts = tuple(window_starts(size, edge, overlap) for size, edge in zip(shape, patch, strict=True))
         # Sums are kept over one patch length of this axis: the one of which that is the smallest share.
         axis = min(range(3), key=lambda i: patch[i] / max(shape[i], patch[i]))
-        return cls(shape, patch, padding, starts, axis)
+        rows, columns = ((padding[i][0], padding[i][0] + shape[i]) for i in range(3) if i != axis)
+        return cls(shape, patch, padding, starts, axis, (rows, columns))
+
+    def in_strips(self, strips: int) -> list[_Windows]:
+        """These windows, in at most so many parts along the longer axis of `across`, none of them empty."""
+        sizes = [last - first for first, last in self.kept]
+        along = int(sizes[1] > sizes[0])
+        parts, cut = [], self.across[along]
+        offset, size, edge = self.kept[along][0], sizes[along], self.patch[cut]
+        strips = max(1, min(strips, size))
+        for number in range(strips):
+            # A row more at the lower end, so that neighbouring rows are together in one of the strips.
+            first = offset + max(0, size * number // strips - 1)
+            last = offset + size * (number + 1) // strips
+            kept = (first, last)
+            seen = [start for start in self.starts[cut] if start < last and start + edge > first]
+            starts = tuple(seen if axis == cut else own for axis, own in enumerate(self.starts))
+            parts.append(replace(self, starts=starts, kept=(self.kept[0], kept) if along else (kept, self.kept[1])))
+        return parts
 
     @property
     def count(self) -> int:
@@ -200,7 +256,10 @@ class _Windows:
         return list(itertools.product(z, y, x))
 
     def weights(self, axis: int) -> Tensor:
-        """Sum of the windows' importances along one axis, (padded size,); the sum in 3D is the product of the three."""
+        """Sum of the windows' importances along one axis, (padded size,); the sum in 3D is the product of the three.
+
+        Right for what is kept: every window that reaches it is among these.
+        """
         edge = self.patch[axis]
         sums = torch.zeros(max(self.shape[axis], edge), dtype=torch.float64)
         for start in self.starts[axis]:
@@ -222,7 +281,11 @@ class _Sums:
         axis, (rows, columns) = windows.axis, windows.across
         self._importance = _importance(windows.patch).movedim(axis, 0).contiguous().to(device)
         self._normal = 1 / (terms * windows.weights(axis))
-        self._plane_normal = (1 / windows.weights(rows)[:, None] / windows.weights(columns)).to(device)
+        weights = (
+            windows.weights(axis)[slice(*kept)] for axis, kept in zip((rows, columns), windows.kept, strict=True)
+        )
+        row_weights, column_weights = weights
+        self._plane_normal = (1 / row_weights[:, None] / column_weights).to(device)
 
     def add(self, logits: Tensor, places: Sequence[Place]) -> None:
         """Add the (B, K, *patch) logits of windows; where memory runs out on the way, none has been added."""
@@ -232,9 +295,13 @@ class _Sums:
             sizes = [len(weights) for weights in (self._plane_normal, self._plane_normal[0])]
             self._buffer = torch.zeros((logits.shape[1], patch[axis], *sizes), device=self.device)
         for own, place in zip(logits.to(self.device), places, strict=True):
-            row, column = place[rows], place[columns]
-            target = self._buffer[:, :, row : row + patch[rows], column : column + patch[columns]]
-            target.addcmul_(own.movedim(1 + axis, 1), self._importance)
+            target, part, importance = self._buffer, own.movedim(1 + axis, 1), self._importance
+            for dimension, across, (first, last) in zip((2, 3), (rows, columns), self.windows.kept, strict=True):
+                start, stop = max(place[across], first), min(place[across] + patch[across], last)
+                target = target.narrow(dimension, start - first, stop - start)
+                part = part.narrow(dimension, start - place[across], stop - start)
+                importance = importance.narrow(dimension - 1, start - place[across], stop - start)
+            target.addcmul_(part, importance)
 
     def finished(self, stop: int) -> Slab:
         """The mean logits of the planes before `stop`, which no later window reaches; padding is cut off."""
@@ -243,12 +310,13 @@ class _Sums:
         for plane in range(first, stop):
             self._buffer[:, plane - first] *= self._plane_normal * self._normal[plane]
         mean = self._buffer.narrow(1, 0, stop - first)
-        for dimension, axis in ((2, windows.across[0]), (3, windows.across[1])):
-            mean = mean.narrow(dimension, windows.padding[axis][0], windows.shape[axis])
         before, size = windows.padding[windows.axis][0], windows.shape[windows.axis]
         skipped = max(0, before - first)
         planes = min(stop, before + size) - first - skipped
-        return Slab(windows.axis, first + skipped - before, mean.narrow(1, skipped, planes))
+        row, column = (
+            own[0] - windows.padding[axis][0] for axis, own in zip(windows.across, windows.kept, strict=True)
+        )
+        return Slab(windows.axis, first + skipped - before, mean.narrow(1, skipped, planes), (row, column))
 
     def forget(self, start: int) -> None:
         """Drop the planes before `start` to make room for others behind."""

@@ -51,6 +51,10 @@ class AxisNeighbours:
         lower, upper = (self.lower[own] - origin).to(device), (self.upper[own] - origin).to(device)
         return AxisNeighbours(lower, upper, self.weight[own].to(device), self.resampled)
 
+    def among(self, first: int, last: int) -> tuple[int, int]:
+        """The new voxels [start, stop) whose neighbours are all among the old ones [first, last)."""
+        return int((self.lower < first).sum()), int((self.upper < last).sum())
+
 
 Axes = tuple[AxisNeighbours, AxisNeighbours, AxisNeighbours]
 

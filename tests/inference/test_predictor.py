@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,6 +119,25 @@ class TestPredictor:
         found = predictor_of(Bright(0.0, 0.5, regions=True), REGIONS).segment_on_grid(image)
         assert found.dtype == bool
         np.testing.assert_array_equal(found, np.stack([image[0] > 0, image[0] > 0.5]))
+
+    @pytest.mark.parametrize("labels", [ONE, REGIONS], ids=["exclusive", "regions"])
+    def test_where_memory_is_short_it_works_in_strips_and_gives_the_same(self, labels, caplog):
+        network = Bright(0.1, 0.3, regions=True) if labels.regions else Bright(0.2)
+        predictor = predictor_of(network, labels, spacing=(2.0, 1.5, 1.2))
+        short = replace(predictor, sum_bytes=100_000)
+        volume = Volume(smooth_noise((1, 33, 41, 47)), oblique((33, 41, 47)))
+        whole = predictor.predict(volume, probabilities=True)
+        assert not caplog.messages
+        with caplog.at_level("INFO"):
+            found = short.predict(volume, probabilities=True)
+        assert "strips" in caplog.text
+        assert whole.label_map.any()
+        np.testing.assert_array_equal(found.label_map, whole.label_map)
+        # Vectors of another length round otherwise.
+        np.testing.assert_allclose(found.probabilities, whole.probabilities, atol=3e-7)
+        image = prepare(volume, predictor.plans).image
+        assert short.window_count(image.shape[1:]) > predictor.window_count(image.shape[1:])
+        np.testing.assert_array_equal(short.segment_on_grid(image), predictor.segment_on_grid(image))
 
     def test_regions_write_their_values_later_ones_over_earlier_ones(self):
         volume = volume_of(smooth_noise((20, 24, 18)))

@@ -137,6 +137,36 @@ class TestSlabs:
         for slab in SlidingWindow([PlaceAware()], PATCH, CPU).slabs(smooth_noise((1, 60, 20, 20))):
             assert slab.logits.untyped_storage().nbytes() == 4 * 3 * PATCH[0] * 20 * 20
 
+    @pytest.mark.parametrize("strips", [2, 3, 1000])
+    @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+    def test_in_strips_they_are_the_same_to_the_bit(self, shape, strips):
+        window = SlidingWindow([PlaceAware()], PATCH, CPU, overlap=0.3, mirror_axes=(1,))
+        image = smooth_noise((1, *shape))
+        whole, found = window.logits(image), torch.full((3, *shape), torch.nan)
+        for slab in window.slabs(image, strips=strips):
+            slab.place_in(found).copy_(slab.logits)
+        assert torch.equal(found, whole)
+
+    def test_in_strips_neighbouring_voxels_are_together_in_one_of_them(self):
+        window = SlidingWindow([PlaceAware()], PATCH, CPU)
+        slabs = list(window.slabs(smooth_noise((1, 30, 9, 100)), strips=3))
+        assert {slab.axis for slab in slabs} == {2}
+        assert sorted({(slab.offset[0], slab.logits.shape[2]) for slab in slabs}) == [(0, 10), (9, 11), (19, 11)]
+
+    def test_strips_divide_the_memory_of_the_sums(self):
+        window = SlidingWindow([PlaceAware()], PATCH, CPU)
+        image = smooth_noise((1, 60, 20, 40))
+        assert window.sum_bytes((60, 20, 40), 3) == 4 * 3 * PATCH[0] * 20 * 40
+        for slab in window.slabs(image, strips=4):
+            assert slab.logits.untyped_storage().nbytes() <= 4 * 3 * PATCH[0] * 20 * 11
+
+    def test_report_every_window_of_every_strip(self):
+        seen = []
+        window = SlidingWindow([PlaceAware()], PATCH, CPU, batch_size=3)
+        for _ in window.slabs(smooth_noise((1, 20, 30, 40)), strips=3, on_windows=seen.append):
+            pass
+        assert sum(seen) == window.count((20, 30, 40), strips=3) > window.count((20, 30, 40))
+
     def test_report_every_window(self):
         seen = []
         window = SlidingWindow([PlaceAware()], PATCH, CPU, batch_size=3)
