@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import signal
@@ -13,6 +14,8 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
 import psutil
+
+logger = logging.getLogger(__name__)
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -86,8 +89,19 @@ def fitting_workers(jobs: int, bytes_each: int) -> int:
         bytes_each: peak memory of the largest job.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    fitting = int(MEMORY_SHARE * psutil.virtual_memory().available // (PROCESS_BYTES + bytes_each))
-    return max(1, min(cores, fitting, jobs))
+    free = psutil.virtual_memory().available
+    fitting = int(MEMORY_SHARE * free // (PROCESS_BYTES + bytes_each))
+    workers = max(1, min(cores, fitting, jobs))
+    if workers < min(cores, jobs):
+        logger.info(
+            "Working in %d process%s instead of %d: one may take %.1f GB, and %.1f GB are free.",
+            workers,
+            "" if workers == 1 else "es",
+            min(cores, jobs),
+            (PROCESS_BYTES + bytes_each) / 1e9,
+            free / 1e9,
+        )
+    return workers
 
 
 def _start(function: Callable[[J], R]) -> _Worker:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import psutil
 import torch
 from numpy.typing import NDArray
 
@@ -27,12 +29,14 @@ from swinssl.inference.prediction_record import CaseRecord
 from swinssl.inference.predictor import Predictor
 from swinssl.inference.way_back import WayBack
 from swinssl.preprocessing.plans import Plans
-from swinssl.preprocessing.prepared_volume import PreparedVolume, prepare
+from swinssl.preprocessing.prepared_volume import PreparedVolume, peak_bytes, prepare
 from swinssl.preprocessing.resample import resampled_shape
 from swinssl.progress import Meter
 
 logger = logging.getLogger(__name__)
 
+# Of the memory that is free, what reading the next case may take: half of it may be taken by sums over windows.
+AHEAD_SHARE = 0.25
 # Errors of the disk that every further case would meet too.
 FATAL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
@@ -81,7 +85,8 @@ def predict_cases(
             done += more
             meter.update(done, note=case.id, total=sum(windows.values()))
 
-        for case, reading in _read_ahead(todo, partial(_load, plans=predictor.plans, trained_on=trained_on)):
+        load = partial(_load, plans=predictor.plans, trained_on=trained_on)
+        for case, reading in _read_ahead(todo, load, partial(_fits_beside, plans=predictor.plans)):
             started, before = time.monotonic(), done
             try:
                 loaded = reading.result()
@@ -130,16 +135,21 @@ class _Loaded:
 
 
 def _read_ahead(
-    cases: Sequence[InputCase], load: Callable[[InputCase], _Loaded]
+    cases: Sequence[InputCase], load: Callable[[InputCase], _Loaded], fits: Callable[[InputCase], bool]
 ) -> Iterator[tuple[InputCase, Future[_Loaded]]]:
-    """Each case with its reading, which goes on in a thread, never more than one case ahead."""
+    """Each case with its reading, which goes on in a thread, at most one case ahead, and only if that `fits`."""
+    ahead: Future[_Loaded] | None = None
     with ThreadPoolExecutor(1) as reader:
-        readings = (reader.submit(load, case) for case in cases)
-        following = next(readings, None)
-        for case in cases:
-            reading, following = following, next(readings, None)
-            assert reading is not None
+        for case, following in itertools.zip_longest(cases, cases[1:]):
+            reading, ahead = ahead or reader.submit(load, case), None
+            if following is not None and fits(following):
+                ahead = reader.submit(load, following)
             yield case, reading
+
+
+def _fits_beside(case: InputCase, plans: Plans) -> bool:
+    """Whether there is memory enough to read a case while another is segmented."""
+    return peak_bytes(case.images, plans) < AHEAD_SHARE * psutil.virtual_memory().available
 
 
 def _load(case: InputCase, *, plans: Plans, trained_on: frozenset[str]) -> _Loaded:

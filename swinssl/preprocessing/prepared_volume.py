@@ -5,13 +5,17 @@ Preprocessing and prediction both come through here, so a network sees in use wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from swinssl.dataset.labels import LabelSet
+from swinssl.errors import UserError
+from swinssl.imageio.reader import read_geometry
 from swinssl.imageio.volume import Geometry, Volume
 from swinssl.preprocessing.case_properties import CaseProperties
 from swinssl.preprocessing.nonzero_crop import bounding_box, nonzero_mask
@@ -21,6 +25,10 @@ from swinssl.preprocessing.resample import resample_image, resample_label, resam
 
 Triple = tuple[float, float, float]
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+
+# Peak bytes a voxel and channel, on the source grid and on the new one. Measured 12.5 and 13.4 with a label and cubic
+# resampling; the rest is for reading.
+SOURCE_BYTES, TARGET_BYTES = 18, 14
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +139,23 @@ def prepare(volume: Volume, plans: Plans, *, label: Volume | None = None) -> Pre
         voxels_before=before,
         voxels_after=_structure_voxels(codes, plans.labels),
     )
+
+
+def peak_bytes(images: Sequence[Path], plans: Plans) -> int:
+    """Memory that reading and preparing a case takes at most, by the header of its first channel; 0 where it has none.
+
+    Args:
+        images: files of its channels.
+    """
+    try:
+        geometry = read_geometry(images[0]) if images else None
+    except (UserError, OSError):
+        geometry = None  # the case will say so itself
+    if geometry is None:
+        return 0
+    canonical = geometry.mapped(geometry.canonical_map())
+    target = resampled_shape(canonical.shape, canonical.spacing, plans.spacing)
+    return len(images) * (SOURCE_BYTES * math.prod(canonical.shape) + TARGET_BYTES * math.prod(target))
 
 
 def _cropped(image: NDArray, plans: Plans) -> tuple[NDArray, NDArray[np.bool_] | None, Box]:

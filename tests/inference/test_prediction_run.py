@@ -304,3 +304,26 @@ class TestReadingAhead:
         run.network = Patient()
         run()
         assert events == ["read a", "read b", "compute", "read c", "compute", "compute"]
+
+    def test_not_where_memory_is_short(self, run, monkeypatch):
+        events, load = [], module._load
+
+        def noted(case, **arguments):
+            events.append(f"read {case.id}")
+            return load(case, **arguments)
+
+        class Noting(Threshold):
+            def forward(self, image):
+                events.append("compute")
+                return super().forward(image)
+
+        class Memory:
+            available = 100_000
+
+        monkeypatch.setattr(module, "_load", noted)
+        monkeypatch.setattr(module.psutil, "virtual_memory", Memory)
+        run.network = Noting()
+        run()
+        assert [event for event in events if event != "compute"] == ["read a", "read b", "read c"]
+        assert events.index("read b") > events.index("compute")
+        assert events[-1] == "compute"

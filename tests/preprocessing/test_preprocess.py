@@ -326,7 +326,7 @@ class TestDataset:
         assert report.orphans == ("case_2",)
         assert case_folder(tmp_path / "out", "case_2").is_dir()
 
-    def test_workers_fit_into_memory(self, raw, monkeypatch):
+    def test_workers_fit_into_memory(self, raw, monkeypatch, caplog):
         class Memory:
             available = 10**12
 
@@ -336,7 +336,9 @@ class TestDataset:
         monkeypatch.setattr(case_pool.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
         assert default_workers(raw, make_plans()) == 3  # never more than cases
         Memory.available = 10**8
-        assert default_workers(raw, make_plans()) == 1
+        with caplog.at_level("INFO"):
+            assert default_workers(raw, make_plans()) == 1
+        assert "Working in 1 process instead of 3" in caplog.text
 
 
 def _die_on_case_1(job):
