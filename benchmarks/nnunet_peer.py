@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("dataset", help="folder name of the preprocessed data set")
     parser.add_argument("out", type=Path, help="write what was done here, as JSON")
-    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--minutes", type=float, required=True, help="0 trains nothing and keeps the network as it is")
     parser.add_argument("--fold", type=int, default=0)
     parser.add_argument("--plans", default="nnUNetPlans", help="name of nnU-Net's plans")
     parser.add_argument("--seed", type=int, default=0, help="of the weights; nnU-Net's own draws have none")
@@ -46,6 +46,10 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", help="predict these. Default: those that the fold validates on")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, functools.partial(stop, os.getpid()))
+    if arguments.minutes == 0:
+        untrained = make_trainer(arguments, "", epochs=1, iterations=1)
+        untrained.save_checkpoint(str(Path(untrained.output_folder) / "checkpoint_final.pth"))
+        return
     seconds = seconds_per_iteration(arguments)
     iterations = max(1, int(arguments.minutes * 60 / seconds))
     epochs = min(EPOCHS, iterations)
