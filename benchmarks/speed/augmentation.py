@@ -166,7 +166,7 @@ def comparisons(quick: bool) -> Iterator[sbs.Comparison]:
     for name, changes in _changes(40 if quick else 120).items():
         yield _intensity(name, nnunet, patch, changes)
     label = torch.from_numpy(_cut(many.label, _box(turned[0], PATCH)))
-    yield _mirror(nnunet, patch, label, 40 if quick else 120)
+    yield _mirror(nnunet, patch, label, 200 if quick else 600)
 
 
 def _samples(count: int, *, nearest: bool = True) -> list[Sample]:
