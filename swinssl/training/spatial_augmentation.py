@@ -1,19 +1,26 @@
-"""Rotation and zoom of a patch in one step: a grid of source places, sampled once for image and label."""
+"""Rotation and zoom of a patch in one step: the cells that its voxels come from, found once for image and label."""
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from swinssl.training.window import Triple
 
+Places = tuple[Tensor, Tensor, Tensor]
 Matrix = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
+
+
+# Of a patch on a CPU: what lies between places and patch then fits into its cache.
+PLANES_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -36,28 +43,122 @@ class SpatialChange:
         z, y, x = (p + 2 * math.ceil(r + 1.5 - p / 2) for r, p in zip(reach, self.patch_size, strict=True))
         return z, y, x
 
-    def source_places(self, device: torch.device) -> Tensor:
-        """(*patch, 3) float32 source voxel (z, y, x) of every patch voxel, within `read_size`."""
+    def source_places(self, device: torch.device, first: int = 0, last: int | None = None) -> Places:
+        """Source voxel z, y and x, each (planes, y, x) float32, of the patch voxels in the planes [first, last)."""
         axes = [torch.arange(p, dtype=torch.float32, device=device) - (p - 1) / 2 for p in self.patch_size]
-        places = torch.empty((*self.patch_size, 3), device=device)
-        for axis, (row, n) in enumerate(zip(self.matrix, self.read_size, strict=True)):
+        axes[0] = axes[0][first:last]
+        places = []
+        for row, n in zip(self.matrix, self.read_size, strict=True):
             z, y, x = (offset * weight for offset, weight in zip(axes, row, strict=True))
-            torch.add((z + (n - 1) / 2)[:, None, None] + y[:, None], x, out=places[..., axis])
-        return places
+            places.append((z + (n - 1) / 2)[:, None, None] + y[:, None] + x)
+        return places[0], places[1], places[2]
 
     def warp(self, image: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
-        """The patch: image by trilinear interpolation, label by `vote`.
+        """The patch: image by trilinear interpolation, label by the vote of each cell's corners.
 
         Args:
             image: (C, *read_size) float32.
             label: (*read_size) codes.
         """
-        places = self.source_places(image.device)
-        normalised = torch.empty_like(places)
-        for axis, n in enumerate(image.shape[1:]):  # to (-1, 1) from face to face, x first
-            torch.add(places[..., axis] * (2 / n), 1 / n - 1, out=normalised[..., 2 - axis])
-        warped = F.grid_sample(image[None], normalised[None], mode="bilinear", align_corners=False)[0]
-        return warped, vote(label, places)
+        warped, voted = image.new_empty(len(image), *self.patch_size), label.new_empty(self.patch_size)
+        vote = Vote(label)
+        planes = PLANES_AT_ONCE if image.device.type == "cpu" else self.patch_size[0]
+        for first in range(0, self.patch_size[0], planes):
+            last = min(first + planes, self.patch_size[0])
+            cells = Cells.at(self.source_places(image.device, first, last), label.shape)
+            for channel, out in zip(image, warped, strict=True):
+                out[first:last] = cells.interpolate(channel).view_as(out[first:last])
+            vote.fill(voted[first:last], cells)
+        vote.settle()
+        return warped, voted
+
+
+class Cells(NamedTuple):
+    """Where N places lie in a volume: each in the cell between a voxel and its next neighbours.
+
+    Args:
+        lowest: (N,) int32 flat index of the cell's lowest corner.
+        within: z, y and x, each (N,), place in the cell, 0 to 1.
+        strides: voxels from one to the next along z, y and x.
+    """
+
+    lowest: Tensor
+    within: Places
+    strides: tuple[int, int, int]
+
+    @classmethod
+    def at(cls, places: Places, shape: Sequence[int]) -> Cells:
+        """The cells of voxel coordinates that lie inside a volume of `shape`; the coordinates are written over."""
+        strides = (shape[1] * shape[2], shape[2], 1)
+        lowest: Tensor | None = None
+        within = []
+        for place, stride in zip(places, strides, strict=True):
+            corner = place.floor()
+            within.append(place.sub_(corner).reshape(-1))
+            whole = corner.int()
+            lowest = whole.mul_(stride) if lowest is None else lowest.add_(whole, alpha=stride)
+        assert lowest is not None
+        return cls(lowest.reshape(-1), (within[0], within[1], within[2]), strides)
+
+    def corner(self, flat: Tensor, upper: Sequence[bool]) -> Tensor:
+        """(N,) the value of a flat volume at the corner that is the upper one along these axes."""
+        offset = sum(stride for stride, up in zip(self.strides, upper, strict=True) if up)
+        return flat.narrow(0, offset, len(flat) - offset).index_select(0, self.lowest)
+
+    def interpolate(self, channel: Tensor) -> Tensor:
+        """(N,) trilinear interpolation of a (Z, Y, X) channel."""
+        flat = channel.reshape(-1)
+        z, y, x = self.within
+        lines = []
+        for upper_z, upper_y in itertools.product((False, True), repeat=2):
+            lower, upper = (self.corner(flat, (upper_z, upper_y, upper_x)) for upper_x in (False, True))
+            lines.append(lower.lerp_(upper, x))
+        planes = [lines[0].lerp_(lines[1], y), lines[2].lerp_(lines[3], y)]
+        return planes[0].lerp_(planes[1], z)
+
+    def among(self, chosen: Tensor) -> Cells:
+        """The cells of the places `chosen` (M,)."""
+        z, y, x = (own.index_select(0, chosen) for own in self.within)
+        return Cells(self.lowest.index_select(0, chosen), (z, y, x), self.strides)
+
+
+class Vote:
+    """The label with the largest trilinear weight at each place; the lower code where two are equal.
+
+    That is the argmax over all labels of the trilinear interpolation of their masks, but no mask is made: where the
+    eight corners of a cell agree the answer is known, elsewhere the corners vote with their weights.
+
+    Args:
+        label: (Z, Y, X) codes.
+    """
+
+    def __init__(self, label: Tensor) -> None:
+        self._flat = label.reshape(-1)
+        self._mixed = _mixed_cells(label).reshape(-1)
+        self._open: list[tuple[Tensor, Tensor, Cells]] = []
+
+    def fill(self, out: Tensor, cells: Cells) -> None:
+        """Write the codes of places into the contiguous `out`, of N voxels in all; where corners differ, `settle` does.
+
+        Settling many at once costs less than a few each time.
+        """
+        target = out.view(-1)
+        torch.index_select(self._flat, 0, cells.lowest, out=target)
+        mixed = self._mixed.index_select(0, cells.lowest).nonzero()[:, 0]
+        if len(mixed):
+            self._open.append((target, mixed, cells.among(mixed)))
+
+    def settle(self) -> None:
+        """Let the corners of all cells that hold more than one code vote."""
+        if not self._open:
+            return
+        parts = [cells for *_, cells in self._open]
+        z, y, x = (torch.cat([part.within[axis] for part in parts]) for axis in range(3))
+        cells = Cells(torch.cat([part.lowest for part in parts]), (z, y, x), parts[0].strides)
+        won = _winners(self._flat, cells).split([len(mixed) for _, mixed, _ in self._open])
+        for (target, mixed, _), own in zip(self._open, won, strict=True):
+            target[mixed] = own
+        self._open.clear()
 
 
 def rotation(angles: tuple[float, float, float]) -> NDArray[np.float64]:
@@ -72,30 +173,6 @@ def rotation(angles: tuple[float, float, float]) -> NDArray[np.float64]:
     return matrix
 
 
-def vote(label: Tensor, places: Tensor) -> Tensor:
-    """The label with the largest trilinear weight at each place; the lower code where two are equal.
-
-    That is the argmax over all labels of the trilinear interpolation of their masks, but no mask is made: where the
-    eight corners of a cell agree the answer is known, elsewhere the corners vote with their weights.
-
-    Args:
-        label: (Z, Y, X) codes.
-        places: (..., 3) voxel coordinates (z, y, x); their cells lie inside the label.
-    """
-    corner = places.floor()
-    _, height, width = label.shape
-    strides = (height * width, width, 1)
-    at = corner.int()
-    index = (at[..., 0] * strides[0]).add_(at[..., 1], alpha=width).add_(at[..., 2]).reshape(-1)
-    flat = label.reshape(-1)
-    won = flat.index_select(0, index)
-    mixed = _mixed_cells(label).reshape(-1).index_select(0, index).nonzero()[:, 0]
-    if len(mixed):
-        within = (places - corner).reshape(-1, 3).index_select(0, mixed)
-        won[mixed] = _winners(flat, index.index_select(0, mixed), within, strides)
-    return won.view(places.shape[:-1])
-
-
 def _mixed_cells(label: Tensor) -> Tensor:
     """(Z, Y, X) whether the cell between a voxel and its next neighbours holds more than one code."""
     low = high = label
@@ -108,21 +185,12 @@ def _mixed_cells(label: Tensor) -> Tensor:
     return mixed
 
 
-def _winners(flat: Tensor, index: Tensor, within: Tensor, strides: tuple[int, int, int]) -> Tensor:
-    """The winning code of each of N cells.
-
-    Args:
-        flat: all codes.
-        index: (N,) flat index of a cell's lowest corner.
-        within: (N, 3) place in the cell, 0 to 1.
-    """
+def _winners(flat: Tensor, cells: Cells) -> Tensor:
+    """(N,) the winning code of each cell; `flat` are all codes."""
     codes, weights = [], []
-    for corner in range(8):
-        upper = [bool(corner >> axis & 1) for axis in range(3)]
-        offset = sum(stride for stride, up in zip(strides, upper, strict=True) if up)
-        z, y, x = (within[:, axis] if up else 1 - within[:, axis] for axis, up in enumerate(upper))
-        # Beyond the last voxel only a corner of weight zero can lie.
-        codes.append(flat.index_select(0, (index + offset).clamp_max(len(flat) - 1)))
+    for upper in itertools.product((False, True), repeat=3):
+        z, y, x = (own if up else 1 - own for own, up in zip(cells.within, upper, strict=True))
+        codes.append(cells.corner(flat, upper))
         weights.append(z * y * x)
     corners, shares = torch.stack(codes), torch.stack(weights)
     low, high = corners.amin(0), corners.amax(0)

@@ -139,7 +139,7 @@ class TestDistances:
         found = scores(reference, prediction, spacing, 1.5)
         assert found == pytest.approx(reference_scores(reference, prediction, spacing, 1.5), rel=1e-9)
 
-    @pytest.mark.parametrize(("near", "cost"), [(0.5, 0), (0.5, 1e9), (1e9, 1e9)])
+    @pytest.mark.parametrize("leaf", [1, 32])
     @pytest.mark.parametrize(
         "prediction",
         [
@@ -149,12 +149,10 @@ class TestDistances:
         ],
         ids=["far away", "round it", "a sheet"],
     )
-    def test_near_and_far_ways_agree(self, monkeypatch, prediction, near, cost):
-        """Tree alone, tree and tree, tree and distance transform."""
+    def test_wherever_the_prediction_is(self, monkeypatch, prediction, leaf):
         spacing = (2.5, 1.0, 0.8)
         reference = ball((14, 15, 16), (6, 6, 7), 3)
-        monkeypatch.setattr(module, "NEAR_VOXELS", near)
-        monkeypatch.setattr(module, "TRANSFORM_COST", cost)
+        monkeypatch.setattr(module, "LEAF", leaf)
         found = scores(reference, prediction, spacing, 4.0)
         assert found == pytest.approx(reference_scores(reference, prediction, spacing, 4.0), rel=1e-9)
 

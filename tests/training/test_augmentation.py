@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from swinssl.randomness import Draws
 from swinssl.training.augmentation import Augmentation, apply, draw_augmentation
 from swinssl.training.intensity_augmentation import Blur, Brightness, Contrast, Gamma, LowResolution, Noise
-from swinssl.training.spatial_augmentation import SpatialChange, rotation, vote
+from swinssl.training.spatial_augmentation import Cells, SpatialChange, Vote, rotation
 
 PATCH = (12, 16, 14)
 RECIPE = {"patch_size": (32, 32, 32), "channels": 2, "mirror_axes": (0, 1, 2), "spacing": (1.0, 1.0, 1.0)}
@@ -176,15 +176,18 @@ class TestSpatial:
 
     def test_equal_votes_go_to_the_lower_code(self):
         label = torch.tensor([[[255, 1], [255, 1]], [[255, 1], [255, 1]]], dtype=torch.uint8)
-        assert vote(label, torch.tensor([[0.5, 0.5, 0.5]])).tolist() == [1]
-        assert vote(label, torch.tensor([[0.5, 0.5, 0.4]])).tolist() == [255]
+        for x, code in ((0.5, 1), (0.4, 255)):
+            out, vote = label.new_empty(1), Vote(label)
+            vote.fill(out, Cells.at(tuple(torch.tensor([value]) for value in (0.5, 0.5, x)), label.shape))
+            vote.settle()
+            assert out.tolist() == [code]
 
     def test_what_is_read_covers_every_sample_and_little_more(self):
         for seed in range(40):
             generator = np.random.default_rng(seed)
             matrix = rotation(tuple(generator.uniform(-0.6, 0.6, 3))) * generator.uniform(0.7, 1.4)
             change = spatial(matrix, tuple(generator.integers(5, 20, 3).tolist())).spatial
-            places = change.source_places(torch.device("cpu"))
+            places = torch.stack(change.source_places(torch.device("cpu")), -1)
             assert places.min() >= 0
             high = places.reshape(-1, 3).max(0).values
             assert (high.floor() + 1 <= torch.tensor(change.read_size) - 1).all()
@@ -229,6 +232,14 @@ class TestIntensity:
         added = Noise(0.08, Draws(0, 0, 0)).apply(image) - image
         expected = 0.08 * image.std((1, 2, 3), correction=0)
         np.testing.assert_allclose(added.std((1, 2, 3)), expected, rtol=0.03)
+
+    def test_noise_is_normal_and_its_voxels_do_not_know_of_each_other(self):
+        image = torch.from_numpy(np.random.default_rng(0).random((1, 64, 64, 64), dtype=np.float32))
+        n = ((Noise(1.0, Draws(3, 1, 4)).apply(image) - image) / image.std(correction=0)).double().numpy().ravel()
+        assert stats.kstest(n, "norm").statistic < 1.63 / math.sqrt(n.size)  # one in a hundred
+        assert abs(np.mean(n**4) - 3) < 5 * math.sqrt(96 / n.size)
+        for step in (1, 2, 3, 4, 64):
+            assert abs(np.mean(n[step:] * n[:-step])) < 4 / math.sqrt(n.size)
 
     def test_blur_equals_scipys_gaussian_filter(self, image):
         out = Blur(((0.6, 0.9, 1.0), None)).apply(image)
