@@ -22,7 +22,7 @@ from swinssl.inference.trilinear import Axes, AxisNeighbours, decide_at, interpo
 from swinssl.inference.way_back import WayBack
 
 # New voxels worked on at once, times the structures where probabilities are asked for.
-VOXELS_AT_ONCE = 1 << 23
+VOXELS_AT_ONCE = 1 << 20
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from swinssl.preprocessing.axis_operator import places
 
-# Voxels interpolated at once: bounds the memory beside the logits to about 100 bytes each.
-VOXELS_AT_ONCE = 1 << 18
+# Voxels interpolated at once. On a CPU, what lies between fits into its cache; a GPU is busy with many.
+VOXELS_AT_ONCE, GPU_VOXELS_AT_ONCE = 1 << 15, 1 << 20
 
 Decision = Callable[[Tensor], Tensor]
 
@@ -88,7 +88,8 @@ def decide_at(logits: Tensor, codes: Tensor, axes: Axes, *, decide: Decision) ->
     if not mixed.any():
         return out
     flat = logits.reshape(len(logits), -1)
-    for where in _take(mixed, lower).nonzero().split(VOXELS_AT_ONCE):
+    at_once = VOXELS_AT_ONCE if logits.device.type == "cpu" else GPU_VOXELS_AT_ONCE
+    for where in _take(mixed, lower).nonzero().split(at_once):
         out[tuple(where.T)] = decide(_interpolate_places(flat, logits.shape[1:], axes, where))
     return out
 
@@ -122,10 +123,13 @@ def _interpolate_places(flat: Tensor, shape: tuple[int, ...], axes: Axes, where:
         weight = axis.weight[place]
         corners.append((axis.lower[place] * stride, axis.upper[place] * stride))
         shares.append((1 - weight, weight))
-    out = flat.new_zeros(len(flat), len(where))
+    indices, weights = [], []
     for a, b, c in itertools.product((0, 1), repeat=3):
-        index = corners[0][a] + corners[1][b] + corners[2][c]
-        share = shares[0][a] * shares[1][b] * shares[2][c]
-        for logits, result in zip(flat, out, strict=True):
-            result.addcmul_(logits[index], share)
+        indices.append(corners[0][a] + corners[1][b] + corners[2][c])
+        weights.append(shares[0][a] * shares[1][b] * shares[2][c])
+    out = flat.new_zeros(len(flat), len(where))
+    # A structure at a time: its logits are read from a few neighbouring planes.
+    for own, result in zip(flat, out, strict=True):
+        for index, weight in zip(indices, weights, strict=True):
+            result.addcmul_(own.index_select(0, index), weight)
     return out
