@@ -121,20 +121,17 @@ def comparisons(quick: bool) -> Iterator[sbs.Comparison]:
     """A CT whose slices are resampled apart, a CT in three dimensions, and an MR of two channels with its mask."""
     ct_shape: Shape = (80, 256, 256) if quick else (200, 512, 512)
     mr_shape: Shape = (60, 160, 160) if quick else (160, 320, 320)
-    with tempfile.TemporaryDirectory(prefix="preprocess_case_") as folder:
-        at = Path(folder)
-        cases = [
-            _Case("CT separate z", at / "thick", ct_shape, _ct, ("CT",), (2.5, 0.8, 0.8), (1.5, 1.0, 1.0)),
-            _Case("CT even", at / "even", ct_shape, _ct, ("CT",), (2.0, 0.8, 0.8), (1.5, 1.0, 1.0)),
-            _Case(
-                *("MR two channels", at / "mr", mr_shape, _mr, ("T1", "T2"), (1.2, 0.75, 0.75), (1.0, 1.0, 1.0)),
-                inside_mask=True,
-            ),
-        ]
-        for case in cases:
-            if quick and case.name == "CT even":
-                continue
-            yield from _comparisons(case)
+    with tempfile.TemporaryDirectory(prefix="preprocess_case_") as scratch:
+
+        def case(name: str, *what: Any, inside_mask: bool = False) -> _Case:
+            return _Case(name, Path(scratch) / name, *what, inside_mask=inside_mask)
+
+        yield from _comparisons(case("CT separate z", ct_shape, _ct, ("CT",), (2.5, 0.8, 0.8), (1.5, 1.0, 1.0)))
+        if not quick:
+            yield from _comparisons(case("CT even", ct_shape, _ct, ("CT",), (2.0, 0.8, 0.8), (1.5, 1.0, 1.0)))
+        yield from _comparisons(
+            case("MR two channels", mr_shape, _mr, ("T1", "T2"), (1.2, 0.75, 0.75), (1.0, 1.0, 1.0), inside_mask=True)
+        )
 
 
 def _ct(shape: Shape) -> tuple[list[NDArray], NDArray]:

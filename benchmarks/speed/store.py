@@ -27,7 +27,7 @@ from swinssl.dataset.labels import LabelSet
 from swinssl.imageio.volume import Geometry
 from swinssl.preprocessing.case_properties import CaseProperties
 from swinssl.preprocessing.resample import resample_image
-from swinssl.preprocessing.store import PreprocessedCase, case_folder, write_case
+from swinssl.preprocessing.store import LOCATIONS, PreprocessedCase, case_folder, write_case
 
 NNUNET = "nnU-Net"
 CASE = "case"
@@ -55,8 +55,7 @@ def _resampled_ct(shape: Shape) -> NDArray[np.float32]:
     """A CT as preprocessing leaves it: resampled, so that its values are no longer whole numbers, and z-scored."""
     z, y, x = shape
     source = ct((round(z * 0.6), round(y * 1.25), round(x * 1.25)))[None]
-    image = resample_image((source - source.mean()) / source.std(), shape)
-    return image
+    return resample_image((source - source.mean()) / source.std(), shape)
 
 
 def _write(name: str, image: NDArray, labels: NDArray, scratch: Path) -> sbs.Comparison:
@@ -66,12 +65,12 @@ def _write(name: str, image: NDArray, labels: NDArray, scratch: Path) -> sbs.Com
         here, there = _folder(scratch), _folder(scratch)
         ours(here), theirs(there)
         mine, peer = _megabytes(here), _megabytes(there)
-        mine_locations = (case_folder(here, CASE) / "locations.safetensors").stat().st_size / 1e6
+        locations = (case_folder(here, CASE) / LOCATIONS).stat().st_size / 1e6
         share = mine / peer
         return {
             **_same_as_written(here, there, image, labels),
             "labels": shares(labels),
-            "MB": f"{mine:.1f} (locations {mine_locations:.1f}), {NNUNET} {peer:.1f}",
+            "MB": f"{mine:.1f} (locations {locations:.1f}), {NNUNET} {peer:.1f}",
             "size": f"{share:.2f} of {NNUNET}'s; goal {SIZE_GOAL:g}: {'reached' if share <= SIZE_GOAL else 'missed'}",
         }
 
@@ -132,7 +131,7 @@ def _same_as_written(here: Path, there: Path, image: NDArray, labels: NDArray) -
     assert np.array_equal(case.label(), labels), "our labels differ"
     assert case.is_intact(), "our hashes do not fit"
     for code in range(1, CLASSES + 1):
-        assert np.array_equal(labels.reshape(-1)[case.locations(code)], np.full(len(case.locations(code)), code))
+        assert (labels.reshape(-1)[case.locations(code)] == code).all(), f"our locations of {code} are not where it is"
     data, seg, _, _ = nnUNetDatasetBlosc2(str(there), [CASE]).load_case(CASE)
     assert np.array_equal(data[:], image), f"{NNUNET}'s image differs"
     assert np.array_equal(seg[:][0], labels), f"{NNUNET}'s labels differ"
