@@ -89,7 +89,7 @@ class LabelSet(BaseModel):
             integers = _whole(integers)
         declared = [0, *self.raw_values, *([] if self.ignore_value is None else [self.ignore_value])]
         highest = max(declared)
-        table = np.full(highest + 1, -1, dtype=np.int32)
+        table = np.full(highest + 1, self.outside_code, dtype=self.code_dtype)  # which no declared value has
         table[0] = 0
         table[list(self.raw_values)] = np.arange(1, len(self.raw_values) + 1)
         if self.ignore_value is not None:
@@ -97,9 +97,9 @@ class LabelSet(BaseModel):
         if integers.size and (integers.min() < 0 or integers.max() > highest):
             raise _undeclared(integers[(integers < 0) | (integers > highest)], declared)
         codes = table[integers]
-        if codes.size and codes.min() < 0:
-            raise _undeclared(integers[codes < 0], declared)
-        return codes.astype(self.code_dtype)
+        if codes.size and codes.max() == self.outside_code:
+            raise _undeclared(integers[codes == self.outside_code], declared)
+        return codes
 
     def decode(self, codes: NDArray) -> NDArray:
         """Raw values of a code array: the inverse of `encode`; outside the mask is background."""

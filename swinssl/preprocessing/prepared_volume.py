@@ -172,7 +172,8 @@ def _cropped(image: NDArray, plans: Plans) -> tuple[NDArray, NDArray[np.bool_] |
 def _structure_voxels(codes: NDArray | None, labels: LabelSet) -> dict[str, int]:
     if codes is None:
         return {}
-    counts = np.bincount(codes.reshape(-1), minlength=len(labels.raw_values) + 1)
+    foreground = codes[codes != 0]  # bincount would turn the whole volume into int64
+    counts = np.bincount(foreground, minlength=len(labels.raw_values) + 1)
     return {name: int(counts[list(own)].sum()) for name, own in zip(labels.names, labels.structure_codes, strict=True)}
 
 

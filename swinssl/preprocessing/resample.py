@@ -145,7 +145,10 @@ def _resample_codes(codes: NDArray, new_shape: Shape, order: int) -> NDArray:
         return codes
     if order == 1:
         return vote(codes, new_shape)
-    return codes[np.ix_(*(nearest_places(n, m) for n, m in zip(codes.shape, new_shape, strict=True)))]
+    for axis, (n, m) in enumerate(zip(codes.shape, new_shape, strict=True)):
+        if n != m:
+            codes = np.take(codes, nearest_places(n, m), axis=axis)
+    return codes
 
 
 def _without(shape: Shape, axis: int) -> tuple[int, ...]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from swinssl.preprocessing import nonzero_crop as module
 from swinssl.preprocessing.nonzero_crop import bounding_box, nonzero_mask
 
 
@@ -37,3 +38,22 @@ def test_box_is_half_open_and_tight() -> None:
     mask[2:4, 5, 1] = True
     mask[3, 6, 7] = True
     assert bounding_box(mask) == ((2, 4), (5, 7), (1, 8))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_few_zeros_are_linked_to_the_same_holes(seed: int, turned: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = np.random.default_rng(seed)
+    image = np.ones((1, 12, 15, 9))
+    for _ in range(25):  # short lines of zeros, some of which touch each other or the border
+        start, axis = draws.integers(0, image.shape[1:]), draws.integers(3)
+        line = [slice(int(s), int(s) + 1) for s in start]
+        line[axis] = slice(int(start[axis]), int(start[axis]) + 4)
+        image[0, *line] = 0
+    image = image.transpose(0, 3, 1, 2)[:, :, ::-1] if turned else image
+    expected = ndimage.binary_fill_holes(image[0] != 0)
+    assert not expected.all() and (expected != (image[0] != 0)).any()
+    monkeypatch.setattr(module, "FEW", 1.0)
+    np.testing.assert_array_equal(nonzero_mask(image), expected)
+    monkeypatch.setattr(module, "FEW", 0.0)
+    np.testing.assert_array_equal(nonzero_mask(image), expected)
