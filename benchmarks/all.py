@@ -46,6 +46,7 @@ def main() -> int:
     """Run the stages that are asked for; 2 where one fails or its outputs differ."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="small inputs, few repetitions")
+    parser.add_argument("--repeat", type=int, help="repetitions, instead of each stage's own")
     parser.add_argument("--only", nargs="+", choices=STAGES, default=STAGES, metavar="STAGE", help=", ".join(STAGES))
     parser.add_argument("--results", type=Path, help="for the figures; default: benchmarks/results/speed, quick: none")
     parser.add_argument("--report-only", action="store_true", help="write the page of what is there")
@@ -55,14 +56,14 @@ def main() -> int:
         return 0
     if given.quick and given.results is None:
         with tempfile.TemporaryDirectory(prefix="speed-") as temporary:
-            return run(given.only, Path(temporary), quick=True)
-    code = run(given.only, given.results or RESULTS, quick=given.quick)
+            return run(given.only, Path(temporary), quick=True, repeat=given.repeat)
+    code = run(given.only, given.results or RESULTS, quick=given.quick, repeat=given.repeat)
     if given.results is None:
         write_page(RESULTS)
     return code
 
 
-def run(stages: Sequence[str], results: Path, *, quick: bool) -> int:
+def run(stages: Sequence[str], results: Path, *, quick: bool, repeat: int | None) -> int:
     """Each stage in a process of its own; returns 2 where one failed."""
     failed = []
     started = time.monotonic()
@@ -70,6 +71,7 @@ def run(stages: Sequence[str], results: Path, *, quick: bool) -> int:
         print(f"\n=== {stage}", flush=True)
         script = HERE / "speed" / f"{stage}.py"
         command = [sys.executable, script, "--out", results / f"{stage}.json", *(["--quick"] if quick else [])]
+        command += ["--repeat", repeat] if repeat else []
         if subprocess.run(list(map(str, command)), check=False).returncode:
             failed.append(stage)
     print(f"\n{len(stages)} stages in {(time.monotonic() - started) / 60:.1f} minutes")

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import side_by_side as sbs
 import torch
+import torch.nn.functional as F
 from export import mixed_cells, nnunets_export, nnunets_properties, way_back
 from inputs import Shape, organs
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
@@ -56,7 +57,7 @@ def _both(
     theirs = partial(_nnunet, tensor, nnunet(network, classes, plans), plans, nnunets_properties(back), classes)
 
     def check() -> dict[str, Any]:
-        own, wanted = run(), _expected(image, network, source)
+        own, wanted = run(), _expected(tensor, network, source)
         share = float((own != wanted).mean())
         assert share <= ROUNDING_SHARE, f"{share:.1e} of the voxels differ from trilinear interpolation of all logits"
         found = {
@@ -94,19 +95,14 @@ def _nearest(codes: NDArray[np.float32]) -> nn.Module:
     return network
 
 
-def _expected(image: NDArray, network: nn.Module, source: Shape) -> NDArray:
+def _expected(image: Tensor, network: nn.Module, source: Shape) -> NDArray:
     """The class whose logit is the largest when all are interpolated.
 
     The network is linear in every voxel and so is interpolation: the image can be interpolated in their place.
     """
-    zoom = [new / old for new, old in zip(source, image.shape[1:], strict=True)]
-    finer = [ndimage.zoom(own, zoom, order=1, mode="nearest", grid_mode=True) for own in image]
-    out = np.empty(source, np.uint8)
+    finer = F.interpolate(image[None], source, mode="trilinear")
     with torch.no_grad():
-        for plane, own in enumerate(out):
-            logits = network(torch.from_numpy(np.stack([channel[plane] for channel in finer]))[None, :, None])
-            own[:] = logits[0, :, 0].argmax(0).numpy()
-    return out
+        return np.stack([network(finer[:, :, z : z + 1])[0, :, 0].argmax(0).byte().numpy() for z in range(source[0])])
 
 
 def _ours(image: NDArray, windows: SlidingWindow, back: WayBack, labels: LabelSet) -> NDArray:

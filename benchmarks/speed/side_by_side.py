@@ -42,6 +42,8 @@ BENCHMARKS = Path(__file__).resolve().parents[1]
 PACKAGES = ("swinssl", "torch", "numpy", "nnunetv2", "monai", "batchgenerators", "batchgeneratorsv2", "SimpleITK")
 MIB = 2**20
 FORGET_PEAK = "5"
+# How a child ends whose outputs are not what is claimed, or that lacks something.
+DIFFERENT, MENDABLE = 3, 4
 
 
 @dataclass(frozen=True)
@@ -236,8 +238,8 @@ def in_child(run: Callable[[], Any]) -> Any:
         except BaseException as error:
             traceback.print_exc()
             sender.send((None, f"{type(error).__name__}: {error}"))
-            if isinstance(error, AssertionError):
-                os._exit(3)
+            if isinstance(error, AssertionError | UserError):
+                os._exit(DIFFERENT if isinstance(error, AssertionError) else MENDABLE)
         os._exit(0)
 
     process = context.Process(target=child)
@@ -250,7 +252,8 @@ def in_child(run: Callable[[], Any]) -> Any:
         raise UserError(f"a measured run ended by itself (exit {process.exitcode}): is the memory full?") from None
     process.join()
     if error is not None:
-        raise AssertionError(error) if process.exitcode == 3 else RuntimeError(error)
+        kinds: dict[int | None, type[Exception]] = {DIFFERENT: AssertionError, MENDABLE: UserError}
+        raise kinds.get(process.exitcode, RuntimeError)(error)
     return result
 
 
