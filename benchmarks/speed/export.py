@@ -32,6 +32,8 @@ from swinssl.inference.way_back import WayBack
 Triple = tuple[float, float, float]
 # Planes of a slab: what a row of windows of 96 planes finishes at half overlap.
 PLANES = 48
+# From so many classes on, memory is asked for too.
+MANY = 40
 # A network is this sure of itself, to within so much.
 HEIGHT, NOISE = 10.0, 0.2
 
