@@ -37,6 +37,7 @@ STAGES = (
     "end_to_end",
     "metrics",
     "volumes",
+    "cka",
 )
 BEGIN, END = "<!-- written by benchmarks/all.py -->", "<!-- end -->"
 HEAD = ("", "ours, CPU s", "beside", "faster (spread)", "by the clock", "our memory", "share of theirs", "goal")
