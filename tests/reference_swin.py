@@ -24,27 +24,34 @@ ORDERS = {
 
 def reference_encoder(plan, weights: dict[str, Tensor], image: Tensor) -> list[Tensor]:
     """The five maps of an encoder with `weights` (names as in its state_dict), (B, C, Z, Y, X)."""
-    x = F.conv3d(image, weights["patch_embed.proj.weight"], weights["patch_embed.proj.bias"], stride=2)
-    x = x.permute(0, 2, 3, 4, 1)
-    if plan.patch_norm:
-        x = layer_norm(x, weights, "patch_embed.norm")
-    after_blocks, after_merging = [], [x]
-    for stage in range(4):
-        for number in range(plan.depths[stage]):
-            x = block(x, weights, f"stages.{stage}.blocks.{number}", plan, plan.heads[stage], shifted=number % 2 == 1)
-        after_blocks.append(x)
-        neighbours = [x[:, int(a) :: 2, int(b) :: 2, int(c) :: 2] for a, b, c in ORDERS[plan.merge_order].split()]
-        name = f"stages.{stage}.merging"
-        x = layer_norm(torch.cat(neighbours, dim=-1), weights, f"{name}.norm") @ weights[f"{name}.reduction.weight"].T
-        after_merging.append(x)
+    walked = list(reference_maps(plan, weights, image))
+    after_merging = [x for what, _, x in walked if what != "block"]
+    after_blocks = list({stage: x for what, stage, x in walked if what == "block"}.values())
     taps = after_merging if plan.skip_taps == "merge" else after_blocks
     maps = [
         layer_norm(m, weights, f"norms.{i}") if plan.skip_norm == "affine" else F.layer_norm(m, m.shape[-1:])
         for i, m in enumerate(taps)
     ]
     if plan.skip_taps == "stage":
-        maps.append(x)
+        maps.append(after_merging[-1])
     return [m.permute(0, 4, 1, 2, 3) for m in maps]
+
+
+def reference_maps(plan, weights: dict[str, Tensor], image: Tensor):
+    """Yield ("embedding", 0, x), then ("block", stage, x) of every block and ("merging", stage, x) of every merging."""
+    x = F.conv3d(image, weights["patch_embed.proj.weight"], weights["patch_embed.proj.bias"], stride=2)
+    x = x.permute(0, 2, 3, 4, 1)
+    if plan.patch_norm:
+        x = layer_norm(x, weights, "patch_embed.norm")
+    yield "embedding", 0, x
+    for stage in range(4):
+        for number in range(plan.depths[stage]):
+            x = block(x, weights, f"stages.{stage}.blocks.{number}", plan, plan.heads[stage], shifted=number % 2 == 1)
+            yield "block", stage, x
+        neighbours = [x[:, int(a) :: 2, int(b) :: 2, int(c) :: 2] for a, b, c in ORDERS[plan.merge_order].split()]
+        name = f"stages.{stage}.merging"
+        x = layer_norm(torch.cat(neighbours, dim=-1), weights, f"{name}.norm") @ weights[f"{name}.reduction.weight"].T
+        yield "merging", stage, x
 
 
 def block(x, weights, name, plan, heads, *, shifted):
