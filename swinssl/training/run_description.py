@@ -140,6 +140,39 @@ class RunDescription(EngineRun):
         }
 
 
+class StartOfRun(BaseModel):
+    """`--init` of a run: scratch, or the encoder that it started from."""
+
+    init: str = "scratch"
+
+
+class LearntFrom(BaseModel):
+    """What `run.json` of any run, pretraining or fine-tuning, says of the images that its weights know.
+
+    Args:
+        config: how it started; what that was trained on is known to the weights too.
+        image_sha256: as of an `EngineRun`.
+    """
+
+    config: StartOfRun = StartOfRun()
+    image_sha256: dict[str, dict[str, str]] = {}
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """That part of a run description.
+
+        Raises:
+            UserError: missing, not JSON, or of another version.
+        """
+        remedy = "Copy the whole folder of the run again."
+        return read_model(cls, path, what="run description", remedy=remedy, version=RUN_VERSION)
+
+    @property
+    def hashes(self) -> frozenset[str]:
+        """Content hashes of all image files."""
+        return frozenset(value for own in self.image_sha256.values() for value in own.values())
+
+
 def surroundings(device: torch.device, *, bf16: bool, ranks: int) -> dict[str, Any]:
     """The fields of an `EngineRun` that tell what this process computes with."""
     return {
