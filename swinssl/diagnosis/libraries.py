@@ -14,7 +14,6 @@ MISSING = "missing"
 MODULES = {
     "scikit-image": "skimage.transform",
     "scipy": "scipy.ndimage",
-    "acvl-utils": "acvl_utils.cropping_and_padding.bounding_boxes",
     "batchgenerators": "batchgenerators.transforms.spatial_transforms",
     "dynamic-network-architectures": "dynamic_network_architectures.architectures.unet",
     "matplotlib": "matplotlib.figure",

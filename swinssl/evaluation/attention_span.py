@@ -121,9 +121,9 @@ class AttentionTotals:
         real = keys < len(self._places[0]) - 1
         apart = torch.stack([(places[keys] - places[chosen][:, None]).norm(dim=-1) for places in self._places])
         weights = weights.double()
-        on_image = (weights * real[:, None]).sum(dim=-1, keepdim=True)
-        on_padding = 1 - on_image[..., 0]
-        weights = weights * real[:, None] / on_image.clamp_min(torch.finfo(torch.double).tiny)
+        on_padding = (weights * ~real[:, None]).sum(dim=-1)
+        weights = weights * real[:, None]
+        weights /= weights.sum(dim=-1, keepdim=True).clamp_min(torch.finfo(torch.double).tiny)
         found = torch.stack(
             [
                 *torch.einsum("ktn,thn->kth", apart, weights),

@@ -24,7 +24,7 @@ LEAST_SAMPLES = 4
 ROWS = 128
 # A multiply-add of the Gram form takes as long as so many of the feature form, whose products are larger (measured).
 GRAM_COST = 1.5
-# Deviations from the mean below this share of the features are rounding: the features do not vary.
+# Deviations from the mean below this share of it are rounding: the features do not vary.
 ROUNDING = 1e-14
 
 
@@ -92,15 +92,17 @@ def unbiased_hsic(layers: Sequence[NDArray], *, form: Form | None = None) -> Flo
     starts = np.cumsum([0, *widths])
     # HSIC does not change with the layers' means. Without them no large numbers cancel, and a kernel's rows sum to 0:
     # without its diagonal to minus the diagonal.
-    centred = _centred(layers, starts)
-    diagonal = np.add.reduceat(centred**2, starts[:-1], axis=1).T
-    if (form or cheaper_form(n, widths)) == "gram":
-        traces = _traces_of_grams(centred, starts)
-    else:
-        traces = _traces_of_features(centred, starts) - diagonal @ diagonal.T
+    joined = np.concatenate(layers, axis=1, dtype=np.float64)
+    mean = joined.mean(axis=0)
+    joined -= mean
+    sums_of = _by_grams if (form or cheaper_form(n, widths)) == "gram" else _by_features
+    traces, diagonal = sums_of(joined, starts)
     totals = diagonal.sum(axis=1)
     sums = np.outer(totals, totals) / ((n - 1) * (n - 2)) - 2 / (n - 2) * (diagonal @ diagonal.T)
-    return (traces + sums) / (n * (n - 3))
+    hsic = (traces + sums) / (n * (n - 3))
+    still = totals <= n * ROUNDING**2 * np.add.reduceat(mean**2, starts[:-1])
+    hsic[still] = hsic[:, still] = 0.0
+    return hsic
 
 
 def cheaper_form(samples: int, channels: Sequence[int]) -> Form:
@@ -109,45 +111,32 @@ def cheaper_form(samples: int, channels: Sequence[int]) -> Form:
     return "gram" if GRAM_COST * samples * (total + len(channels) ** 2) < total**2 else "features"
 
 
-def _centred(layers: Sequence[NDArray], starts: NDArray[np.int64]) -> Float64:
-    """(n, D) features of all layers beside each other, less their means; exactly 0 in layers that do not vary."""
-    joined = np.concatenate(layers, axis=1, dtype=np.float64)
-    size = _largest(joined, starts)
-    joined -= joined.mean(axis=0)
-    for layer in np.flatnonzero(_largest(joined, starts) <= ROUNDING * size):
-        joined[:, starts[layer] : starts[layer + 1]] = 0.0
-    return joined
-
-
-def _largest(joined: Float64, starts: NDArray[np.int64]) -> Float64:
-    """The largest absolute value in each layer."""
-    return np.maximum.reduceat(np.maximum(joined.max(axis=0), -joined.min(axis=0)), starts[:-1])
-
-
-def _traces_of_grams(centred: Float64, starts: NDArray[np.int64]) -> Float64:
-    """tr(K L) of all pairs of (n, n) kernels without their diagonals, from the upper halves of their Gram matrices."""
+def _by_grams(centred: Float64, starts: NDArray[np.int64]) -> tuple[Float64, Float64]:
+    """tr(K L) of all pairs of kernels without diagonals, and the (M, n) diagonals; from upper halves of (n, n)."""
     n, layers = len(centred), [centred[:, start:stop] for start, stop in pairwise(starts)]
-    traces = np.zeros((len(layers), len(layers)))
+    traces, diagonal = np.zeros((len(layers), len(layers))), np.empty((len(layers), n))
     for start in range(0, n, ROWS):
         stop = min(start + ROWS, n)
         grams = np.empty((len(layers), stop - start, n - start))
         for gram, features in zip(grams, layers, strict=True):
             np.matmul(features[start:stop], features[start:].T, out=gram)
-        grams *= np.tri(stop - start, n - start, dtype=bool) == 0
+        diagonal[:, start:stop] = np.diagonal(grams, axis1=1, axis2=2)
+        grams *= ~np.tri(stop - start, n - start, dtype=bool)
         flat = grams.reshape(len(layers), -1)
         traces += flat @ flat.T
-    return 2 * traces
+    return 2 * traces, diagonal
 
 
-def _traces_of_features(centred: Float64, starts: NDArray[np.int64]) -> Float64:
-    """tr(K L) of all pairs of kernels with their diagonals: the squared norms of the layers' (C, C') products."""
+def _by_features(centred: Float64, starts: NDArray[np.int64]) -> tuple[Float64, Float64]:
+    """The same from the (C, C') products of layers, whose squared norms are the traces with the diagonals."""
     count = len(starts) - 1
     traces = np.empty((count, count))
     for i, (start, stop) in enumerate(pairwise(starts)):
         product = centred[:, start:stop].T @ centred[:, start:]
         squares = np.einsum("ab,ab->b", product, product)
         traces[i, i:] = traces[i:, i] = np.add.reduceat(squares, starts[i:-1] - start)
-    return traces
+    diagonal = np.add.reduceat(centred**2, starts[:-1], axis=1).T
+    return traces - diagonal @ diagonal.T, diagonal
 
 
 def _normalised(hsic: Float64) -> Float64:

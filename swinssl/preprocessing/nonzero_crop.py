@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from acvl_utils.cropping_and_padding.bounding_boxes import get_bbox_from_mask
 from numpy.typing import NDArray
 from scipy import ndimage, sparse
 from scipy.sparse import csgraph
@@ -68,5 +67,6 @@ def bounding_box(mask: NDArray[np.bool_]) -> Box:
     if not mask.any():
         z, y, x = mask.shape
         return (0, z), (0, y), (0, x)
-    (z0, z1), (y0, y1), (x0, x1) = get_bbox_from_mask(mask)
-    return (int(z0), int(z1)), (int(y0), int(y1)), (int(x0), int(x1))
+    (box,) = ndimage.find_objects(mask.view(np.uint8))
+    z, y, x = ((own.start, own.stop) for own in box)
+    return z, y, x
