@@ -17,11 +17,12 @@ from swinssl import files
 from swinssl.dataset.raw_dataset import RawDataset
 from swinssl.dataset.splits import SPLITS_FILE
 from swinssl.errors import UserError
+from swinssl.evaluation.compared_encoder import run_beside
 from swinssl.networks.shipped_encoders import encoder_path
 from swinssl.preprocessing.encoder_facts import read_encoder_facts
 from swinssl.preprocessing.plans import PLANS_FILE, Plans
 from swinssl.preprocessing.store import PreprocessedDataset
-from swinssl.training.run_folder import RunFolder
+from swinssl.training.run_description import content_hashes
 
 SCRATCH, ZEROED, RESENC = "scratch", "zeroed", "resenc"
 # nnU-Net's plans, by the name of the cell.
@@ -177,13 +178,11 @@ def _refuse_other_grid(study: Study, name: str, path: Path) -> None:
 
 
 def _refuse_known_images(study: Study, name: str, path: Path) -> None:
-    # Beside an encoder of the package, and in the folder of a run.
-    kept = [path.with_suffix(".run.json"), RunFolder(path.resolve().parent).run_file]
-    run_file = next((file for file in kept if file.is_file()), None)
+    run_file = run_beside(path)
     if run_file is None:
         return
     run = files.read_json(run_file, what="run description", remedy="Copy the whole run's folder.")
-    known = {value for images in run.get("image_sha256", {}).values() for value in images.values()}
+    known = content_hashes(run.get("image_sha256", {}))
     dataset = PreprocessedDataset.open(study.preprocessed)
     for case_id in study.cases.test:
         if known & set(dataset.case(case_id).properties.image_sha256.values()):

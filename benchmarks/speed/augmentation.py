@@ -21,7 +21,7 @@ import side_by_side as sbs
 import torch
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
 from batchgeneratorsv2.transforms.spatial import spatial as theirs_of_space
-from inputs import Shape, blobs, ct, organs
+from inputs import Shape, blobs, ct, organs, size
 from nnunetv2.training.data_augmentation.compute_initial_patch_size import get_patch_size
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from numpy.typing import NDArray
@@ -236,7 +236,7 @@ def _recipe(
 
     return sbs.Comparison(
         name,
-        f"{len(samples)} patches of {_shape(PATCH)}, cut from memory; nnU-Net's from {_shape(INITIAL)}",
+        f"{len(samples)} patches of {size(PATCH)}, cut from memory; nnU-Net's from {size(INITIAL)}",
         [
             sbs.Way(sbs.OURS, partial(_each, partial(_ours, source), samples)),
             sbs.Way(NNUNET, partial(_each, theirs, samples)),
@@ -278,7 +278,7 @@ def _spatial(name: str, nnunet: NnUNet, source: Source, samples: Sequence[Sample
 
     return sbs.Comparison(
         name,
-        f"{len(samples)} patches of {_shape(PATCH)}; nnU-Net's from {_shape(INITIAL)}",
+        f"{len(samples)} patches of {size(PATCH)}; nnU-Net's from {size(INITIAL)}",
         [
             sbs.Way(sbs.OURS, partial(_each, lambda one: one[0].warp(*one[1:]), ours)),
             sbs.Way(NNUNET, partial(_each, lambda one: nnunet.turn(*one), theirs)),
@@ -324,7 +324,7 @@ def _intensity(name: str, nnunet: NnUNet, patch: Tensor, changes: Sequence[Inten
 
     return sbs.Comparison(
         name,
-        f"{len(changes)} patches of {_shape(PATCH)}",
+        f"{len(changes)} patches of {size(PATCH)}",
         [
             sbs.Way(sbs.OURS, partial(_each, lambda change: change.apply(patch.clone()), changes)),
             sbs.Way(NNUNET, partial(_each, lambda change: nnunet.change(patch.clone(), change), changes)),
@@ -349,7 +349,7 @@ def _mirror(nnunet: NnUNet, patch: Tensor, label: Tensor, count: int) -> sbs.Com
 
     return sbs.Comparison(
         "mirror",
-        f"{count} patches of {_shape(PATCH)}, all three axes, image and label",
+        f"{count} patches of {size(PATCH)}, all three axes, image and label",
         [
             sbs.Way(sbs.OURS, partial(_each, lambda _: apply(drawn, patch, label), range(count))),
             sbs.Way(NNUNET, partial(_each, lambda _: theirs(), range(count))),
@@ -372,10 +372,6 @@ def _box(sample: Sample, size: Shape) -> tuple[slice, ...]:
 
 def _cut(array: NDArray, box: tuple[slice, ...]) -> NDArray:
     return array[..., *box].copy()
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))
 
 
 if __name__ == "__main__":

@@ -23,12 +23,10 @@ from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy.typing import NDArray
 from scipy import ndimage
-from sliding_window import NNUNET, ROUNDING_SHARE, label_set, network_alone, nnunet, ours, plans_of, pointwise
+from sliding_window import NNUNET, ROUNDING_SHARE, network_alone, nnunet, nnunet_plans, ours, pointwise
 from torch import Tensor, nn
 
-from swinssl.dataset.labels import LabelSet
-from swinssl.inference.export import export
-from swinssl.inference.sliding_window import SlidingWindow
+from swinssl.inference.predictor import Predictor
 from swinssl.inference.way_back import WayBack
 
 SPACING = (1.5, 1.5, 1.5)
@@ -51,9 +49,9 @@ def _both(
 ) -> sbs.Comparison:
     codes = np.random.default_rng(0).standard_normal((classes, CHANNELS), np.float32)
     image, network = _image(shape, codes), _nearest(codes)
-    tensor, back, labels = torch.from_numpy(image), way_back(shape, source, SPACING), label_set(classes)
-    run = partial(_ours, image, ours(network), back, labels)
-    plans = plans_of(SPACING)
+    tensor, back, predictor = torch.from_numpy(image), way_back(shape, source, SPACING), ours(network, classes)
+    run = partial(_ours, predictor, image, back)
+    plans = nnunet_plans(SPACING)
     theirs = partial(_nnunet, tensor, nnunet(network, classes, plans), plans, nnunets_properties(back), classes)
 
     def check() -> dict[str, Any]:
@@ -69,7 +67,7 @@ def _both(
     ways = [sbs.Way(sbs.OURS, run), sbs.Way(NNUNET, theirs)]
     return sbs.Comparison(
         name,
-        f"{' x '.join(map(str, shape))} -> {' x '.join(map(str, source))}, {ours(network).count(shape)} windows",
+        f"{' x '.join(map(str, shape))} -> {' x '.join(map(str, source))}, {predictor.window_count(shape)} windows",
         ways[:1] if alone else ways,
         check,
         [] if alone else [sbs.Goal(NNUNET, 2.5, memory)],
@@ -105,9 +103,8 @@ def _expected(image: Tensor, network: nn.Module, source: Shape) -> NDArray:
         return np.stack([network(finer[:, :, z : z + 1])[0, :, 0].argmax(0).byte().numpy() for z in range(source[0])])
 
 
-def _ours(image: NDArray, windows: SlidingWindow, back: WayBack, labels: LabelSet) -> NDArray:
-    """As `Predictor.segment` does."""
-    return export(windows.slabs(image), back, labels).label_map
+def _ours(predictor: Predictor, image: NDArray, back: WayBack) -> NDArray:
+    return predictor.segment(image, back).label_map
 
 
 def _nnunet(

@@ -16,11 +16,12 @@ import side_by_side as sbs
 import torch
 import torch.nn.functional as F
 from inputs import Shape, organs
+from made_plans import labels_of
 from nnunetv2.inference.export_prediction import convert_predicted_logits_to_segmentation_with_correct_shape
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy.typing import NDArray
 from scipy import ndimage
-from sliding_window import CONFIGURATION, NNUNET, label_set, nnunet_labels, plans_of
+from sliding_window import CONFIGURATION, NNUNET, nnunet_labels, nnunet_plans
 from torch import Tensor
 
 from swinssl.dataset.labels import LabelSet
@@ -83,7 +84,7 @@ def mixed_cells(labels: NDArray) -> float:
 
 def _export(name: str, shape: Shape, source: Shape, *, classes: int) -> sbs.Comparison:
     spacing = (2.5, 1.5, 1.5)
-    back, plans, labels = way_back(shape, source, spacing), plans_of(spacing), label_set(classes)
+    back, plans, labels = way_back(shape, source, spacing), nnunet_plans(spacing), labels_of(classes - 1)
     halves = _logits(shape, classes)  # in which nnU-Net adds up
     logits = halves.float()
     ours = partial(_ours, logits, back, labels)

@@ -74,6 +74,11 @@ def blobs(shape: Shape, *, classes: int = 15, share: float = 0.023, seed: int = 
     return out
 
 
+def size(shape: tuple[int, ...]) -> str:
+    """A shape in words."""
+    return " x ".join(map(str, shape))
+
+
 def shares(array: NDArray) -> str:
     """How much of a label map is foreground, in words."""
     return f"{np.unique(array).size - 1} labels, {np.mean(array > 0):.1%} foreground"

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import side_by_side as sbs
 import surface_distance
-from inputs import Shape, blobs, organs, shares
+from inputs import Shape, blobs, organs, shares, size
 from nnunetv2.evaluation.evaluate_predictions import compute_metrics
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -81,7 +81,7 @@ def _dice(name: str, reference: Labels, prediction: Labels) -> sbs.Comparison:
 
     return sbs.Comparison(
         name,
-        f"{len(structures)} labels on {_shape(reference.shape)}, uint8 in memory: case_overlaps, compute_metrics",
+        f"{len(structures)} labels on {size(reference.shape)}, uint8 in memory: case_overlaps, compute_metrics",
         [sbs.Way(sbs.OURS, ours), sbs.Way(NNUNET, theirs)],
         check,
         [sbs.Goal(NNUNET, DICE_GOAL)],
@@ -111,7 +111,7 @@ def _surfaces(name: str, reference: Labels, prediction: Labels, *, absent: bool 
 
     return sbs.Comparison(
         name,
-        f"HD95 and surface Dice at {TOLERANCE_MM:g} mm of {len(values)} structures on {_shape(reference.shape)}; "
+        f"HD95 and surface Dice at {TOLERANCE_MM:g} mm of {len(values)} structures on {size(reference.shape)}; "
         "ours measures overlap and volume too",
         [sbs.Way(sbs.OURS, ours), sbs.Way(DEEPMIND, theirs)],
         check,
@@ -180,10 +180,6 @@ def _wandering(labels: Labels) -> Labels:
         )
         along += wave * (WANDERING_VOXELS / wave.std())
     return ndimage.map_coordinates(labels, places, order=0, mode="nearest")
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))
 
 
 if __name__ == "__main__":

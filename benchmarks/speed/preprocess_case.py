@@ -19,19 +19,18 @@ import blosc2
 import numpy as np
 import side_by_side as sbs
 from inputs import Shape, blobs, ct, mr, shares
+from made_plans import labels_of, plans_of
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from numpy.typing import NDArray
 
 from swinssl import files
-from swinssl.dataset.labels import LabelSet
 from swinssl.dataset.raw_dataset import RawDataset
 from swinssl.imageio.reader import read_channels, read_label
 from swinssl.imageio.volume import Geometry
 from swinssl.imageio.writer import write_volume
-from swinssl.networks.network_plan import NetworkPlan
-from swinssl.preprocessing.plans import Cost, Intensity, IntensityStatistics, Plans, TrainingPlan
+from swinssl.preprocessing.plans import Intensity, Plans
 from swinssl.preprocessing.prepared_volume import PreparedVolume, prepare
 from swinssl.preprocessing.preprocess import preprocess_dataset
 from swinssl.preprocessing.resample import separate_z_axis
@@ -41,7 +40,7 @@ NNUNET = "nnU-Net"
 OURS_INTO_NNUNET = "swinssl, nnU-Net's store"
 CASE = "case"
 CLASSES = 15
-LABELS = LabelSet(names=tuple(f"organ_{i + 1}" for i in range(CLASSES)), values=tuple((i + 1,) for i in range(CLASSES)))
+LABELS = labels_of(CLASSES)
 PATCH: Shape = (96, 96, 96)
 # Of float32 before storage, in standard deviations of the image.
 IMAGE_TOLERANCE = 1e-5
@@ -93,7 +92,7 @@ class _Case:
         """dataset.json."""
         return {
             "channel_names": {str(index): name for index, name in enumerate(self.channels)},
-            "labels": {"background": 0, **{f"organ_{code}": code for code in range(1, CLASSES + 1)}},
+            "labels": {"background": 0, **{name: code for code, name in enumerate(LABELS.names, start=1)}},
             "numTraining": 1,
             "file_ending": ".nii.gz",
         }
@@ -256,22 +255,12 @@ def _class_locations(label: NDArray) -> dict[int, NDArray]:
 
 
 def _plans(case: _Case) -> Plans:
-    """Ours: only spacing, intensity and the default orders matter here."""
-    statistics = IntensityStatistics(max=1, mean=0, median=0, min=0, percentile_00_5=0, percentile_99_5=1, std=1)
-    return Plans(
-        dataset_name=case.raw.name,
-        channel_names=case.channels,
-        labels=LABELS,
+    return plans_of(
+        LABELS,
         spacing=case.target,
-        patch_size=PATCH,
-        median_shape=case.shape,
+        channel_names=case.channels,
         intensity=(Intensity(scheme="zscore", inside_mask=case.inside_mask),) * len(case.channels),
-        network=NetworkPlan(),
-        training=TrainingPlan(),
-        cost=Cost(memory_gb=1, step_seconds_cpu=1),
-        training_spacings=(case.spacing, case.spacing),
-        training_extent_mm=((1, 1, 1), (1, 1, 1)),
-        intensity_statistics=(statistics,) * len(case.channels),
+        crop_to_nonzero=True,
     )
 
 

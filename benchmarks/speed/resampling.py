@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import side_by_side as sbs
-from inputs import Shape, blobs, ct, organs, shares
+from inputs import Shape, blobs, ct, organs, shares, size
 from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 from numpy.typing import NDArray
 
@@ -51,7 +51,7 @@ def _image(name: str, image: NDArray, old: Triple, new: Triple, *, goal: float) 
 
     return sbs.Comparison(
         name,
-        f"{_shape(image.shape[1:])} -> {_shape(shape)}, order 3, float32",
+        f"{size(image.shape[1:])} -> {size(shape)}, order 3, float32",
         [sbs.Way(sbs.OURS, ours), sbs.Way(NNUNET, theirs)],
         check,
         [sbs.Goal(NNUNET, goal)],
@@ -70,7 +70,7 @@ def _labels(name: str, labels: NDArray, old: Triple, new: Triple, *, goal: float
 
     return sbs.Comparison(
         name,
-        f"{_shape(labels.shape)} -> {_shape(shape)}, order 1",
+        f"{size(labels.shape)} -> {size(shape)}, order 1",
         [sbs.Way(sbs.OURS, ours), sbs.Way(NNUNET, theirs)],
         check,
         [sbs.Goal(NNUNET, goal)],
@@ -91,10 +91,6 @@ def _nnunet(
         order_z=0,
         force_separate_z=None,
     )
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))
 
 
 if __name__ == "__main__":

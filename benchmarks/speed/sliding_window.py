@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+import made_plans
 import numpy as np
 import side_by_side as sbs
 import torch
@@ -26,8 +27,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from swinssl.dataset.labels import LabelSet
-from swinssl.inference.decision import decide, winners
+from swinssl.inference.predictor import Predictor
 from swinssl.inference.sliding_window import SlidingWindow, window_starts
 
 NNUNET, MONAI = "nnU-Net", "MONAI"
@@ -47,23 +47,18 @@ def comparisons(quick: bool) -> Iterator[sbs.Comparison]:
     yield _windows("sliding window, 105 classes", many, classes=105, memory=None if quick else 0.5)
 
 
-def label_set(classes: int) -> LabelSet:
-    """Background and so many exclusive structures that there are `classes` outputs."""
-    values = range(1, classes)
-    return LabelSet(names=tuple(f"structure {value}" for value in values), values=tuple((value,) for value in values))
-
-
 def nnunet_labels(classes: int) -> dict[str, dict[str, int]]:
     """The same, as it stands in a dataset.json of nnU-Net."""
     return {"labels": {"background": 0, **{f"structure {value}": value for value in range(1, classes)}}}
 
 
-def ours(network: nn.Module) -> SlidingWindow:
-    """Our windows, in float32."""
-    return SlidingWindow([network], PATCH, CPU, overlap=OVERLAP)
+def ours(network: nn.Module, classes: int) -> Predictor:
+    """Our windows and decisions, in float32; the spacing is of no account."""
+    plans = made_plans.plans_of(made_plans.labels_of(classes - 1), spacing=(1.0, 1.0, 1.0))
+    return Predictor(SlidingWindow([network], PATCH, CPU, overlap=OVERLAP), plans)
 
 
-def plans_of(spacing: tuple[float, float, float]) -> PlansManager:
+def nnunet_plans(spacing: tuple[float, float, float]) -> PlansManager:
     """What nnU-Net's inference reads of plans, with its planner's defaults."""
     order = {"is_seg": False, "order": 1, "order_z": 0, "force_separate_z": None}
     configuration = {
@@ -128,9 +123,9 @@ def _windows(name: str, shape: Shape, *, classes: int, memory: float | None) -> 
     image = ((image - image.mean()) / image.std())[None]
     tensor = torch.from_numpy(image)
     network = pointwise(1, classes)
-    labels = label_set(classes)
-    run = partial(_ours, image, ours(network), labels)
-    nnunets = partial(_nnunet, tensor, nnunet(network, classes, plans_of((1.0, 1.0, 1.0))))
+    predictor = ours(network, classes)
+    run = partial(predictor.segment_on_grid, image)
+    nnunets = partial(_nnunet, tensor, nnunet(network, classes, nnunet_plans((1.0, 1.0, 1.0))))
     monais = partial(_monai, tensor, network)
 
     def check() -> dict[str, Any]:
@@ -147,21 +142,12 @@ def _windows(name: str, shape: Shape, *, classes: int, memory: float | None) -> 
 
     return sbs.Comparison(
         name,
-        f"{' x '.join(map(str, shape))}, patch {' x '.join(map(str, PATCH))}, {ours(network).count(shape)} windows",
+        f"{' x '.join(map(str, shape))}, patch {' x '.join(map(str, PATCH))}, {predictor.window_count(shape)} windows",
         [sbs.Way(sbs.OURS, run), sbs.Way(NNUNET, nnunets), sbs.Way(MONAI, monais)],
         check,
         [sbs.Goal(NNUNET, 2.5, memory), sbs.Goal(MONAI, 1)],
         network_alone(network, tensor),
     )
-
-
-def _ours(image: NDArray, windows: SlidingWindow, labels: LabelSet) -> NDArray:
-    """As `Predictor.segment_on_grid` does."""
-    parts, axis = [], 0
-    for slab in windows.slabs(image):
-        parts.append(decide(slab.logits, labels))
-        axis = slab.axis
-    return winners(torch.cat(parts).movedim(0, axis), labels)
 
 
 def _nnunet(image: Tensor, predictor: nnUNetPredictor) -> NDArray:
@@ -191,7 +177,7 @@ def blending_apart() -> float:
         theirs = sliding_window_inference(
             torch.from_numpy(image)[None], PATCH, 1, network, OVERLAP, mode="gaussian", roi_weight_map=weights
         )[0]
-    apart = (ours(network).logits(image) - theirs).abs().max() / (theirs.max() - theirs.min())
+    apart = (ours(network, 4).windows.logits(image) - theirs).abs().max() / (theirs.max() - theirs.min())
     return float(apart)
 
 

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import side_by_side as sbs
 from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
-from inputs import Shape, blobs, ct, organs, shares
+from inputs import Shape, blobs, ct, organs, shares, size
+from made_plans import labels_of
 from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
 from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnUNetDatasetBlosc2
 from numpy.typing import NDArray
 
-from swinssl.dataset.labels import LabelSet
 from swinssl.imageio.volume import Geometry
 from swinssl.preprocessing.case_properties import CaseProperties
 from swinssl.preprocessing.resample import resample_image
@@ -32,7 +32,7 @@ from swinssl.preprocessing.store import LOCATIONS, PreprocessedCase, case_folder
 NNUNET = "nnU-Net"
 CASE = "case"
 CLASSES = 15
-LABELS = LabelSet(names=tuple(f"organ_{i + 1}" for i in range(CLASSES)), values=tuple((i + 1,) for i in range(CLASSES)))
+LABELS = labels_of(CLASSES)
 SPACING = (1.5, 1.0, 1.0)
 PATCH: Shape = (96, 96, 96)
 PATCHES = 24
@@ -76,7 +76,7 @@ def _write(name: str, image: NDArray, labels: NDArray, scratch: Path) -> sbs.Com
 
     return sbs.Comparison(
         name,
-        f"{_shape(image.shape[1:])}, CT",
+        f"{size(image.shape[1:])}, CT",
         [
             sbs.Way(sbs.OURS, lambda: ours(_folder(scratch)), OURS_WROTE),
             sbs.Way(NNUNET, lambda: theirs(_folder(scratch)), NNUNET_WROTE),
@@ -116,7 +116,7 @@ def _read(name: str, image: NDArray, labels: NDArray, scratch: Path) -> sbs.Comp
 
     return sbs.Comparison(
         name,
-        f"{PATCHES} x {_shape(PATCH)} with labels from {_shape(image.shape[1:])}",
+        f"{PATCHES} x {size(PATCH)} with labels from {size(image.shape[1:])}",
         [sbs.Way(sbs.OURS, partial(_exhaust, ours)), sbs.Way(NNUNET, partial(_exhaust, theirs))],
         check,
         [sbs.Goal(NNUNET, 1.2)],
@@ -175,10 +175,6 @@ def _folder(scratch: Path) -> Path:
 
 def _megabytes(folder: Path) -> float:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import nibabel
 import numpy as np
 import side_by_side as sbs
 import SimpleITK as sitk
-from inputs import Shape, blobs, ct, organs, shares
+from inputs import Shape, blobs, ct, organs, shares, size
 from numpy.typing import NDArray
 
 from swinssl.imageio.reader import read_channels
@@ -64,7 +64,7 @@ def _read(name: str, folder: Path, image: NDArray[np.int16]) -> sbs.Comparison:
 
     return sbs.Comparison(
         name,
-        f"{_shape(image.shape)}, {image.nbytes / 1e6:.0f} MB, .nii.gz in the page cache",
+        f"{size(image.shape)}, {image.nbytes / 1e6:.0f} MB, .nii.gz in the page cache",
         [
             sbs.Way(
                 sbs.OURS, partial(_read_ours, path), f"inflated by {'isal' if ISAL else 'zlib'}, checksum verified"
@@ -102,7 +102,7 @@ def _write(name: str, folder: Path, array: NDArray, content: str, *, goal: float
     }
     return sbs.Comparison(
         name,
-        f"{_shape(array.shape)}, {array.nbytes / 1e6:.0f} MB, {f'{times} times' if times > 1 else 'once'}",
+        f"{size(array.shape)}, {array.nbytes / 1e6:.0f} MB, {f'{times} times' if times > 1 else 'once'}",
         [sbs.Way(way, partial(_again, times, write, path), wrote[way]) for way, (path, write) in ways.items()],
         check,
         [sbs.Goal(SIMPLEITK, goal)],
@@ -134,10 +134,6 @@ def _write_sitk(path: Path, array: NDArray) -> None:
 
 def _mb(path: Path) -> str:
     return f"{path.stat().st_size / 1e6:.1f} MB"
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return " x ".join(map(str, shape))
 
 
 if __name__ == "__main__":

@@ -63,15 +63,10 @@ def import_(archive: Archive, name: Name = None, root: Root = None, force: Force
 
 def verify(model: Either, json: Json = False) -> None:
     """Read a model or its archive whole: lengths, hashes, that weights fit the plans, and that they are finite."""
-    import torch
-
-    from swinssl.inference.model_archive import verify_archive
-    from swinssl.inference.trained_model import TrainedModel
+    from swinssl.inference.model_archive import read_whole, verify_archive
 
     if model.is_dir():
-        opened = TrainedModel.open(model)
-        opened.networks(torch.device("cpu"))
-        hashes = {f"fold_{fold}": sha256 for fold, sha256 in opened.sha256.items()}
+        hashes = {f"fold_{fold}": sha256 for fold, sha256 in read_whole(model).sha256.items()}
     else:
         hashes = {name: own.sha256 for name, own in verify_archive(model).files.items()}
     if json:

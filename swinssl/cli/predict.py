@@ -126,15 +126,14 @@ def _parse_folds(folds: list[str] | None) -> list[str] | None:
 def _trained_on(model: TrainedModel) -> frozenset[str]:
     """Content hashes of the images that the model's folds were trained on, as far as their runs tell."""
     from swinssl.inference.trained_model import fold_folder
-    from swinssl.training.run_description import RunDescription
+    from swinssl.training.run_description import RunDescription, content_hashes
     from swinssl.training.run_folder import RunFolder
 
     hashes: set[str] = set()
     for fold in model.folds:
         path = RunFolder(fold_folder(model.folder, fold)).run_file
         if path.is_file():
-            images = RunDescription.read(path).image_sha256.values()
-            hashes.update(value for own in images for value in own.values())
+            hashes |= content_hashes(RunDescription.read(path).image_sha256)
     return frozenset(hashes)
 
 

@@ -93,7 +93,7 @@ def trained_on(run_file: Path | None, what: Path) -> TrainedOn:
             what = encoder_path(run.config.init)
         except UserError:
             return TrainedOn(hashes, tuple(runs), f"{run.config.init}, which it started from, is not there any more")
-        run_file = _run_beside(what)
+        run_file = run_beside(what)
     return TrainedOn(hashes, tuple(runs), f"no run description beside {what}")
 
 
@@ -112,7 +112,7 @@ def _of_file(path: Path) -> ComparedEncoder:
         in_channels=encoder.in_channels,
         spacing=facts.reference.spacing,
         intensity=facts.intensity,
-        trained_on=trained_on(_run_beside(path), path),
+        trained_on=trained_on(run_beside(path), path),
     )
 
 
@@ -147,7 +147,7 @@ def _unfilled(plan: SwinEncoderPlan, in_channels: int) -> SwinEncoder:
         return SwinEncoder(plan, in_channels=in_channels).eval()
 
 
-def _run_beside(path: Path) -> Path | None:
+def run_beside(path: Path) -> Path | None:
     """The description of an encoder file's run: beside one of the package, or in the folder of a run."""
     kept = (path.with_suffix(".run.json"), RunFolder(path.resolve().parent).run_file)
     return next((file for file in kept if file.is_file()), None)

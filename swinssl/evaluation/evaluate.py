@@ -27,7 +27,7 @@ from swinssl.progress import track
 J = TypeVar("J")
 R = TypeVar("R")
 
-# Peak bytes a voxel, measured: 15, two maps of a byte and the distance transform for a structure as large as the field
+# Peak bytes a voxel, measured: 15, two maps of a byte and the search for a structure as large as the field
 # that was predicted badly; 5 where all went well.
 VOXEL_BYTES = 20
 PROCESS_BYTES = 250_000_000

@@ -53,17 +53,12 @@ def probabilities(logits: Tensor, labels: LabelSet) -> Tensor:
 def _largest(logits: Tensor) -> Tensor:
     # Keeping the best so far reads each logit once in order; a reduction over the first axis takes 1.6 times as long.
     best = logits[0].clone()
-    if len(logits) > 256:
-        index = torch.zeros(best.shape, dtype=torch.int32, device=logits.device)
-        for structure, own in enumerate(logits[1:], start=1):
-            index.masked_fill_(own > best, structure)
-            torch.maximum(best, own, out=best)
-        return index
-    index = torch.zeros(best.shape, dtype=torch.uint8, device=logits.device)
+    index = torch.zeros(best.shape, dtype=torch.uint8 if len(logits) <= 256 else torch.int32, device=logits.device)
     larger = torch.empty(best.shape, dtype=torch.bool, device=logits.device)
     for structure, own in enumerate(logits[1:], start=1):
-        # The later of two structures has the larger index: a product and a maximum of bytes, which vectorise.
+        # The later of two structures has the larger index: a product and a maximum, which vectorise.
         torch.gt(own, best, out=larger)
-        torch.maximum(index, larger.view(torch.uint8).mul_(structure), out=index)
+        flags = larger.view(torch.uint8) if index.dtype == torch.uint8 else larger.to(index.dtype)
+        torch.maximum(index, flags.mul_(structure), out=index)
         torch.maximum(best, own, out=best)
     return index

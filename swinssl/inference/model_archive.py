@@ -114,7 +114,7 @@ def verify_archive(path: Path) -> Manifest:
     """
     with tempfile.TemporaryDirectory(prefix="swinssl-verify-") as folder:
         manifest = _unpack(path, Path(folder))
-        _read_whole(Path(folder))
+        read_whole(Path(folder))
     return manifest
 
 
@@ -137,7 +137,7 @@ def import_model(path: Path, results: Path, *, name: str | None = None, force: b
         new, old = Path(temporary) / "new", Path(temporary) / "old"
         new.mkdir()
         manifest = _unpack(path, new)
-        dataset = _read_whole(new).plans.dataset_name
+        dataset = read_whole(new).plans.dataset_name
         folder = (
             results
             / safe_name(dataset, what=f"{path}: data set")
@@ -157,7 +157,8 @@ def import_model(path: Path, results: Path, *, name: str | None = None, force: b
     return folder
 
 
-def _read_whole(folder: Path) -> TrainedModel:
+def read_whole(folder: Path) -> TrainedModel:
+    """The model of a folder, after its weights were read to the last number; errors as of `TrainedModel`."""
     import torch
 
     model = TrainedModel.open(folder)

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from swinssl.dataset.labels import LabelSet
 from swinssl.errors import UserError
-from swinssl.imageio.reader import read_channels, read_geometry
+from swinssl.imageio.reader import read_channels
 from swinssl.imageio.volume import Geometry
 from swinssl.inference.fitness import fitness_warnings
 from swinssl.inference.input_cases import InputCase
@@ -29,8 +29,7 @@ from swinssl.inference.prediction_record import CaseRecord
 from swinssl.inference.predictor import Predictor
 from swinssl.inference.way_back import WayBack
 from swinssl.preprocessing.plans import Plans
-from swinssl.preprocessing.prepared_volume import PreparedVolume, peak_bytes, prepare
-from swinssl.preprocessing.resample import resampled_shape
+from swinssl.preprocessing.prepared_volume import PreparedVolume, peak_bytes, prepare, shapes_by_header
 from swinssl.progress import Meter
 
 logger = logging.getLogger(__name__)
@@ -117,12 +116,8 @@ def predict_cases(
 
 def expected_windows(case: InputCase, predictor: Predictor) -> int:
     """Windows that a case will take by its header, before any crop; 0 where the header cannot be read."""
-    try:
-        geometry = read_geometry(case.images[0])
-    except (UserError, OSError):
-        return 0  # the case will say so itself
-    canonical = geometry.mapped(geometry.canonical_map())
-    return predictor.window_count(resampled_shape(canonical.shape, canonical.spacing, predictor.plans.spacing))
+    shapes = shapes_by_header(case.images, predictor.plans)
+    return 0 if shapes is None else predictor.window_count(shapes[1])
 
 
 @dataclass(frozen=True, eq=False)

@@ -119,11 +119,9 @@ class SlidingWindow:
             UserError: the GPU has not the memory for a single window.
         """
         batch_size = self.batch_size
-        on_device: Tensor | None = None
-        for windows in self._strips(image.shape[1:], strips):
-            if on_device is None:
-                whole = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))
-                on_device = windows.padded(whole).to(self.device)
+        parts = self._strips(image.shape[1:], strips)
+        padded = parts[0].padded(torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))).to(self.device)
+        for windows in parts:
             sums = _Sums(windows, self.device, terms=len(self.networks) * 2 ** len(self.mirror_axes))
             for start, stop in windows.rows:
                 sums.forget(start)
@@ -131,7 +129,7 @@ class SlidingWindow:
                 while todo:
                     places = todo[:batch_size]
                     try:
-                        sums.add(self._summed_logits(on_device, places), places)
+                        sums.add(self._summed_logits(padded, places), places)
                     except torch.OutOfMemoryError:
                         batch_size = self._make_room(sums, batch_size)
                         continue
@@ -143,8 +141,7 @@ class SlidingWindow:
 
     def _strips(self, shape: Shape, strips: int) -> list[_Windows]:
         """The windows of a volume, strip by strip."""
-        whole = _Windows.over(shape, self.patch_size, self.overlap)
-        return whole.in_strips(strips)
+        return _Windows.over(shape, self.patch_size, self.overlap).in_strips(strips)
 
     @torch.no_grad()
     def _summed_logits(self, padded: Tensor, places: Sequence[Place]) -> Tensor:

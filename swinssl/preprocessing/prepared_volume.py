@@ -23,6 +23,7 @@ from swinssl.preprocessing.normalise import normalise
 from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.resample import resample_image, resample_label, resampled_shape, separate_z_axis
 
+Shape = tuple[int, int, int]
 Triple = tuple[float, float, float]
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
@@ -141,8 +142,8 @@ def prepare(volume: Volume, plans: Plans, *, label: Volume | None = None) -> Pre
     )
 
 
-def peak_bytes(images: Sequence[Path], plans: Plans) -> int:
-    """Memory that reading and preparing a case takes at most, by the header of its first channel; 0 where it has none.
+def shapes_by_header(images: Sequence[Path], plans: Plans) -> tuple[Shape, Shape] | None:
+    """Voxels of a case in its file and on the plan's grid, before any crop; None where its header cannot be read.
 
     Args:
         images: files of its channels.
@@ -152,10 +153,22 @@ def peak_bytes(images: Sequence[Path], plans: Plans) -> int:
     except (UserError, OSError):
         geometry = None  # the case will say so itself
     if geometry is None:
-        return 0
+        return None
     canonical = geometry.mapped(geometry.canonical_map())
-    target = resampled_shape(canonical.shape, canonical.spacing, plans.spacing)
-    return len(images) * (SOURCE_BYTES * math.prod(canonical.shape) + TARGET_BYTES * math.prod(target))
+    return canonical.shape, resampled_shape(canonical.shape, canonical.spacing, plans.spacing)
+
+
+def peak_bytes(images: Sequence[Path], plans: Plans) -> int:
+    """Memory that reading and preparing a case takes at most, by the header of its first channel; 0 where it has none.
+
+    Args:
+        images: files of its channels.
+    """
+    shapes = shapes_by_header(images, plans)
+    if shapes is None:
+        return 0
+    source, target = shapes
+    return len(images) * (SOURCE_BYTES * math.prod(source) + TARGET_BYTES * math.prod(target))
 
 
 def _cropped(image: NDArray, plans: Plans) -> tuple[NDArray, NDArray[np.bool_] | None, Box]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -170,7 +171,12 @@ class LearntFrom(BaseModel):
     @property
     def hashes(self) -> frozenset[str]:
         """Content hashes of all image files."""
-        return frozenset(value for own in self.image_sha256.values() for value in own.values())
+        return content_hashes(self.image_sha256)
+
+
+def content_hashes(image_sha256: Mapping[str, Mapping[str, str]]) -> frozenset[str]:
+    """Of all image files of all cases, from what a run description says of each."""
+    return frozenset(value for own in image_sha256.values() for value in own.values())
 
 
 def surroundings(device: torch.device, *, bf16: bool, ranks: int) -> dict[str, Any]:
