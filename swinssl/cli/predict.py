@@ -89,7 +89,7 @@ def predict(
             {"id": o.case.id, **o.record.model_dump(mode="json"), "status": o.status, "result": o.result}
             for o in outcomes
         ]
-        print_json({"output": folder.path, "cases": cases_done})
+        print_json({"output": folder.path, "clean_up": folder.record.clean_up, "cases": cases_done})
     else:
         _report(outcomes, folder, trained)
     _end(outcomes, inputs, output, quiet=json)
@@ -145,6 +145,21 @@ def _introduce(model: TrainedModel, folder: OutputFolder) -> None:
         print(f"note: fold {', '.join(model.unfinished)} has no weights yet and is left out")
     if record.options.tta and not record.mirror_axes:
         print("note: this model was trained without mirror images, so --tta changes nothing")
+    if record.clean_up:
+        print(f"clean-up: the largest component of {_named(record.clean_up, model)} (--no-clean-up keeps the rest)")
+    if record.options.clean_up and model.clean_up_is_outdated:
+        print(
+            "note: no clean-up, since clean_up.json was measured with other weights than the model has now; "
+            "swinssl_train with several folds (--fold 0-4) measures anew"
+        )
+
+
+def _named(groups: Sequence[Sequence[str]], model: TrainedModel) -> str:
+    everything = set(model.plans.labels.names)
+    return ", then of ".join(
+        "all structures together" if len(group) > 1 and {*group} == everything else " + ".join(group)
+        for group in groups
+    )
 
 
 def _rehearse(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from swinssl.dataset.label_boxes import union, value_boxes
 from swinssl.evaluation.lesions import LesionCounts, count_lesions
 from swinssl.evaluation.overlap import Overlap, PairCounts, count_pairs
 from swinssl.evaluation.structure import Structure
@@ -15,8 +16,6 @@ from swinssl.evaluation.surface import surface_distances
 from swinssl.imageio.volume import Geometry
 
 DEFAULT_TOLERANCES = (2.0,)
-
-Box = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
@@ -122,11 +121,11 @@ def case_metrics(
     if ignore is not None and ignore in pairs.values:
         annotated = reference != ignore
         reference, prediction = reference * annotated, prediction * annotated
-    boxes = _boxes(reference, prediction)
+    boxes = value_boxes(reference, prediction)
     metrics = {}
     for structure in structures:
         overlap = pairs.overlap(structure.values, ignore=ignore)
-        box = _union(boxes[value] for value in structure.values if value in boxes)
+        box = union(boxes[value] for value in structure.values if value in boxes)
         of_reference, of_prediction = (_mask(array[box], structure.values) for array in (reference, prediction))
         metrics[structure.name] = StructureMetrics(
             overlap,
@@ -143,26 +142,6 @@ def case_overlaps(
     """Only the overlap of each structure, for where its Dice is enough; arguments as of `case_metrics`."""
     pairs = count_pairs(reference, prediction)
     return {structure.name: pairs.overlap(structure.values, ignore=ignore) for structure in structures}
-
-
-def _boxes(*arrays: NDArray) -> dict[int, Box]:
-    """Per value above 0, the smallest box that holds all its voxels in all the arrays."""
-    from scipy import ndimage
-
-    boxes: dict[int, Box] = {}
-    for array in arrays:
-        for value, box in enumerate(ndimage.find_objects(array), start=1):
-            if box is not None:
-                boxes[value] = _union([box, boxes[value]] if value in boxes else [box])
-    return boxes
-
-
-def _union(boxes: Iterable[Box]) -> Box:
-    """The smallest box round all of them; an empty one round none."""
-    boxes = list(boxes)
-    if not boxes:
-        return (slice(0), slice(0), slice(0))
-    return tuple(slice(min(s.start for s in along), max(s.stop for s in along)) for along in zip(*boxes, strict=True))
 
 
 def _mask(array: NDArray, values: Sequence[int]) -> NDArray[np.bool_]:

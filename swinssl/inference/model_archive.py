@@ -2,6 +2,7 @@
 
     manifest.json                format, version, name of the model, and of each other member length and SHA-256
     swinsslPlans.json, dataset.json
+    clean_up.json                where the model has one
     fold_<k>/model.safetensors   one a fold
 
 Archives come from strangers: nothing is taken from one but files of these names, no larger than the manifest and the
@@ -28,12 +29,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from swinssl import files
 from swinssl.errors import UserError
+from swinssl.inference.clean_up import CLEAN_UP_FILE
 from swinssl.inference.trained_model import DATASET_FILE, WEIGHTS_FILE, TrainedModel, fold_folder
 from swinssl.preprocessing.plans import PLANS_FILE
 from swinssl.workspace import safe_name
 
 MANIFEST = "manifest.json"
 DESCRIPTIONS = (PLANS_FILE, DATASET_FILE)
+OPTIONAL = (CLEAN_UP_FILE,)
 WEIGHTS = re.compile(rf"fold_(0|[1-9]\d{{0,2}}|all)/{re.escape(WEIGHTS_FILE)}")
 
 MOST_MEMBERS = 64
@@ -77,7 +80,9 @@ def export_model(model: TrainedModel, path: Path) -> Manifest:
         model: with the folds that are to go into it.
     """
     name = safe_name(model.folder.resolve().name, what=f"model {model.folder}")
-    names = [*DESCRIPTIONS, *(f"{fold_folder(Path(), fold)}/{WEIGHTS_FILE}" for fold in model.folds)]
+    cleaned = model.clean_up is not None and not model.clean_up_is_outdated
+    texts = (*DESCRIPTIONS, *OPTIONAL) if cleaned else DESCRIPTIONS
+    names = [*texts, *(f"{fold_folder(Path(), fold)}/{WEIGHTS_FILE}" for fold in model.folds)]
     kept = {
         member: ArchivedFile(
             bytes=(model.folder / member).stat().st_size, sha256=files.sha256_of(model.folder / member)
@@ -222,7 +227,7 @@ def _manifest(path: Path, archive: zipfile.ZipFile) -> Manifest:
 def _refuse_harmful(path: Path, member: zipfile.ZipInfo) -> None:
     name = member.filename
     weights = WEIGHTS.fullmatch(name) is not None
-    if not weights and name not in (MANIFEST, *DESCRIPTIONS):
+    if not weights and name not in (MANIFEST, *DESCRIPTIONS, *OPTIONAL):
         raise UserError(f"{path}: has {name!r}, which is no part of a model. Not taken. {ASK}")
     mode = member.external_attr >> 16
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG) or member.flag_bits & 1:

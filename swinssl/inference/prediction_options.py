@@ -19,6 +19,11 @@ class PredictionOptions(BaseModel):
     save_probabilities: bool = Field(
         False, description="Also write <case>.npz with the array `probabilities` (structure, z, y, x) in float32."
     )
+    clean_up: bool = Field(
+        True,
+        description="Keep only the largest component of the structures where the model's cross-validation found that "
+        "this helps.",
+    )
     device: str = Field("auto", description="auto (cuda, else mps, else cpu), cpu, cuda, cuda:1 or mps.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto computes in bf16 where the hardware has instructions for it."

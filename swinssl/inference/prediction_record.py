@@ -51,6 +51,7 @@ class PredictionRecord(BaseModel):
         plans_sha256: of the plans' decisions.
         options: what the user chose.
         mirror_axes: array axes (0 z, 1 y, 2 x) of test-time augmentation.
+        clean_up: structures that keep their largest component alone, one group after another.
         precision: of matrix products and convolutions, `fp32` or `bf16`.
         cases: by id.
     """
@@ -63,6 +64,7 @@ class PredictionRecord(BaseModel):
     plans_sha256: str
     options: PredictionOptions
     mirror_axes: tuple[int, ...]
+    clean_up: tuple[tuple[str, ...], ...] = ()
     device: str = ""
     precision: str = ""
     started: str = Field(default_factory=lambda: datetime.datetime.now().astimezone().isoformat(timespec="seconds"))
@@ -82,6 +84,7 @@ class PredictionRecord(BaseModel):
             plans_sha256=hashlib.sha256(decisions.encode()).hexdigest(),
             options=options,
             mirror_axes=model.plans.training.mirror_axes if options.tta else (),
+            clean_up=_clean_up(model, options),
             device=device,
             precision=precision,
         )
@@ -112,6 +115,7 @@ class PredictionRecord(BaseModel):
             ("plans", self.plans_sha256, other.plans_sha256),
             ("overlap (--overlap)", self.options.overlap, other.options.overlap),
             ("mirror images (--tta)", self.mirror_axes, other.mirror_axes),
+            ("clean-up (--no-clean-up)", self.clean_up, other.clean_up),
         ):
             if mine != theirs:
                 return what
@@ -120,3 +124,10 @@ class PredictionRecord(BaseModel):
     def with_cases(self, cases: Mapping[str, CaseRecord]) -> PredictionRecord:
         """The record with these cases too."""
         return self.model_copy(update={"cases": {**self.cases, **cases}})
+
+
+def _clean_up(model: TrainedModel, options: PredictionOptions) -> tuple[tuple[str, ...], ...]:
+    """The groups that are cleaned; none where that was measured with other weights than the model has now."""
+    if model.clean_up is None or model.clean_up_is_outdated or not options.clean_up:
+        return ()
+    return model.clean_up.groups

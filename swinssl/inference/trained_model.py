@@ -3,6 +3,7 @@
     <model>/swinsslPlans.json           what was decided; how images are prepared
             dataset.json                channels and labels, in nnU-Net's form
             fold_<k>/model.safetensors  k = 0 ... n-1 or `all`; a fold is complete if and only if this file is there
+            clean_up.json               after a cross-validation: what predictions keep the largest component of
 
 It is read and written here and nowhere else; a run may keep further files beside these.
 """
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from swinssl import files
 from swinssl.errors import UserError
+from swinssl.inference.clean_up import CleanUp
 from swinssl.networks.build import build_network
 from swinssl.networks.weights_file import read_shapes, read_weights, write_weights
 from swinssl.preprocessing.plans import PLANS_FILE, Plans
@@ -42,6 +44,7 @@ class TrainedModel:
         folds: the folds that predict together, "0" ... or "all".
         unfinished: folds that have a folder but no weights.
         sha256: by fold, of its weights.
+        clean_up: what a cross-validation found to help; None where there was none.
     """
 
     folder: Path
@@ -50,6 +53,7 @@ class TrainedModel:
     folds: tuple[str, ...]
     unfinished: tuple[str, ...]
     sha256: dict[str, str]
+    clean_up: CleanUp | None = None
 
     @classmethod
     def open(cls, path: Path, folds: Sequence[str | int] | None = None) -> TrainedModel:
@@ -85,7 +89,13 @@ class TrainedModel:
         taken = tuple(dict.fromkeys(chosen)) if chosen else complete
         expected = _expected_shapes(plans)
         sha256 = {fold: _check_header(fold_folder(folder, fold) / WEIGHTS_FILE, expected) for fold in taken}
-        return cls(folder, plans, description, taken, unfinished, sha256)
+        clean_up = CleanUp.read(folder, plans.labels)
+        return cls(folder, plans, description, taken, unfinished, sha256, clean_up)
+
+    @property
+    def clean_up_is_outdated(self) -> bool:
+        """Whether a fold was trained further, or anew, since the clean-up was decided."""
+        return self.clean_up is not None and not self.clean_up.is_of(self.sha256)
 
     def networks(self, device: torch.device) -> list[nn.Module]:
         """The networks of the chosen folds, in evaluation mode.
@@ -156,6 +166,12 @@ def refuse_other_plans(folder: Path, fold: str | int, plans: Plans) -> None:
             f"{folder}: fold {', '.join(others)} was trained with another {', '.join(changed)}, and the folds of one "
             "model predict together. Choose another name for the new model, or delete the old folds."
         )
+
+
+def kept_sha256(folder: Path, fold: str | int) -> str | None:
+    """The SHA-256 that the weights of a fold say they have; None where there are none yet."""
+    path = fold_folder(folder, fold) / WEIGHTS_FILE
+    return read_shapes(path)[1].get("sha256") if path.is_file() else None
 
 
 def fold_folder(folder: Path, fold: str | int) -> Path:

@@ -14,6 +14,7 @@ from made_models import make_plans, smooth_noise, volume_of, write_model
 
 from swinssl.cli.predict import main
 from swinssl.imageio.writer import write_volume
+from swinssl.inference.clean_up import CleanUp, Trial
 from swinssl.inference.trained_model import TrainedModel
 from swinssl.training.config import TrainingConfig
 from swinssl.training.run_description import RunDescription
@@ -138,6 +139,26 @@ class TestReport:
         assert "1 segmented, 0 done before, 1 failed" in text and "failed case" in text
         assert errors.splitlines()[-1].startswith("error: 1 of 2 cases failed: b. Mend or remove them")
         assert (tmp_path / "out" / "a.nii.gz").is_file()
+
+
+class TestCleanUp:
+    def test_is_said_and_can_be_left(self, images, tmp_path, type_in):
+        own = write_model(tmp_path / "model", PLANS)
+        trials = [
+            Trial(structures=names, before=0.5, after=0.6, better=2, worse=0, cases=2)
+            for names in (("liver", "spleen"), ("spleen",))
+        ]
+        CleanUp(least_gain=0.001, applied=tuple(trials), fold_sha256=TrainedModel.open(own).sha256).write(own)
+        arguments = ("-i", images, "-o", tmp_path / "out", "-m", own, "--device", "cpu")
+        code, text, _ = type_in(*arguments)
+        assert code == 0 and "clean-up: the largest component of all structures together, then of spleen (" in text
+        code, _, errors = type_in(*arguments, "--no-clean-up")
+        assert code == 2 and "were made with other clean-up (--no-clean-up)" in errors
+        code, text, _ = type_in(*arguments, "--no-clean-up", "--overwrite", "--json")
+        assert code == 0 and json.loads(text)["clean_up"] == []
+        write_model(own, PLANS, folds=(1, 0))
+        code, text, _ = type_in(*arguments, "--dry-run", "--overwrite")
+        assert code == 0 and "note: no clean-up, since clean_up.json was measured with other weights" in text
 
 
 class TestResult:

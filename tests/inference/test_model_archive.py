@@ -15,6 +15,7 @@ from made_models import make_plans, write_model
 
 from swinssl.errors import UserError
 from swinssl.inference import model_archive as module
+from swinssl.inference.clean_up import CLEAN_UP_FILE, CleanUp, Trial
 from swinssl.inference.model_archive import MANIFEST, export_model, import_model, verify_archive
 from swinssl.inference.trained_model import TrainedModel
 from swinssl.networks.network_plan import NetworkPlan, encoder_preset
@@ -102,6 +103,44 @@ class TestRoundTrip:
         import_model(archive, tmp_path, force=True)
         assert not (folder / "mark").exists()
         assert TrainedModel.open(folder).networks(CPU)
+
+
+class TestCleanUp:
+    DECIDED = Trial(structures=("liver",), before=0.5, after=0.75, better=3, worse=1, cases=5)
+
+    @pytest.fixture
+    def cleaning(self, tmp_path):
+        folder = write_model(tmp_path / "cleaning", make_plans(network=SMALL), folds=(0, 1))
+        sha256 = TrainedModel.open(folder).sha256
+        CleanUp(least_gain=0.001, applied=(self.DECIDED,), fold_sha256=sha256).write(folder)
+        return folder
+
+    def test_goes_along(self, cleaning, tmp_path):
+        manifest = export_model(TrainedModel.open(cleaning), tmp_path / "one.zip")
+        assert CLEAN_UP_FILE in manifest.files and verify_archive(tmp_path / "one.zip") == manifest
+        copy = TrainedModel.open(import_model(tmp_path / "one.zip", tmp_path / "there"))
+        assert copy.clean_up == TrainedModel.open(cleaning).clean_up and not copy.clean_up_is_outdated
+        export_model(TrainedModel.open(cleaning, [1]), tmp_path / "part.zip")
+        assert TrainedModel.open(import_model(tmp_path / "part.zip", tmp_path / "part")).clean_up == copy.clean_up
+
+    def test_what_was_measured_with_other_weights_stays_behind(self, cleaning, tmp_path):
+        write_model(cleaning, make_plans(network=SMALL), folds=(1, 0))
+        assert CLEAN_UP_FILE not in export_model(TrainedModel.open(cleaning), tmp_path / "one.zip").files
+
+    @pytest.mark.parametrize(
+        ("content", "why"),
+        [
+            (b"{", "not valid JSON"),
+            (b'{"version": 7}', "version 7"),
+            (b'{"version": 1, "least_gain": 0, "applied": [{"structures": ["../x"]}]}', "Field required"),
+            (b"[" * 100_000, "not valid JSON"),
+        ],
+    )
+    def test_of_a_stranger_is_checked(self, archive, tmp_path, content, why):
+        path = changed(archive, tmp_path / "evil.zip", add(CLEAN_UP_FILE, content))
+        with pytest.raises(UserError, match=rf"clean_up\.json: .*{why}"):
+            import_model(path, tmp_path / "results")
+        assert not any((tmp_path / "results").iterdir())
 
 
 def claim_name(name):

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 from made_models import make_plans, smooth_noise, volume_of, write_model
+from skimage.measure import label as components_of
 
 from swinssl.errors import UserError
 from swinssl.imageio.reader import read_label
 from swinssl.imageio.writer import write_volume
 from swinssl.inference import prediction_run as module
+from swinssl.inference.clean_up import CleanUp, Trial
 from swinssl.inference.input_cases import find_cases
 from swinssl.inference.output_folder import OutputFolder
 from swinssl.inference.prediction_options import PredictionOptions
@@ -181,6 +183,76 @@ class TestGoingOn:
         assert sorted(path.name for path in run.out.iterdir()) == ["a.nii.gz", "dataset.json", RECORD_FILE]
         run.network = Threshold()
         assert statuses(run()) == {"a": "finished", "b": "done", "c": "done"}
+
+
+class TestCleanUp:
+    """The model's cross-validation found that the largest component of all, and then of the spleen, is better."""
+
+    @pytest.fixture
+    def cleaning(self, tmp_path):
+        folder = write_model(tmp_path / "cleaning", PLANS)
+        sha256 = TrainedModel.open(folder).sha256
+        trials = [
+            Trial(structures=names, before=0.5, after=0.6, better=2, worse=0, cases=2)
+            for names in (("liver", "spleen"), ("spleen",))
+        ]
+        CleanUp(least_gain=0.001, applied=tuple(trials), fold_sha256=sha256).write(folder)
+        return TrainedModel.open(folder)
+
+    @pytest.fixture
+    def maps(self, model, images, tmp_path):
+        """Predict into a folder, give its label maps."""
+
+        def predict(name, model, **options):
+            run = Run(model, images, tmp_path / name)
+            outcomes = run(**options)
+            return run, outcomes, {i: read_label(run.out / f"{i}.nii.gz").array[0] for i in "abc"}
+
+        return predict
+
+    def test_keeps_the_largest_components_and_makes_the_rest_background(self, maps, cleaning):
+        _, _, raw = maps("raw", cleaning, clean_up=False)
+        run, outcomes, cleaned = maps("cleaned", cleaning)
+        for case_id, label_map in raw.items():
+            expected = label_map.copy()
+            for values in ((1, 2), (2,)):
+                parts = components_of(np.isin(expected, values), connectivity=3)
+                sizes = np.bincount(parts[parts > 0])
+                expected[(parts > 0) & (sizes[parts] < sizes.max())] = 0
+            assert not np.array_equal(label_map, expected)
+            np.testing.assert_array_equal(cleaned[case_id], expected)
+            spleen = outcomes[case_id].record.volumes_ml["spleen"]
+            assert spleen == pytest.approx(np.sum(expected == 2) * 0.002)
+        assert run.record["clean_up"] == [["liver", "spleen"], ["spleen"]]
+
+    def test_without_one_or_where_it_is_not_wanted_nothing_is_removed(self, maps, model, cleaning):
+        _, _, plain = maps("plain", model)
+        run, _, left = maps("left", cleaning, clean_up=False)
+        assert run.record["clean_up"] == [] and run.record["options"]["clean_up"] is False
+        for case_id, label_map in plain.items():
+            np.testing.assert_array_equal(left[case_id], label_map)
+
+    def test_probabilities_stay_as_they_are(self, maps, cleaning):
+        run, _, cleaned = maps("cleaned", cleaning, save_probabilities=True)
+        other, _, _ = maps("raw", cleaning, save_probabilities=True, clean_up=False)
+        mine, theirs = (np.load(one.out / "a.npz")["probabilities"] for one in (run, other))
+        np.testing.assert_array_equal(mine, theirs)
+        assert not np.array_equal(mine.argmax(0), cleaned["a"])
+
+    def test_results_with_and_without_are_not_mixed(self, maps, cleaning):
+        run, _, _ = maps("out", cleaning)
+        assert statuses(run()) == dict.fromkeys("abc", "finished")
+        with pytest.raises(UserError, match=r"were made with other clean-up \(--no-clean-up\)"):
+            run(clean_up=False)
+        assert statuses(run(clean_up=False, overwrite=True)) == dict.fromkeys("abc", "done")
+
+    def test_what_was_measured_with_other_weights_is_not_done(self, maps, cleaning):
+        write_model(cleaning.folder, PLANS, folds=(1, 0))  # fold 0 is another now
+        trained_anew = TrainedModel.open(cleaning.folder)
+        assert trained_anew.clean_up_is_outdated
+        run, _, _ = maps("out", trained_anew)
+        assert run.record["clean_up"] == []
+        assert not TrainedModel.open(cleaning.folder, [1]).clean_up_is_outdated  # which was not measured
 
 
 class TestFailures:

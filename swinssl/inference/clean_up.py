@@ -1,0 +1,104 @@
+"""`clean_up.json`: of which structures a model's predictions keep the largest component alone, and what that was worth.
+
+swinssl_train writes it after a cross-validation (`experiments/clean_up_choice.py`), swinssl_predict does what it says.
+It names no case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from swinssl import files
+from swinssl.dataset.labels import LabelSet
+from swinssl.errors import UserError
+from swinssl.inference.largest_component import keep_largest
+from swinssl.json_model import read_model
+
+CLEAN_UP_FILE = "clean_up.json"
+CLEAN_UP_VERSION = 1
+REMEDY = "Delete it, and let swinssl_train with several folds (--fold 0-4) make it anew."
+
+
+class Trial(BaseModel):
+    """What keeping the largest component of something came to, over the cases of a cross-validation.
+
+    Args:
+        structures: whose voxels count as one mask: one structure's, or those of all.
+        before, after: mean Dice, of several structures the mean over them; None where no case has one.
+        better, worse: cases whose Dice rose and fell.
+        cases: those that had a Dice before.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    structures: tuple[str, ...] = Field(min_length=1)
+    before: float | None = Field(ge=0, le=1)
+    after: float | None = Field(ge=0, le=1)
+    better: int = Field(ge=0)
+    worse: int = Field(ge=0)
+    cases: int = Field(ge=0)
+
+
+class CleanUp(BaseModel):
+    """What was decided, and from which weights.
+
+    Args:
+        least_gain: rise of the mean Dice from which it is done.
+        applied: what is done, in this order; nothing where nothing helped.
+        rejected: what was tried and is not done.
+        fold_sha256: by fold, of the weights whose validation predictions were measured.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: int = CLEAN_UP_VERSION
+    least_gain: float
+    applied: tuple[Trial, ...] = ()
+    rejected: tuple[Trial, ...] = ()
+    fold_sha256: dict[str, str] = {}
+
+    @classmethod
+    def read(cls, folder: Path, labels: LabelSet) -> CleanUp | None:
+        """The decision in a model's folder; None where there is none.
+
+        Raises:
+            UserError: it cannot be read, is of another version, or does not fit the model's labels.
+        """
+        path = Path(folder) / CLEAN_UP_FILE
+        if not path.is_file():
+            return None
+        found = read_model(cls, path, what="clean-up of predictions", remedy=REMEDY, version=CLEAN_UP_VERSION)
+        for name in (name for trial in (*found.applied, *found.rejected) for name in trial.structures):
+            if name not in labels.names:
+                raise UserError(f"{path}: the model has no structure {name!r}; {', '.join(labels.names)}. {REMEDY}")
+        if labels.regions and found.applied:
+            raise UserError(f"{path}: would clean regions, which overlap; only exclusive labels can be. {REMEDY}")
+        return found
+
+    def write(self, folder: Path) -> None:
+        """Write atomically."""
+        files.write_json(Path(folder) / CLEAN_UP_FILE, self.model_dump(mode="json"))
+
+    @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """Structures that keep their largest component, one group after another."""
+        return tuple(trial.structures for trial in self.applied)
+
+    def is_of(self, fold_sha256: Mapping[str, str]) -> bool:
+        """Whether no fold has other weights now than those that were measured; folds that were not do not count."""
+        return all(self.fold_sha256[fold] == own for fold, own in fold_sha256.items() if fold in self.fold_sha256)
+
+
+def clean(label_map: NDArray, groups: tuple[tuple[str, ...], ...], labels: LabelSet) -> None:
+    """Keep the largest component of each group of structures, in place (`keep_largest`).
+
+    Args:
+        label_map: (Z, Y, X) raw values of exclusive labels.
+        groups: names of structures.
+    """
+    value = {name: own[0] for name, own in zip(labels.names, labels.values, strict=True)}
+    keep_largest(label_map, [[value[name] for name in group] for group in groups])

@@ -1,0 +1,65 @@
+"""`clean_up.json`: what is written comes back, and what does not fit the model is refused in words."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from swinssl.dataset.labels import LabelSet
+from swinssl.errors import UserError
+from swinssl.inference.clean_up import CLEAN_UP_FILE, CleanUp, Trial
+
+ORGANS = LabelSet(names=("liver", "spleen"), values=((1,), (2,)))
+REGIONS = LabelSet(names=("whole", "core"), values=((1, 2), (2,)), regions=True, region_order=(1, 2))
+
+
+def trial(*structures):
+    return Trial(structures=structures, before=0.5, after=0.75, better=3, worse=1, cases=5)
+
+
+DECIDED = CleanUp(
+    least_gain=0.001,
+    applied=(trial("liver", "spleen"), trial("spleen")),
+    rejected=(trial("liver"),),
+    fold_sha256={"0": "aa", "1": "bb"},
+)
+
+
+def test_comes_back_as_it_was_written(tmp_path):
+    assert CleanUp.read(tmp_path, ORGANS) is None
+    DECIDED.write(tmp_path)
+    assert CleanUp.read(tmp_path, ORGANS) == DECIDED
+    assert DECIDED.groups == (("liver", "spleen"), ("spleen",))
+    CleanUp(least_gain=0.001).write(tmp_path)
+    assert CleanUp.read(tmp_path, REGIONS).groups == ()
+
+
+@pytest.mark.parametrize(
+    ("now", "fits"),
+    [({"0": "aa", "1": "bb"}, True), ({"1": "bb"}, True), ({"0": "aa", "1": "cc"}, False), ({"all": "dd"}, True)],
+)
+def test_knows_which_weights_it_was_measured_with(now, fits):
+    assert DECIDED.is_of(now) == fits
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 2}, "version 2; this swinssl reads version 1"),
+        ({"applied": [{**trial("kidney").model_dump()}]}, "the model has no structure 'kidney'; liver, spleen"),
+        ({"applied": [{**trial("liver").model_dump(), "after": 1.5}]}, r"applied\.0\.after"),
+        ({"applied": [{**trial("liver").model_dump(), "structures": []}]}, r"applied\.0\.structures"),
+        ({"run": "rm"}, "run: Extra inputs"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path, change, message):
+    (tmp_path / CLEAN_UP_FILE).write_text(json.dumps({**DECIDED.model_dump(mode="json"), **change}))
+    with pytest.raises(UserError, match=rf"clean_up\.json: .*{message}.*Delete it"):
+        CleanUp.read(tmp_path, ORGANS)
+
+
+def test_regions_are_not_cleaned(tmp_path):
+    CleanUp(least_gain=0.001, applied=(trial("core"),)).write(tmp_path)
+    with pytest.raises(UserError, match="would clean regions, which overlap"):
+        CleanUp.read(tmp_path, REGIONS)
