@@ -1,7 +1,8 @@
-"""swinssl_train: fine-tune one fold of a preprocessed data set, and say what it is worth."""
+"""swinssl_train: fine-tune one fold of a preprocessed data set, or several, and say what they are worth."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,16 +15,28 @@ from swinssl.training.config import TrainingConfig
 from swinssl.workspace import Workspace, safe_name
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from swinssl.experiments.cross_validation import CrossValidated
     from swinssl.experiments.fine_tuned_fold import JudgedFold
+    from swinssl.inference.clean_up import CleanUp, Trial
 
-Fold = Annotated[str, typer.Option("--fold", help="Number of the fold, or all (no validation).")]
+ALL = "all"
+# A number, or a range of numbers.
+SEVERAL = re.compile(r"(\d{1,3})(?:-(\d{1,3}))?")
+
+Fold = Annotated[
+    str,
+    typer.Option(
+        "--fold", help="Number of the fold, several (0-4 or 0,2,4) one after another, or all (no validation)."
+    ),
+]
 Name = Annotated[
     str | None, typer.Option("--name", help="Name of the model's folder. Default: from network and start.")
 ]
 Restart = Annotated[
-    bool, typer.Option("--restart", help="Put an earlier run of this fold aside and begin anew instead of going on.")
+    bool, typer.Option("--restart", help="Put an earlier run of a fold aside and begin anew instead of going on.")
 ]
 
 
@@ -37,33 +50,56 @@ def train(
     json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Train one fold as swinssl_plan decided; the model goes to <root>/results/<data set>/<name>/fold_<k>.
+    """Train a fold as swinssl_plan decided; the model goes to <root>/results/<data set>/<name>/fold_<k>.
 
     Ctrl-C, SIGTERM or a file named STOP in that folder end the run after the step in progress; the same command goes on
     from there, to the same weights as if it had not been stopped.
+
+    Several folds are a cross-validation: they are measured together, and swinssl_predict then keeps the largest
+    component alone of the structures where that was found to help.
     """
-    if fold != "all" and not fold.isdecimal():
-        raise UserError(f"--fold {fold}: expected a number from 0 on, or all.")
+    folds = _parse_folds(fold)
     if name is not None:
         safe_name(name, what="--name")
     workspace = Workspace.locate(root)
     preprocessed, results = workspace.preprocessed(dataset), workspace.results(dataset)
     if dry_run:
-        _rehearse(preprocessed, results, config, fold=fold, name=name, json=json)
+        _rehearse(preprocessed, results, config, folds=folds, name=name, json=json)
+        return
+    if len(folds) > 1:
+        from swinssl.experiments.cross_validation import cross_validate
+
+        validated = cross_validate(preprocessed, results, folds=folds, config=config, name=name, restart=restart)
+        if validated.first_rank:
+            _report_together(validated, json=json)
         return
     from swinssl.experiments.fine_tuned_fold import train_and_judge
 
-    judged = train_and_judge(preprocessed, results, fold=fold, config=config, name=name, restart=restart)
+    judged = train_and_judge(preprocessed, results, fold=folds[0], config=config, name=name, restart=restart)
     if not judged.fold.first_rank:
         return
     if json:
         print(judged.fold.run_file.read_text(encoding="utf-8"), end="")
     else:
-        _report(judged, workspace, dataset)
+        _report(judged)
+
+
+def _parse_folds(fold: str) -> tuple[str, ...]:
+    """The folds of 2, 0-4, 0,2,4 or all; each once, in the order that they are named in."""
+    if fold == ALL or fold.isdecimal():
+        return (fold,)
+    folds: list[str] = []
+    for part in fold.split(","):
+        found = SEVERAL.fullmatch(part.strip())
+        first, last = (int(found[1]), int(found[2] or found[1])) if found else (0, -1)
+        if last < first:
+            raise UserError(f"--fold {fold}: expected a number from 0 on, several such as 0-4 or 0,2,4, or all.")
+        folds += map(str, range(first, last + 1))
+    return tuple(dict.fromkeys(folds))
 
 
 def _rehearse(
-    preprocessed: Path, results: Path, config: TrainingConfig, *, fold: str, name: str | None, json: bool
+    preprocessed: Path, results: Path, config: TrainingConfig, *, folds: Sequence[str], name: str | None, json: bool
 ) -> None:
     from swinssl.preprocessing.plan_explanation import summary
     from swinssl.preprocessing.plans import Plans
@@ -72,17 +108,20 @@ def _rehearse(
 
     plans = effective_plans(Plans.read(preprocessed), config)
     length = run_length(plans, config)
-    folder = results / (name or default_name(plans, config)) / f"fold_{fold}"
+    model = results / (name or default_name(plans, config))
+    folders = [model / f"fold_{fold}" for fold in folds]
     if json:
-        print_json({"folder": folder, "steps": length.expected, "max_minutes": length.minutes, "plans": plans})
+        together = {"folder": folders[0]} if len(folders) == 1 else {"folder": model, "folds": folders}
+        print_json({**together, "steps": length.expected, "max_minutes": length.minutes, "plans": plans})
         return
     for line in summary(plans):
         print("  " + line)
     limit = f", at most {length.minutes:g} minutes" if length.minutes is not None else ""
-    print(f"nothing written (would train {length.expected} steps{limit} into {folder})")
+    where = str(folders[0]) if len(folders) == 1 else f"each of {', '.join(f.name for f in folders)} in {model}"
+    print(f"nothing written (would train {length.expected} steps{limit} into {where})")
 
 
-def _report(judged: JudgedFold, workspace: Workspace, dataset: str) -> None:
+def _report(judged: JudgedFold) -> None:
     from swinssl.cli.evaluation_tables import print_tables
 
     trained = judged.fold
@@ -90,7 +129,53 @@ def _report(judged: JudgedFold, workspace: Workspace, dataset: str) -> None:
         print_tables(judged.evaluation, judged.report)
     print(f"model: {trained.model}")
     print(f"progress: {trained.folder / 'progress.png'}")
-    print(f"next: swinssl_predict -i IMAGES -o PREDICTIONS -m {trained.model}")
+    _print_next(trained.model)
+
+
+def _report_together(validated: CrossValidated, *, json: bool) -> None:
+    from swinssl.cli.evaluation_tables import print_tables
+    from swinssl.evaluation.summary import SUMMARY_FILE, summary
+    from swinssl.evaluation.wording import counted
+    from swinssl.training.run_description import RunDescription
+
+    evaluation, report, clean_up = validated.evaluation, validated.report, validated.clean_up
+    if json:
+        together = None if evaluation is None or report is None else summary(evaluation, report)
+        runs = [RunDescription.read(one.fold.run_file) for one in validated.folds]
+        print_json({"model": validated.model, "folds": runs, "cross_validation": together, "clean_up": clean_up})
+        return
+    for one in validated.folds:
+        dice = "no validation case"
+        if one.evaluation is not None and one.report is not None and one.report.dice.mean is not None:
+            dice = f"Dice {one.report.dice.mean:.3f} of {counted(len(one.evaluation.cases), 'case')}"
+        print(f"{one.fold.folder.name}: {dice}")
+    if evaluation is not None and report is not None and clean_up is not None:
+        print_tables(evaluation, report)
+        for line in _clean_up_lines(clean_up):
+            print(line)
+        print(f"all folds together: {validated.folder / SUMMARY_FILE}")
+    print(f"model: {validated.model}")
+    _print_next(validated.model)
+
+
+def _clean_up_lines(clean_up: CleanUp) -> list[str]:
+    if not clean_up.applied:
+        return ["clean-up: none; to keep the largest component alone helps no structure"]
+    return [f"clean-up: predictions keep the largest component of {_outcome(trial)}" for trial in clean_up.applied]
+
+
+def _outcome(trial: Trial) -> str:
+    from swinssl.evaluation.wording import counted
+
+    what = trial.structures[0] if len(trial.structures) == 1 else "all structures together"
+    return (
+        f"{what}: Dice {trial.before:.3f} becomes {trial.after:.3f} ({counted(trial.better, 'case')} better, "
+        f"{trial.worse} worse, of {trial.cases})"
+    )
+
+
+def _print_next(model: Path) -> None:
+    print(f"next: swinssl_predict -i IMAGES -o PREDICTIONS -m {model}")
 
 
 main = command(train)

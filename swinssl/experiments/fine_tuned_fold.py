@@ -37,23 +37,26 @@ def train_and_judge(
     Writes `summary.json` and `metrics.csv` beside the predictions, and the Dice into `run.json`. Arguments and errors
     are those of `fine_tune`.
     """
-    trained = fine_tune(preprocessed, results, fold=fold, config=config, name=name, restart=restart)
+    return judge(fine_tune(preprocessed, results, fold=fold, config=config, name=name, restart=restart), preprocessed)
+
+
+def judge(trained: FineTuned, preprocessed: Path) -> JudgedFold:
+    """Measure the validation cases of a trained fold, if this is the rank that writes, and write what they come to."""
+    if not trained.first_rank:
+        return JudgedFold(trained)
     judged = JudgedFold(trained)
     if trained.predictions is not None:
-        judged = _judge(trained, preprocessed)
-    if trained.first_rank:
-        structures = judged.report.structures if judged.report else ()
-        dice = {one.structure.name: one.averages["Dice"].mean for one in structures}
+        judged = _measured(trained, trained.predictions, preprocessed)
+    structures = judged.report.structures if judged.report else ()
+    dice = {one.structure.name: one.averages["Dice"].mean for one in structures}
+    if not trained.done_before:
         trained.run.ended_as("done", final_dice=dice).write(trained.run_file)
     return judged
 
 
-def _judge(trained: FineTuned, preprocessed: Path) -> JudgedFold:
-    assert trained.predictions is not None
+def _measured(trained: FineTuned, predictions: Path, preprocessed: Path) -> JudgedFold:
     labels = ReferenceLabels(preprocessed / "dataset.json", trained.plans.labels, trained.labels_present)
-    evaluation = evaluate(
-        trained.predictions, trained.references, labels=labels, cases=trained.run.validation_cases, workers=0
-    )
+    evaluation = evaluate(predictions, trained.references, labels=labels, cases=trained.run.validation_cases, workers=0)
     report = make_report(evaluation)
-    write_files(evaluation, report, trained.predictions)
+    write_files(evaluation, report, predictions)
     return JudgedFold(trained, evaluation, report)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import atexit
+import datetime
+import functools
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +12,9 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+# Longer than the first rank alone ever predicts or measures.
+PATIENCE = datetime.timedelta(days=30)
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,11 @@ class Ranks:
     def first(self) -> bool:
         """Whether this process writes files and speaks."""
         return self.rank == 0
+
+    def meet(self) -> None:
+        """Wait until all ranks have come here, however long the first one predicts and measures alone."""
+        if self.world > 1:
+            dist.barrier(_patient_group())
 
     def part(self, count: int) -> range:
         """This rank's sample indices of a batch of `count`."""
@@ -66,6 +76,12 @@ class Ranks:
             tensors: list[Tensor] = [*module.parameters(), *module.buffers()]
             for tensor in tensors:
                 dist.broadcast(tensor.data, src=0)
+
+
+@functools.cache
+def _patient_group() -> dist.ProcessGroup | None:
+    """All ranks; those of the ordinary group give up after minutes."""
+    return dist.new_group(backend="gloo", timeout=PATIENCE)
 
 
 def _leave() -> None:

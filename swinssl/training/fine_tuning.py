@@ -17,13 +17,13 @@ from torch import nn
 
 from swinssl import files
 from swinssl.dataset.case_tables import read_groups
-from swinssl.dataset.splits import fold_of, shots_subset
+from swinssl.dataset.splits import Fold, fold_of, load_or_make_splits, shots_subset
 from swinssl.devices import select_device, use_bf16
 from swinssl.errors import Interrupted, UserError
 from swinssl.imageio.endings import without_ending
 from swinssl.imageio.writer import write_volume
 from swinssl.inference.predictor import Predictor
-from swinssl.inference.trained_model import TrainedModel, refuse_other_plans, write_fold
+from swinssl.inference.trained_model import TrainedModel, fold_folder, kept_sha256, refuse_other_plans, write_fold
 from swinssl.inference.way_back import WayBack
 from swinssl.networks.build import build_network
 from swinssl.networks.encoder_transfer import load_encoder
@@ -65,6 +65,7 @@ class FineTuned:
         references: folder with their labels.
         labels_present: per validation case, the structures that were annotated; all of them where it is not listed.
         first_rank: whether this process is the one that writes and speaks.
+        done_before: an earlier call trained all of it, and measured these predictions.
     """
 
     model: Path
@@ -75,6 +76,7 @@ class FineTuned:
     references: Path
     labels_present: dict[str, tuple[str, ...]]
     first_rank: bool
+    done_before: bool = False
 
     @property
     def run_file(self) -> Path:
@@ -119,6 +121,8 @@ def fine_tune(
 ) -> FineTuned:
     """Train one fold to its end and predict its validation cases; goes on where an earlier call was stopped.
 
+    Of a fold that an earlier call finished, nothing is done again.
+
     Args:
         preprocessed: `<root>/preprocessed/<name>`.
         results: `<root>/results/<name>`; the model goes to `results/<name>/fold_<fold>`.
@@ -134,13 +138,17 @@ def fine_tune(
     plans = effective_plans(dataset.plans, config)
     setting = _setting(dataset, plans, fold=fold, config=config)
     model = results / (name or default_name(plans, config))
-    folder = model / f"fold_{fold}"
-    if restart and setting.ranks.first:
-        put_aside(folder)
+    folder = fold_folder(model, fold)
+    if restart:
+        if setting.ranks.first:
+            put_aside(folder)
+        setting.ranks.meet()
     refuse_other_plans(model, fold, plans)
     own = RunFolder(folder)
     with own if setting.ranks.first else nullcontext(own) as run_folder:
-        run = _described(setting, fold, config, run_folder)
+        earlier = RunDescription.read(run_folder.run_file) if run_folder.run_file.exists() else None
+        weights_before = kept_sha256(model, fold)
+        run = _described(setting, fold, config).going_on_at(run_folder.run_file)
         description = files.read_json(preprocessed / "dataset.json", what="description", remedy="Run swinssl_plan.")
         keep = partial(_keep, model, fold, plans, description)
         network, report = _initial_network(plans, config)
@@ -154,11 +162,16 @@ def fine_tune(
                 run.ended_as("stopped").write(run_folder.run_file)
             raise
         run = run.model_copy(update=_outcome(progress))
-        predictions = None
+        predictions, done_before = None, False
         if setting.ranks.first:
+            predictions = folder / VALIDATION if setting.validation else None
+            same_weights = weights_before is not None and weights_before == kept_sha256(model, fold)
+            if earlier is not None and earlier.status == "done" and same_weights and _all_there(setting, predictions):
+                done_before = True
+                logger.info("%s: trained and measured before", folder)
+                run = run.ended_as("done", ended=earlier.ended, final_dice=earlier.final_dice)
             run.write(run_folder.run_file)
-            if setting.validation:
-                predictions = folder / VALIDATION
+            if predictions is not None and not done_before:
                 _predict_validation(setting, model, fold, predictions)
     annotated = {c.properties.case_id: c.properties.labels_present for c in setting.cases(setting.validation)}
     return FineTuned(
@@ -170,15 +183,45 @@ def fine_tune(
         preprocessed / REFERENCES,
         {case_id: names for case_id, names in annotated.items() if names is not None},
         setting.ranks.first,
+        done_before,
     )
+
+
+def is_done(dataset: PreprocessedDataset, model: Path, *, fold: str, config: TrainingConfig) -> bool:
+    """Whether a fold of a model was trained to its end and measured, with these choices, plans and cases."""
+    path = RunFolder(fold_folder(model, fold)).run_file
+    if not path.exists():
+        return False
+    try:
+        run, weights = RunDescription.read(path), kept_sha256(model, fold)
+    except UserError:  # damaged, or of another version
+        return False
+    plans = effective_plans(dataset.plans, config)
+    asked = _described(_setting(dataset, plans, fold=fold, config=config), fold, config)
+    no_matter = {"device", "readers"}
+    same = run.config.model_dump(exclude=no_matter) == config.model_dump(exclude=no_matter)
+    return run.status == "done" and weights is not None and same and run.rests_on == asked.rests_on
+
+
+def folds_of(dataset: PreprocessedDataset) -> tuple[Fold, ...]:
+    """The folds of a preprocessed data set; made and kept where there are none.
+
+    Raises:
+        UserError: `splits_final.json` does not fit the cases.
+    """
+    return load_or_make_splits(dataset.folder, structures=_structures(dataset), groups=read_groups(dataset.folder))
+
+
+def _structures(dataset: PreprocessedDataset) -> dict[str, tuple[str, ...]]:
+    """By annotated case, the structures that it has."""
+    facts = {case_id: dataset.case(case_id).properties for case_id in dataset.case_ids}
+    return {i: tuple(n for n, v in own.voxels_after.items() if v) for i, own in facts.items() if own.annotated}
 
 
 def _setting(dataset: PreprocessedDataset, plans: Plans, *, fold: str, config: TrainingConfig) -> _Setting:
     device = select_device(config.device)
-    facts = {case_id: dataset.case(case_id).properties for case_id in dataset.case_ids}
-    groups = read_groups(dataset.folder)
-    structures = {i: tuple(n for n, v in own.voxels_after.items() if v) for i, own in facts.items() if own.annotated}
-    train, validation = fold_of(dataset.folder, fold, structures=structures, groups=groups)
+    structures = _structures(dataset)
+    train, validation = fold_of(dataset.folder, fold, structures=structures, groups=read_groups(dataset.folder))
     if config.shots is not None:
         train = shots_subset(dataset.folder, train, config.shots, seed=config.seed, fold=fold, structures=structures)
     for case_id in validation:
@@ -189,10 +232,9 @@ def _setting(dataset: PreprocessedDataset, plans: Plans, *, fold: str, config: T
     )
 
 
-def _described(setting: _Setting, fold: str, config: TrainingConfig, run_folder: RunFolder) -> RunDescription:
-    """The description of this run, after any run that is here was found to be the same."""
+def _described(setting: _Setting, fold: str, config: TrainingConfig) -> RunDescription:
     decisions = setting.plans.model_dump(mode="json", exclude={"reasons", "cost"})
-    run = RunDescription(
+    return RunDescription(
         dataset_name=setting.plans.dataset_name,
         fold=fold,
         config=config,
@@ -202,7 +244,6 @@ def _described(setting: _Setting, fold: str, config: TrainingConfig, run_folder:
         image_sha256={c.properties.case_id: c.properties.image_sha256 for c in setting.cases(setting.train)},
         **surroundings(setting.device, bf16=setting.bf16, ranks=setting.ranks.world),
     )
-    return run.going_on_at(run_folder.run_file)
 
 
 def _initial_network(plans: Plans, config: TrainingConfig) -> tuple[nn.Module, str | None]:
@@ -280,12 +321,21 @@ def _predict_validation(setting: _Setting, model: Path, fold: str, folder: Path)
     """Predict every validation case with the kept weights, on the grids of the reference labels."""
     kept = TrainedModel.open(model, [fold])
     predictor = Predictor.of(kept.networks(setting.device), setting.plans, device=setting.device, bf16=setting.bf16)
-    references = {without_ending(path): path for path in (setting.dataset.folder / REFERENCES).iterdir()}
-    for case in track([c for c in setting.cases(setting.validation) if c.properties.annotated], "validating"):
+    for name, case in track(_predicted(setting).items(), "validating"):
         way_back = WayBack.of(case.properties)
         found = predictor.segment(case.image(), way_back)
-        name = references[case.properties.case_id].name
         write_volume(folder / name, found.label_map, way_back.source)
+
+
+def _predicted(setting: _Setting) -> dict[str, PreprocessedCase]:
+    """The validation cases that are predicted, by the file name of their label maps."""
+    names = {without_ending(path): path.name for path in (setting.dataset.folder / REFERENCES).iterdir()}
+    annotated = [case for case in setting.cases(setting.validation) if case.properties.annotated]
+    return {names[case.properties.case_id]: case for case in annotated}
+
+
+def _all_there(setting: _Setting, predictions: Path | None) -> bool:
+    return predictions is None or all((predictions / name).is_file() for name in _predicted(setting))
 
 
 def _outcome(progress: Progress) -> dict[str, Any]:

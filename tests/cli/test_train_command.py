@@ -1,4 +1,4 @@
-"""swinssl_train as it is typed: what it would do, in words and as JSON."""
+"""swinssl_train as it is typed: what it would do and what it did, in words and as JSON."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from toy_dataset import NAME, make_preprocessed
 
 from swinssl.cli.command import run_typed
 from swinssl.cli.train import train
+from swinssl.errors import UserError
 
 
 @pytest.fixture(scope="module")
@@ -28,3 +29,60 @@ def test_a_rehearsal_says_what_would_be_done_and_writes_nothing(root, capsys):
     assert report["steps"] == 7 and report["plans"]["training"]["dice"] == "linear"
     assert report["folder"] in said and NAME in report["folder"]
     assert not (root / "results").exists()
+
+
+class TestSeveralFolds:
+    @pytest.mark.parametrize(
+        ("typed_as", "folds"),
+        [("0-4", "01234"), ("0,2,4", "024"), ("3, 0-1,1", "301"), ("07-08", "78")],
+    )
+    def test_are_numbers_and_ranges_each_once(self, root, capsys, typed_as, folds):
+        run_typed(train, ["1", "--root", str(root), "--fold", typed_as, "--name", "m", "--dry-run", "--json"])
+        report = json.loads(capsys.readouterr().out)
+        assert report["folder"].endswith("m")
+        assert report["folds"] == [f"{report['folder']}/fold_{fold}" for fold in folds]
+
+    @pytest.mark.parametrize("typed_as", ["", "x", "4-0", "0-", "0,,1", "0,all", "-1", "0-99999", "1.5"])
+    def test_that_are_none_are_refused(self, root, typed_as):
+        with pytest.raises(UserError, match=r"--fold .*: expected a number from 0 on, several such as 0-4"):
+            run_typed(train, ["1", "--root", str(root), f"--fold={typed_as}", "--dry-run"])
+
+    def test_a_rehearsal_names_all_their_folders(self, root, capsys):
+        run_typed(train, ["1", "--root", str(root), "--fold", "0-1", "--name", "m", "--steps", "7", "--dry-run"])
+        said = capsys.readouterr().out.splitlines()[-1]
+        assert said.startswith("nothing written (would train 7 steps into each of fold_0, fold_1 in ")
+        assert not (root / "results").exists()
+
+    @pytest.mark.usefixtures("one_thread")
+    def test_stop_go_on_and_are_reported_together(self, tmp_path, typed):
+        from swinssl.training.segmentation_task import SegmentationTask
+
+        make_preprocessed(tmp_path, cases=2)
+        model = tmp_path / "results" / NAME / "m"
+        options = ("--root", tmp_path, "--name", "m", "--steps", 3, "--device", "cpu", "--readers", 0)
+        arguments = ("train", "1", "--fold", "0-1", *options)
+        after_step = SegmentationTask.after_step
+
+        def stop_in_the_second(self, step, total):
+            after_step(self, step, total)
+            if step == 1 and (model / "fold_1").exists():
+                (model / "fold_1" / "STOP").touch()
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(SegmentationTask, "after_step", stop_in_the_second)
+            stopped = typed(*arguments)
+        assert stopped.code == 130 and "stopped: saved after 2 of 3 steps" in stopped.err
+        assert "the same command goes on" in stopped.err and not (model / "clean_up.json").exists()
+        done = typed(*arguments)
+        assert done.code == 0
+        lines = done.out.splitlines()
+        assert [line.split(":")[0] for line in lines[:2]] == ["fold_0", "fold_1"]
+        assert any(line.split()[:2] == ["shell", "2"] for line in lines)
+        assert any(line.startswith("clean-up: ") for line in lines)
+        assert f"all folds together: {model / 'cross_validation' / 'summary.json'}" in lines
+        assert lines[-1] == f"next: swinssl_predict -i IMAGES -o PREDICTIONS -m {model}"
+
+        report = json.loads(typed(*arguments, "--json").out)
+        assert [run["fold"] for run in report["folds"]] == ["0", "1"] and report["model"] == str(model)
+        assert report["cross_validation"] == json.loads((model / "cross_validation" / "summary.json").read_text())
+        assert report["clean_up"] == json.loads((model / "clean_up.json").read_text())
