@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,45 +15,55 @@ from swinssl.errors import UserError
 
 # Of what is being written; after a kill it may stay.
 PREFIX = ".writing-"
+# Of a name, in characters of up to four bytes: file systems take 255 bytes.
+LONGEST_NAME = 50
 
 
 @contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """A temporary path beside `path` that replaces it when the block ends well and vanishes when it does not.
 
-    The temporary name keeps the whole ending (`.nii.gz`), so that writers which look at it do the right thing. An
-    OSError of the temporary file, or of none in particular (a full disk), names `path`.
+    The temporary name keeps the whole ending (`.nii.gz`), so that writers which look at it do the right thing, and
+    nothing is there under it yet: some writers (blosc2) refuse to write over a file. An OSError of the temporary file,
+    or of none in particular (a full disk), names `path`.
+
+    Args:
+        durable: wait until the content is on the disk, so that a power cut cannot leave an empty file under the name.
+            Off where whoever reads it checks its content and it can be made again: a disk takes milliseconds.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{PREFIX}{secrets.token_hex(4)}-{path.name[-LONGEST_NAME:]}")
     try:
-        # A folder, not a file: some writers (blosc2) refuse to write over a file that exists already.
-        with tempfile.TemporaryDirectory(prefix=PREFIX, dir=path.parent, ignore_cleanup_errors=True) as folder:
-            temporary = Path(folder) / path.name
+        try:
             yield temporary
-            with open(temporary, "rb+") as written:
-                os.fsync(written.fileno())
+            if durable:
+                with open(temporary, "rb+") as written:
+                    os.fsync(written.fileno())
             temporary.replace(path)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
     except OSError as error:
         if error.filename is None or PREFIX in str(error.filename):
             error.filename = str(path)
         raise
 
 
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path` atomically."""
-    with atomic_path(path) as temporary:
+def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write `content` to `path` atomically; `durable` as of `atomic_path`."""
+    with atomic_path(path, durable=durable) as temporary:
         temporary.write_bytes(content)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` to `path` atomically, as UTF-8 with bare newlines on every system."""
-    write_bytes(path, text.encode("utf-8"))
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
+    """Write `text` to `path` atomically, as UTF-8 with bare newlines on every system; `durable` as of `atomic_path`."""
+    write_bytes(path, text.encode("utf-8"), durable=durable)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
     """Write `value` as readable, strict JSON (NaN is refused: write null and say what it means)."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n", durable=durable)
 
 
 def read_json(path: Path, *, what: str, remedy: str) -> Any:

@@ -33,8 +33,8 @@ class TestWriting:
 
     def test_the_temporary_file_has_the_whole_ending_and_lies_on_the_same_disk(self, tmp_path):
         with files.atomic_path(tmp_path / "scan.nii.gz") as temporary:
-            assert temporary.name == "scan.nii.gz"
-            assert temporary.is_relative_to(tmp_path)  # so that the renaming is one step
+            assert temporary.name.endswith("scan.nii.gz")
+            assert temporary.parent == tmp_path  # so that the renaming is one step
             assert not temporary.exists()  # some writers refuse to write over a file
             temporary.write_bytes(b"voxels")
             assert not (tmp_path / "scan.nii.gz").exists()

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from swinssl.errors import UserError
 from swinssl.evaluation.wording import MOST
-from swinssl.imageio.endings import ENDINGS, image_ending, without_ending
+from swinssl.imageio.endings import ENDINGS, images_in, without_ending
 from swinssl.imageio.reader import read_geometry, read_label
 from swinssl.imageio.volume import Geometry, Volume
 
@@ -146,9 +146,7 @@ def label_maps(path: Path) -> dict[str, Path]:
     if not path.is_dir():
         raise UserError(f"{path}: no such file or folder. Give the folder with the label maps, or one of them.")
     found: dict[str, Path] = {}
-    for file in sorted(path.iterdir()):
-        if image_ending(file.name) is None or file.name.startswith("."):
-            continue
+    for file in images_in(path):
         case = without_ending(file)
         if case in found:
             raise UserError(f"{path}: {found[case].name} and {file.name} are one case. Take one of them away.")

@@ -16,6 +16,11 @@ def image_ending(name: str | Path) -> str | None:
     return next((ending for ending in ENDINGS if lower.endswith(ending) and lower != ending), None)
 
 
+def images_in(folder: Path) -> list[Path]:
+    """The image files of a folder, sorted; hidden ones are what other programs, or a killed one, left there."""
+    return sorted(path for path in folder.iterdir() if image_ending(path) and not path.name.startswith("."))
+
+
 def without_ending(name: str | Path) -> str:
     """The file name without its image ending; the whole name where it has none."""
     plain = Path(name).name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -111,7 +112,11 @@ def _write_itk(temporary: Path, array: NDArray, geometry: Geometry, path: Path) 
     image.SetSpacing(spacing.tolist())
     image.SetOrigin(affine[:3, 3].tolist())
     image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
-    sitk.WriteImage(image, str(temporary), useCompression=True)
-    for beside in temporary.parent.iterdir():  # the voxels of an .mhd; they must be there before their header is
-        if beside != temporary:
-            beside.replace(path.parent / beside.name)
+    # In a folder of its own: an .mhd names the file of its voxels after itself.
+    with tempfile.TemporaryDirectory(prefix=files.PREFIX, dir=path.parent, ignore_cleanup_errors=True) as folder:
+        written = Path(folder) / path.name
+        sitk.WriteImage(image, str(written), useCompression=True)
+        for beside in Path(folder).iterdir():  # those voxels; they must be there before their header is
+            if beside != written:
+                beside.replace(path.parent / beside.name)
+        written.replace(temporary)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swinssl.errors import UserError
-from swinssl.imageio.endings import ENDINGS, image_ending, required_ending, without_ending
+from swinssl.imageio.endings import ENDINGS, images_in, required_ending, without_ending
 
 CHANNEL = re.compile(r"(.+)_(\d{4})")
 # Cases named in one message; a folder may have hundreds.
@@ -66,7 +66,7 @@ def _case_of_files(images: Sequence[Path], channel_names: Sequence[str]) -> Inpu
 
 
 def _cases_of_folder(folder: Path, channel_names: Sequence[str]) -> tuple[InputCase, ...]:
-    paths = sorted(path for path in folder.iterdir() if image_ending(path) and not path.name.startswith("."))
+    paths = images_in(folder)
     if not paths:
         within = next((name for name in ("imagesTs", "imagesTr") if (folder / name).is_dir()), None)
         hint = f" Did you mean {folder / within}?" if within else ""

@@ -255,5 +255,5 @@ def _copy_reference(case: Case, folder: Path, *, renew: bool) -> None:
     if case.label is None:
         return
     target = folder / REFERENCES / f"{case.id}{required_ending(case.label)}"
-    if renew or not target.is_file():
-        files.write_bytes(target, case.label.read_bytes())
+    if renew or not target.is_file() or target.stat().st_size != case.label.stat().st_size:
+        files.write_bytes(target, case.label.read_bytes(), durable=False)

@@ -12,7 +12,6 @@ docs/preprocessed-format.md says the same for readers in other languages.
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -216,19 +215,20 @@ def write_case(
     for stale in (PROPERTIES, IMAGE, LABEL, LOCATIONS):  # properties first: from here on the case does not exist
         (own / stale).unlink(missing_ok=True)
     for unfinished in own.glob(f"{files.PREFIX}*"):  # of a process that was killed while it wrote
-        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.unlink(missing_ok=True)
+    # Nothing waits for the disk: what a power cut leaves has other lengths or hashes than the properties say.
     written = [IMAGE]
     _write_array(own / IMAGE, _storage_precision(image), codec)
     if label is not None:
         written += [LABEL, LOCATIONS]
         _write_array(own / LABEL, label.astype(labels.code_dtype, copy=False), codec)
-        with files.atomic_path(own / LOCATIONS) as temporary:
+        with files.atomic_path(own / LOCATIONS, durable=False) as temporary:
             save_file(
                 _locations(label, labels, properties.case_id), temporary, metadata={"version": str(STORE_VERSION)}
             )
     kept = {n: StoredFile(bytes=(own / n).stat().st_size, sha256=files.sha256_of(own / n)) for n in written}
     complete = properties.model_copy(update={"files": kept})
-    files.write_json(own / PROPERTIES, complete.model_dump(mode="json"))
+    files.write_json(own / PROPERTIES, complete.model_dump(mode="json"), durable=False)
 
 
 def _storage_precision(image: NDArray) -> NDArray:
@@ -261,7 +261,7 @@ def _write_array(path: Path, array: NDArray, codec: Codec) -> None:
     # Single bytes have nothing to shuffle; trying costs most of a label's decoding.
     filters = [blosc2.Filter.NOFILTER if array.itemsize == 1 else blosc2.Filter.SHUFFLE]
     parameters = blosc2.CParams(codec=getattr(blosc2.Codec, codec.upper()), clevel=1, filters=filters, nthreads=1)
-    with files.atomic_path(path) as temporary:
+    with files.atomic_path(path, durable=False) as temporary:
         stored = blosc2.asarray(
             np.ascontiguousarray(array),
             chunks=(*lead, *(min(CHUNK, n) for n in array.shape[-3:])),

@@ -244,7 +244,7 @@ class TestDamage:
             PreprocessedCase.open(folder, "case")
         monkeypatch.undo()
         own = case_folder(folder, "case")
-        (own / ".writing-left").mkdir()  # of a process that could not clean up
+        (own / ".writing-left").write_bytes(b"half")  # of a process that could not clean up
         write_case(folder, properties(), image=image, label=label, labels=LABELS)
         assert sorted(path.name for path in own.iterdir()) == [
             "image.b2nd",
