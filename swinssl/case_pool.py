@@ -27,6 +27,12 @@ MEMORY_SHARE = 0.7
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
+# A server that has imported what the jobs need, has no threads, and forks: a worker is there at once. macOS's own
+# libraries do not bear a fork, and Windows has none.
+START_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
+_early: dict[str, None] = {}
+
+
 @dataclass(frozen=True)
 class Crash:
     """The process that worked on a job died: out of memory, most often, or a fault in a library."""
@@ -50,7 +56,7 @@ def run_jobs(function: Callable[[J], R], jobs: Sequence[J], *, workers: int) -> 
     """Yield (index of the job, its result) as results come; a `Crash` stands for the result of a process that died.
 
     Args:
-        function: importable by name, since new processes are spawned; it does not raise.
+        function: importable by name, since new processes begin without this one's memory; it does not raise.
         workers: processes; 0 works in this one.
     """
     if workers == 0:
@@ -82,6 +88,11 @@ def run_jobs(function: Callable[[J], R], jobs: Sequence[J], *, workers: int) -> 
             worker.process.join()
 
 
+def import_early(*modules: str) -> None:
+    """Modules that later jobs of this program need too; named before its first, every worker comes with them."""
+    _early.update(dict.fromkeys(modules))
+
+
 def fitting_workers(jobs: int, bytes_each: int) -> int:
     """Processes that fill the cores and fit into the free memory, at least one and at most one a job.
 
@@ -106,7 +117,10 @@ def fitting_workers(jobs: int, bytes_each: int) -> int:
 
 def _start(function: Callable[[J], R]) -> _Worker:
     ours, theirs = multiprocessing.Pipe()
-    context = multiprocessing.get_context("spawn")
+    context: Any = multiprocessing.get_context(START_METHOD)
+    if START_METHOD == "forkserver":  # heeded until the server runs
+        import_early(getattr(function, "__module__", ""))
+        context.set_forkserver_preload(list(_early))
     process = context.Process(target=_serve, args=(theirs, function), daemon=True)
     with _environment(ONE_THREAD):
         process.start()

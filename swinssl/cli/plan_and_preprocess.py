@@ -28,9 +28,11 @@ def plan_and_preprocess(
 
     A second run measures and preprocesses only what has changed. All triples are z y x.
     """
+    from swinssl.case_pool import import_early
     from swinssl.dataset.raw_dataset import RawDataset
     from swinssl.preprocessing.plan_dataset import plan_dataset
 
+    import_early("swinssl.preprocessing.preprocess")
     preprocess_command.check_flags(part=part, codec=codec)
     workspace = Workspace.locate(root)
     raw = RawDataset.load(workspace.raw(dataset))
