@@ -14,8 +14,8 @@ import argparse
 import json
 from pathlib import Path
 
-from commands import run_swinssl
-from nnunet_side import NnunetSide
+from swinssl.experiments.commands import run_swinssl
+from swinssl.experiments.nnunet_side import NnunetSide
 
 NAME = "Dataset004_Hippocampus"
 

@@ -15,9 +15,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from commands import leave_after, run_swinssl
+from commands import leave_after
 from pretraining_page import Row, row_of, write_page, write_table
 
+from swinssl.experiments.commands import run_swinssl
 from swinssl.ssl.methods import METHODS
 
 

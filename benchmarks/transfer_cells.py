@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from commands import run_swinssl
-from nnunet_side import NnunetSide
 from transfer_rows import Row
 from transfer_study import PEERS, RESENC, SCRATCH, ZEROED, Init, Study, options_of
 
 from swinssl import files
 from swinssl.dataset.splits import SPLITS_FILE
 from swinssl.errors import UserError
+from swinssl.experiments.commands import run_swinssl
+from swinssl.experiments.nnunet_side import NnunetSide
 from swinssl.networks.encoder_file import EncoderRecord, write_encoder
 from swinssl.networks.shipped_encoders import encoder_path
 from swinssl.preprocessing.plans import Plans

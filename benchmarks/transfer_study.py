@@ -8,9 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from commands import run_swinssl
 from few_labels import FewLabels
-from nnunet_side import PLAIN, SMALL
 from transfer_rows import Row, read_rows
 
 from swinssl import files
@@ -18,6 +16,8 @@ from swinssl.dataset.raw_dataset import RawDataset
 from swinssl.dataset.splits import SPLITS_FILE
 from swinssl.errors import UserError
 from swinssl.evaluation.compared_encoder import run_beside
+from swinssl.experiments.commands import run_swinssl
+from swinssl.experiments.nnunet_side import PLAIN, SMALL
 from swinssl.networks.shipped_encoders import encoder_path
 from swinssl.preprocessing.encoder_facts import read_encoder_facts
 from swinssl.preprocessing.plans import PLANS_FILE, Plans

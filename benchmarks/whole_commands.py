@@ -27,11 +27,11 @@ from commands import leave_after
 
 from swinssl import files
 from swinssl.dataset.raw_dataset import RawDataset
+from swinssl.experiments.nnunet_side import PEER
 
 BIN = Path(sys.executable).parent
 WORKERS = 2
 GOAL = 8.0
-PEER = Path(__file__).with_name("nnunet_peer.py")
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""Commands of benchmarks: what stops the benchmark lets its command save what it has, and stops it too."""
+"""Commands of experiments: what stops the experiment lets its command save what it has, and stops it too."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import threading
 import time
 
 import pytest
-from commands import run
+
+from swinssl.experiments.commands import run
 
 SAVES = """
 import signal, sys, time, pathlib

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from commands import run
-
 from swinssl import files
+from swinssl.experiments.commands import run
 
 PEER = Path(__file__).with_name("nnunet_peer.py")
 PLAIN = "nnUNetPlans"

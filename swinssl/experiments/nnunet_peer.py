@@ -1,6 +1,6 @@
 """nnU-Net's side of a comparison; runs in an environment with nnunetv2, and imports nothing of swinssl.
 
-    python benchmarks/nnunet_peer.py Dataset004_Hippocampus OUT.json --minutes 30 [--fold 0] [--cases CASE ...]
+    python swinssl/experiments/nnunet_peer.py Dataset004_Hippocampus OUT.json --minutes 30 [--fold 0] [--cases CASE ...]
 
 Its trainer as it is, but for the length: as many iterations as fit into the minutes, timed beforehand. What it predicts
 with is its last weights, as nnU-Net does.
