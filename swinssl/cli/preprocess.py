@@ -32,7 +32,8 @@ Workers = Annotated[
     ),
 ]
 Part = Annotated[
-    str, typer.Option("--part", help="i/n: the i-th of n parts, so that n machines share the work.", metavar="I/N")
+    str,
+    typer.Option("--part", help="i/n: the i-th of n parts of the cases, where n jobs share the work.", metavar="I/N"),
 ]
 CodecName = Annotated[
     str, typer.Option("--codec", help="lz4 (fastest), lz4hc or zstd (about 15 % smaller) for the stored arrays.")
@@ -51,7 +52,7 @@ def preprocess(
     """Crop, normalise, resample and store every case as swinssl_plan decided.
 
     Cases that are current are left alone, so the same command goes on where it was stopped, mends damaged cases and
-    takes new ones up.
+    takes new ones up. Several processes, on several machines, may do so at once: no case is made twice.
     """
     from swinssl.dataset.raw_dataset import RawDataset
     from swinssl.preprocessing.plans import Plans
@@ -156,7 +157,9 @@ def end(outcome: PreprocessReport, *, dataset: str, root: Path | None, quiet: bo
         )
     if quiet:
         return
-    if any(case.voxels_before for case in outcome.cases):
+    if outcome.missing:
+        print(f"next: the other parts; {len(outcome.missing)} cases of {dataset} are still to be preprocessed")
+    elif any(case.voxels_before for case in outcome.cases):
         print(f"next: swinssl_train {dataset}{f' --root {root}' if root else ''} --fold 0")
     else:
         print("next: no case has labels, so these images are ready for pretraining")

@@ -1,4 +1,8 @@
-"""A raw data set into the store, case by case: what is current is left, what fails is named, the others go on."""
+"""A raw data set into the store, case by case: what is current is left, what fails is named, the others go on.
+
+Any number of processes, on any number of machines, may work on one folder at once: a case is locked while it is made,
+and who finds it locked does the others first.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ import errno
 import logging
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +24,7 @@ from swinssl.errors import UserError
 from swinssl.imageio.endings import required_ending
 from swinssl.imageio.reader import check_same_grid, read_channels, read_label
 from swinssl.imageio.volume import Volume
+from swinssl.locks import FileLock
 from swinssl.preprocessing.plans import PLANS_FILE, Plans
 from swinssl.preprocessing.prepared_volume import PreparedVolume, peak_bytes, prepare
 from swinssl.preprocessing.store import (
@@ -48,7 +53,7 @@ class CaseReport:
     """What became of a case.
 
     Args:
-        status: `done`, `current` (nothing to do) or `failed`.
+        status: `done`, `current` (nothing to do), `failed`, or `busy`: another process is at it.
         message: why it failed.
         seconds: time it took.
         stored_bytes: size in the store.
@@ -58,7 +63,7 @@ class CaseReport:
     """
 
     case_id: str
-    status: Literal["done", "current", "failed"]
+    status: Literal["done", "current", "failed", "busy"]
     message: str = ""
     seconds: float = 0.0
     stored_bytes: int = 0
@@ -75,10 +80,16 @@ class CaseReport:
 
 @dataclass(frozen=True)
 class PreprocessReport:
-    """What became of each case of this part, and of cases that the store has but the raw data set has not."""
+    """What became of each case of this part, and what store and raw data set do not have in common.
+
+    Args:
+        orphans: cases that the store has but the raw data set has not.
+        missing: cases that the raw data set has and the store has not, or not as the plans that lie there now have it.
+    """
 
     cases: tuple[CaseReport, ...]
     orphans: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
 
     def with_status(self, status: str) -> tuple[CaseReport, ...]:
         """The cases that ended so."""
@@ -94,15 +105,19 @@ class PreprocessReport:
         return {
             "cases": [{**asdict(case), "vanished": list(case.vanished)} for case in self.cases],
             "orphans": list(self.orphans),
+            "missing": list(self.missing),
         }
 
 
 @dataclass(frozen=True)
 class _Job:
+    """A case to bring into the store; `wait` for another process that is at it, or leave it for later."""
+
     case: Case
     plans: Plans
     folder: Path
     codec: Codec
+    wait: bool = False
 
 
 def preprocess_dataset(
@@ -114,7 +129,7 @@ def preprocess_dataset(
     part: tuple[int, int] = (1, 1),
     codec: Codec = "lz4",
 ) -> PreprocessReport:
-    """Bring every case of a raw data set into the store; may be stopped and called again at any time.
+    """Bring every case of a raw data set into the store; may be stopped, called again, and called by many at once.
 
     A case is left as it is where its input files, its annotated structures, the plans' preprocessing decisions and the
     code's version are those it was made with, and its files are intact.
@@ -131,17 +146,49 @@ def preprocess_dataset(
     raw.copy_description(folder)
     jobs = [_Job(case, plans, folder, codec) for case in part_of(raw.cases, part)]
     stored = {path.parent.name for path in (folder / CASES).glob(f"*/{PROPERTIES}")}
-    reports: dict[int, CaseReport] = {}
-    for index, result in track(run_jobs(_process, jobs, workers=workers), "preprocessing", total=len(jobs)):
-        case_id = jobs[index].case.id
-        report = CaseReport(case_id, "failed", message=str(result)) if isinstance(result, Crash) else result
+    reports: dict[str, CaseReport] = {}
+    for report in track(_worked_off(jobs, workers=workers), "preprocessing", total=len(jobs)):
         if report.status == "failed":
-            if case_id in stored:
+            if report.case_id in stored:
                 report = replace(report, message=f"{report.message} {EARLIER}")
-            logger.warning("%s failed: %s", case_id, report.message)
-        reports[index] = report
+            logger.warning("%s failed: %s", report.case_id, report.message)
+        reports[report.case_id] = report
     known = {case.id for case in raw.cases}
-    return PreprocessReport(tuple(reports[i] for i in sorted(reports)), tuple(sorted(stored - known)))
+    return PreprocessReport(
+        tuple(reports[job.case.id] for job in jobs), tuple(sorted(stored - known)), _missing(raw, folder)
+    )
+
+
+def _worked_off(jobs: Sequence[_Job], *, workers: int) -> Iterator[CaseReport]:
+    """What became of each case; those that other processes are at come last, when these have finished or are gone."""
+    busy = []
+    for index, result in run_jobs(_process, jobs, workers=workers):
+        report = _report(jobs[index], result)
+        if report.status == "busy":
+            busy.append(replace(jobs[index], wait=True))
+        else:
+            yield report
+    for index, result in run_jobs(_process, busy, workers=workers):
+        yield _report(busy[index], result)
+
+
+def _report(job: _Job, result: CaseReport | Crash) -> CaseReport:
+    return CaseReport(job.case.id, "failed", message=str(result)) if isinstance(result, Crash) else result
+
+
+def _missing(raw: RawDataset, folder: Path) -> tuple[str, ...]:
+    """Cases that the store does not have as the plans that lie there now have them."""
+    plans = Plans.read(folder)
+    missing = []
+    for case in sorted(raw.cases, key=lambda case: case.id):
+        try:
+            its = PreprocessedCase.open(folder, case.id).properties
+            there = its.content_hash == content_hash(its.input_sha256, plans, its.labels_present)
+        except UserError:  # not there, damaged or of another version
+            there = False
+        if not there:
+            missing.append(case.id)
+    return tuple(missing)
 
 
 def part_of(cases: Sequence[Case], part: tuple[int, int]) -> list[Case]:
@@ -170,7 +217,13 @@ def default_workers(raw: RawDataset, plans: Plans) -> int:
 def _process(job: _Job) -> CaseReport:
     started = time.monotonic()
     try:
-        status = _bring_up_to_date(job)
+        lock = FileLock(case_folder(job.folder, job.case.id).with_name(f".{job.case.id}.lock"))
+        if not lock.take(wait=job.wait):
+            return CaseReport(job.case.id, "busy")
+        try:
+            status = _bring_up_to_date(job)
+        finally:
+            lock.release(remove=True)
         properties = PreprocessedCase.open(job.folder, job.case.id).properties
     except (UserError, ValueError) as error:
         return CaseReport(job.case.id, "failed", message=str(error))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from swinssl import files
 from swinssl.errors import UserError
+from swinssl.locks import FileLock
 
 logger = logging.getLogger(__name__)
 
@@ -18,32 +18,23 @@ STOP_FILE = "STOP"
 
 
 class RunFolder:
-    """A run's folder, held by one process at a time.
-
-    The lock is the operating system's and dies with the process, so a killed run leaves nothing to clean up.
-    """
+    """A run's folder, held by one process at a time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock: BinaryIO | None = None
+        self._lock = FileLock(path / ".lock")
 
     def __enter__(self) -> RunFolder:
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = open(self.path / ".lock", "ab+")
-        try:
-            _lock_exclusively(self._lock)
-        except OSError:
-            self._lock.close()
+        if not self._lock.take():
             raise UserError(
                 f"{self.path}: another process is training here. Wait for it, stop it (touch {self.stop_file}), "
                 "or choose another --name."
-            ) from None
+            )
         self.stop_file.unlink(missing_ok=True)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._lock is not None:
-            self._lock.close()
+        self._lock.release()
 
     @property
     def checkpoints(self) -> Path:
@@ -96,15 +87,3 @@ def put_aside(folder: Path) -> None:
             number += 1
     shutil.move(folder, aside)
     logger.info("%s: the earlier run is now %s", folder, aside.name)
-
-
-def _lock_exclusively(stream: BinaryIO) -> None:
-    if os.name == "nt":
-        import msvcrt
-
-        stream.seek(0)
-        msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-    else:
-        import fcntl
-
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)

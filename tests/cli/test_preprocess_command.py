@@ -67,7 +67,9 @@ class TestPreprocess:
         assert "3 preprocessed, 0 current" in typed("preprocess", "7").out
 
     def test_parts_make_up_the_whole(self, folder, typed):
-        assert "2 preprocessed, 0 current, 0 failed" in typed("preprocess", "7", "--part", "1/2").out
+        first = typed("preprocess", "7", "--part", "1/2").out
+        assert "2 preprocessed, 0 current, 0 failed" in first
+        assert first.endswith("next: the other parts; 1 cases of 7 are still to be preprocessed\n")
         assert stored(folder) == ("case_0", "case_2")
         assert "1 preprocessed, 0 current, 0 failed" in typed("preprocess", "7", "--part", "2/2").out
         assert stored(folder) == CASES

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import subprocess
+import sys
+import time
 
 import nibabel
 import numpy as np
@@ -233,8 +236,10 @@ class TestDataset:
     def test_parts_make_up_the_whole(self, raw, tmp_path):
         listed = [[case.id for case in part_of(raw.cases, (i, 2))] for i in (1, 2)]
         assert listed == [["case_0", "case_2"], ["case_1"]]
-        preprocess_dataset(raw, make_plans(), tmp_path / "out", workers=0, part=(2, 2))
+        report = preprocess_dataset(raw, make_plans(), tmp_path / "out", workers=0, part=(2, 2))
+        assert report.missing == ("case_0", "case_2")
         assert PreprocessedDataset.open(tmp_path / "out").case_ids == ("case_1",)
+        assert preprocess_dataset(raw, make_plans(), tmp_path / "out", workers=0, part=(1, 2)).missing == ()
 
     @pytest.mark.parametrize(
         ("spoil", "message"),
@@ -339,6 +344,86 @@ class TestDataset:
         with caplog.at_level("INFO"):
             assert default_workers(raw, make_plans()) == 1
         assert "Working in 1 process instead of 3" in caplog.text
+
+
+PROCESS = """
+import sys, time
+from pathlib import Path
+from swinssl.dataset.raw_dataset import RawDataset
+from swinssl.preprocessing import preprocess as module
+from swinssl.preprocessing.plans import Plans
+
+raw, plans, out, part, ready, seconds = sys.argv[1:]
+prepare, begun = module.prepare, Path(ready)
+
+def slowly(*args, **values):
+    begun.touch()
+    time.sleep(float(seconds))
+    return prepare(*args, **values)
+
+module.prepare = slowly
+i, n = map(int, part.split("/"))
+report = module.preprocess_dataset(
+    RawDataset.load(Path(raw)), Plans.read(Path(plans)), Path(out), workers=0, part=(i, n)
+)
+print(*(f"{case.case_id}={case.status}" for case in report.cases), f"missing={len(report.missing)}")
+"""
+
+
+class TestSeveralProcesses:
+    """Of their own, as two machines with one folder would be."""
+
+    @pytest.fixture
+    def start(self, raw, tmp_path):
+        make_plans().write(tmp_path / "plans.json")
+
+        def start(*, part="1/1", ready="ready", seconds=0.3):
+            paths = (raw.folder, tmp_path / "plans.json", tmp_path / "out", part, tmp_path / ready, seconds)
+            return subprocess.Popen(
+                [sys.executable, "-c", PROCESS, *map(str, paths)],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+
+        return start
+
+    @staticmethod
+    def ended(process):
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+        return dict(word.split("=") for word in out.split())
+
+    @staticmethod
+    def contents(folder):
+        return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+    @pytest.mark.parametrize("parts", [("1/1", "1/1"), ("1/2", "1/1")])
+    def test_make_each_case_once_and_the_same_as_one(self, raw, tmp_path, start, parts):
+        found = [self.ended(process) for process in [start(part=part) for part in parts]]
+        done = [name for said in found for name, status in said.items() if status == "done"]
+        assert sorted(done) == ["case_0", "case_1", "case_2"]
+        assert {status for said in found for name, status in said.items() if name != "missing"} <= {"done", "current"}
+        # Whoever had the whole to do has seen to it that it is whole.
+        assert found[1]["missing"] == "0"
+        preprocess_dataset(raw, make_plans(), tmp_path / "alone", workers=0)
+        assert self.contents(tmp_path / "out") == self.contents(tmp_path / "alone")
+
+    def test_one_that_was_killed_costs_nothing_but_its_time(self, raw, tmp_path, start):
+        killed = start(ready="at_work", seconds=600)
+        while not (tmp_path / "at_work").exists():
+            assert killed.poll() is None
+            time.sleep(0.05)
+        other = start(ready="other", seconds=0)
+        while not (case_folder(tmp_path / "out", "case_2") / "properties.json").exists():
+            assert other.poll() is None
+            time.sleep(0.05)
+        assert not (case_folder(tmp_path / "out", "case_0") / "properties.json").exists()  # it waits for the first
+        killed.kill()
+        killed.communicate()
+        assert self.ended(other) == {**{f"case_{i}": "done" for i in range(3)}, "missing": "0"}
+        preprocess_dataset(raw, make_plans(), tmp_path / "alone", workers=0)
+        assert self.contents(tmp_path / "out") == self.contents(tmp_path / "alone")
 
 
 def _die_on_case_1(job):
