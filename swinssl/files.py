@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,15 @@ def read_json(path: Path, *, what: str, remedy: str) -> Any:
         raise UserError(f"{path}: the {what} cannot be read: not valid JSON ({error}). {remedy}") from None
     except OSError as error:
         raise UserError(f"{path}: the {what} cannot be read ({error.strerror}). {remedy}") from None
+
+
+def clear_unfinished(folder: Path) -> None:
+    """Remove what a killed process left half written in a folder in which nobody else writes."""
+    for left in folder.glob(f"{PREFIX}*"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:

@@ -214,8 +214,7 @@ def write_case(
     own.mkdir(parents=True, exist_ok=True)
     for stale in (PROPERTIES, IMAGE, LABEL, LOCATIONS):  # properties first: from here on the case does not exist
         (own / stale).unlink(missing_ok=True)
-    for unfinished in own.glob(f"{files.PREFIX}*"):  # of a process that was killed while it wrote
-        unfinished.unlink(missing_ok=True)
+    files.clear_unfinished(own)
     # Nothing waits for the disk: what a power cut leaves has other lengths or hashes than the properties say.
     written = [IMAGE]
     _write_array(own / IMAGE, _storage_precision(image), codec)

@@ -46,7 +46,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write `folder/step_<n>`, whole or not at all, and remove all but the newest two."""
     target = folder / _name(checkpoint.step)
     writing = folder / f"{files.PREFIX}{target.name}"
-    shutil.rmtree(writing, ignore_errors=True)
+    # Whatever step a killed process was writing: it may be as large as a checkpoint.
+    files.clear_unfinished(folder)
     writing.mkdir(parents=True)
     save_file({name: t.detach().contiguous() for name, t in checkpoint.weights.items()}, writing / WEIGHTS)
     torch.save(checkpoint.state, writing / STATE)

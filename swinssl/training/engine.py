@@ -291,7 +291,8 @@ class Engine:
             self.folder.log(entry)
             if self.after_epoch is not None:
                 self.after_epoch(self.folder.read_log())
-        if self._save_is_due(0.0):
+        # The end of a run is kept whatever that costs: else a run that was over would be trained to its end again.
+        if self.progress.ended or self._save_is_due(0.0):
             self._save()
 
     def _validate(self, epoch: int) -> dict[str, float]:

@@ -31,6 +31,7 @@ class RunFolder:
                 "or choose another --name."
             )
         self.stop_file.unlink(missing_ok=True)
+        files.clear_unfinished(self.path)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -219,6 +219,15 @@ def test_patience_ends_the_run_and_the_best_is_kept(tmp_path):
     assert train(tmp_path, Regression(scores=[]), steps=80, per_epoch=10, patience=3).step == 70
 
 
+def test_the_end_is_kept_even_where_no_checkpoint_is_due(tmp_path, monkeypatch):
+    monkeypatch.setattr(Engine, "_save_is_due", lambda self, seconds: False)
+    task = Regression(scores=[0.1, 0.3])
+    train(tmp_path, task, steps=20, per_epoch=10, patience=5)
+    again = Regression(scores=[])
+    assert train(tmp_path, again, steps=20, per_epoch=10, patience=5).step == 20
+    assert again.steps_seen == [] and torch.equal(weights(again), weights(task))
+
+
 def test_validation_takes_a_twentieth_of_the_time_by_count(tmp_path):
     # A validation as long as 2 steps, epochs of 10 steps: one each 4 epochs is 5 %; and one at the end.
     task = Regression(validation_cost=2.0)

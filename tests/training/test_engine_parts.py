@@ -138,6 +138,13 @@ class TestRunFolder:
         with RunFolder(tmp_path) as run:
             assert not run.stop_file.exists()
 
+    def test_what_a_killed_run_left_half_written_is_cleared_away(self, tmp_path):
+        (tmp_path / ".writing-abc").mkdir()
+        (tmp_path / ".writing-abc" / "model.mhd").write_bytes(b"half")
+        (tmp_path / ".writing-def-model.safetensors").write_bytes(b"half")
+        with RunFolder(tmp_path):
+            assert not list(tmp_path.glob(".writing-*"))
+
 
 class TestCheckpoints:
     def test_come_back_to_the_bit_and_only_two_are_kept(self, tmp_path):
@@ -156,6 +163,12 @@ class TestCheckpoints:
         (tmp_path / ".writing-step_000000002").mkdir()
         (tmp_path / "step_000000003").mkdir()
         assert load_checkpoint(tmp_path).step == 1
+
+    def test_what_a_kill_left_of_another_step_goes_with_the_next_one(self, tmp_path):
+        (tmp_path / ".writing-step_000000002").mkdir()
+        (tmp_path / ".writing-step_000000002" / "weights.safetensors").write_bytes(b"half")
+        save_checkpoint(tmp_path, Checkpoint(3, {"w": torch.ones(1)}, {}))
+        assert [path.name for path in tmp_path.iterdir()] == ["step_000000003"]
 
     def test_nothing_there_is_none(self, tmp_path):
         assert load_checkpoint(tmp_path / "nowhere") is None
