@@ -13,12 +13,10 @@ from swinssl.dataset.splits import SPLITS_FILE
 from swinssl.errors import UserError
 from swinssl.experiments.commands import run_swinssl
 from swinssl.experiments.nnunet_side import NnunetSide
-from swinssl.networks.encoder_file import EncoderRecord, write_encoder
+from swinssl.experiments.zeroed_encoder import FOR_EVER, write_zeroed_encoder
 from swinssl.networks.shipped_encoders import encoder_path
 from swinssl.preprocessing.plans import Plans
 
-# Longer than any run: the encoder never learns.
-FOR_EVER = 1_000_000
 LEFT_RIGHT = 2
 
 
@@ -103,18 +101,7 @@ def _peer_device(study: Study) -> str:
 
 
 def zeroed_encoder(study: Study) -> Path:
-    """An encoder whose every weight is 0, and so is every map that it gives: what the rest can do without it.
-
-    The planned network stays as it is, skips from the image included, and so does the number of its weights.
-    """
-    import torch
-
-    from swinssl.networks.swin_encoder import SwinEncoder
-
+    """The file of the encoder that gives nothing."""
     path = study.work / "zeroed.safetensors"
-    plans = Plans.read(study.preprocessed)
-    encoder = SwinEncoder(plans.network.encoder, in_channels=len(plans.channel_names))
-    weights = {name: torch.zeros_like(weight) for name, weight in encoder.state_dict().items()}
-    record = EncoderRecord(encoder=plans.network.encoder, in_channels=len(plans.channel_names), spacing=plans.spacing)
-    write_encoder(path, weights, record)
+    write_zeroed_encoder(path, Plans.read(study.preprocessed))
     return path

@@ -43,7 +43,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the weights; nnU-Net's own draws have none")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--keep-sides", action="store_true", help="no mirroring of left and right")
+    parser.add_argument("--split", type=Path, help='train and validate on these: {"train": [...], "val": [...]}')
     parser.add_argument("--cases", nargs="+", help="predict these. Default: those that the fold validates on")
+    parser.add_argument("--images", type=Path, help="predict the images of this folder instead")
+    parser.add_argument("--name", default="", help="of the run, which keeps it apart from others of the fold")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, functools.partial(stop, os.getpid()))
     if arguments.minutes == 0:
@@ -54,16 +57,23 @@ def main() -> None:
     iterations = max(1, int(arguments.minutes * 60 / seconds))
     epochs = min(EPOCHS, iterations)
 
-    trainer = make_trainer(arguments, f"minutes{arguments.minutes:g}", epochs=epochs, iterations=iterations // epochs)
+    trainer = make_trainer(
+        arguments, f"{arguments.name}minutes{arguments.minutes:g}", epochs=epochs, iterations=iterations // epochs
+    )
     started = time.monotonic()
     trainer.run_training()
     took = (time.monotonic() - started) / 60
     trainer.inference_allowed_mirroring_axes = None  # no test-time augmentation, on either side
-    if arguments.cases:
-        trainer.do_split = lambda: ([], arguments.cases)
-    trainer.perform_actual_validation(save_probabilities=False)
+    predictions = Path(trainer.output_folder) / "validation"
+    if arguments.images:
+        predictions = Path(trainer.output_folder) / "predictions"
+        predict(trainer, arguments.images, predictions)
+    else:
+        if arguments.cases:
+            trainer.do_split = lambda: ([], arguments.cases)
+        trainer.perform_actual_validation(save_probabilities=False)
     found = {
-        "predictions": str(Path(trainer.output_folder) / "validation"),
+        "predictions": str(predictions),
         "minutes": took,
         "steps": epochs * (iterations // epochs),
         "batch": trainer.batch_size,
@@ -72,6 +82,20 @@ def main() -> None:
         "seconds_per_iteration_timed": seconds,
     }
     arguments.out.write_text(json.dumps(found, indent=2) + "\n")
+
+
+def predict(trainer: nnUNetTrainer, images: Path, out: Path) -> None:
+    """As nnUNetv2_predict --disable_tta does, with the last weights."""
+    from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
+
+    predictor = nnUNetPredictor(use_mirroring=False, device=trainer.device, verbose=False, allow_tqdm=False)
+    network = trainer.network
+    plans, configuration = trainer.plans_manager, trainer.configuration_manager
+    weights = [network.state_dict()]
+    predictor.manual_initialization(
+        network, plans, configuration, weights, trainer.dataset_json, type(trainer).__name__, None
+    )
+    predictor.predict_from_files(str(images), str(out), save_probabilities=False, overwrite=True)
 
 
 def stop(main_process: int, *_: object) -> None:
@@ -105,6 +129,9 @@ def make_trainer(arguments: argparse.Namespace, name: str, *, epochs: int, itera
     trainer.num_val_iterations_per_epoch = VALIDATION_ITERATIONS
     trainer.output_folder = str(Path(trainer.output_folder) / name)
     Path(trainer.output_folder).mkdir(parents=True, exist_ok=True)
+    if arguments.split:
+        own = json.loads(arguments.split.read_text())
+        trainer.do_split = lambda: (own["train"], own["val"] or own["train"])
     if arguments.keep_sides:
         keep_sides(trainer)
     trainer.initialize()

@@ -7,9 +7,10 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from swinssl import files
+from swinssl.dataset.splits import Fold
 from swinssl.experiments.commands import run
 
 PEER = Path(__file__).with_name("nnunet_peer.py")
@@ -17,8 +18,9 @@ PLAIN = "nnUNetPlans"
 # Plans other than nnU-Net's default, and the options of its planner that make them. The small ones are for a machine on
 # which the others make a handful of steps: on the grid of the other side, patches as for a GPU of 0.3 GB.
 SMALL = "nnUNetPlans_small"
+RESENC_M = "nnUNetResEncUNetMPlans"
 PLANNERS = {
-    "nnUNetResEncUNetMPlans": ("-pl", "nnUNetPlannerResEncM"),
+    RESENC_M: ("-pl", "nnUNetPlannerResEncM"),
     SMALL: ("-overwrite_plans_name", SMALL, "-gpu_memory_target", "0.3", "-overwrite_target_spacing"),
 }
 MOST_PROCESSES = 12
@@ -43,8 +45,15 @@ class NnunetSide:
         """Its preprocessed data set."""
         return self.root / "preprocessed" / self.raw.name
 
-    def prepare(self, splits: Path, *, plans: str = PLAIN, spacing: Sequence[float] = ()) -> None:
-        """Plan and preprocess, unless that was done, and take over the folds of `splits` (a splits_final.json).
+    def prepare(
+        self,
+        splits: Path | None = None,
+        *,
+        plans: str = PLAIN,
+        spacing: Sequence[float] = (),
+        log: IO[str] | None = None,
+    ) -> None:
+        """Plan and preprocess, unless that was done, and take over the folds of `splits` (a splits_final.json), if any.
 
         `spacing` (z, y, x) in mm is that of the small plans.
 
@@ -54,14 +63,16 @@ class NnunetSide:
         link = self.root / "raw" / self.raw.name
         if not link.exists():
             link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(self.raw)
+            link.symlink_to(self.raw.resolve())
         done = self.preprocessed / f"{plans}.done"
         if not done.exists():
             number = self.raw.name.removeprefix("Dataset").partition("_")[0]
             task = ["-d", int(number), "-c", "3d_fullres", "-np", 2]
             task += [*PLANNERS.get(plans, ()), *(spacing if plans == SMALL else ())]
-            run([self.python.parent / "nnUNetv2_plan_and_preprocess", *task], environment=self._environment)
+            run([self.python.parent / "nnUNetv2_plan_and_preprocess", *task], environment=self._environment, stdout=log)
             done.touch()
+        if splits is None:
+            return
         folds = json.loads(splits.read_text(encoding="utf-8"))
         theirs = [{**fold, "val": fold["val"] or fold["train"]} for fold in folds]
         files.write_json(self.preprocessed / "splits_final.json", theirs)
@@ -76,18 +87,30 @@ class NnunetSide:
         device: str = "cpu",
         keep_sides: bool = False,
         cases: Sequence[str] = (),
+        split: Fold | None = None,
+        images: Path | None = None,
+        name: str = "",
+        log: IO[str] | None = None,
     ) -> dict[str, Any]:
         """Train a fold and predict; what was done before is only read. Arguments are those of nnunet_peer.py.
+
+        Args:
+            split: the cases, instead of those of the fold; `name` then tells it from other splits.
 
         Returns:
             `predictions` (the folder), `minutes`, `steps` and what else it says.
         """
-        out = self.root / f"{plans}_fold{fold}_minutes{minutes:g}.json"
+        out = self.root / f"{plans}_{name}fold{fold}_minutes{minutes:g}.json"
         if not out.exists():
             options = ["--minutes", minutes, "--fold", fold, "--plans", plans, "--seed", seed, "--device", device]
             options += ["--keep-sides"] if keep_sides else []
             options += ["--cases", *cases] if cases else []
-            run([self.python, PEER, self.raw.name, out, *options], environment=self._environment)
+            options += ["--images", images] if images else []
+            if split is not None:
+                chosen = out.with_suffix(".split.json")
+                files.write_json(chosen, {"train": list(split.train), "val": list(split.val)})
+                options += ["--split", chosen, "--name", name]
+            run([self.python, PEER, self.raw.name, out, *options], environment=self._environment, stdout=log)
         return json.loads(out.read_text(encoding="utf-8"))
 
     @property

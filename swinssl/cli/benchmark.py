@@ -1,0 +1,152 @@
+"""swinssl_benchmark: which pretraining to trust, by inits, tasks, shots and seeds."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from swinssl.cli.command import command
+from swinssl.cli.json_report import print_json
+from swinssl.cli.parameters import Device, DryRun, Json, Root
+from swinssl.errors import UserError
+from swinssl.workspace import Workspace
+
+if TYPE_CHECKING:
+    from swinssl.experiments.benchmark import Benchmark
+    from swinssl.experiments.benchmark_run import Outcome
+    from swinssl.experiments.cells import Cell
+
+Config = Annotated[Path, typer.Argument(help="TOML file; docs/benchmark-your-data.md says what may stand in it.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Folder for everything. Default: <root>/results/benchmarks/<name>.")
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--only",
+        help="Run these cells alone, with what they need: a part of their name (an init, a task, seed0) or a pattern "
+        "(cells/*/smit/*); may be repeated.",
+    ),
+]
+ReportOnly = Annotated[bool, typer.Option("--report-only", help="Run nothing; make the report of what is done.")]
+Slurm = Annotated[
+    int | None,
+    typer.Option("--slurm", min=1, help="Print an sbatch script of so many jobs that share the cells, and stop."),
+]
+PeerPython = Annotated[
+    Path | None, typer.Option("--peer-python", help="Python of an environment with nnunetv2, for inits of nnU-Net.")
+]
+
+
+def benchmark(
+    config: Config,
+    root: Root = None,
+    out: Out = None,
+    only: Only = None,
+    report_only: ReportOnly = False,
+    slurm: Slurm = None,
+    peer_python: PeerPython = None,
+    device: Device = "auto",
+    json: Json = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Pretrain, fine-tune and judge: every init on every task, with every number of shots and every seed.
+
+    Every cell is an ordinary swinssl command with a folder of its own. What is done is not done again, a cell that was
+    stopped goes on, and one that fails does not stop the others. Several processes, on one machine or many, may run
+    the same benchmark at once.
+
+    Writes <out>/report with tables, figures and report.html.
+    """
+    from swinssl.experiments.benchmark import Benchmark
+    from swinssl.experiments.benchmark_config import read_config
+    from swinssl.experiments.benchmark_report import write_benchmark_report
+    from swinssl.experiments.benchmark_run import run_cells
+    from swinssl.experiments.cells import chosen
+
+    read = read_config(config)
+    workspace = Workspace.locate(root)
+    folder = (out or workspace.root / "results" / "benchmarks" / read.name).absolute()
+    run = Benchmark(read, folder, workspace, device=device, peer_python=peer_python and peer_python.absolute())
+    cells = chosen(run.cells, only or ())
+    if slurm is not None:
+        print(_slurm_script(config, folder, jobs=slurm))
+        return
+    if dry_run:
+        _rehearse(run, cells, json=json)
+        return
+    outcome = None if report_only else run_cells(run, cells, say=lambda text: print(text, file=sys.stderr, flush=True))
+    report = write_benchmark_report(run)
+    if json:
+        failed, left_out = (outcome.failed, outcome.left_out) if outcome else ({}, ())
+        print_json({"report": report, "failed": failed, "left_out": list(left_out)})
+    else:
+        print(f"report: {report}")
+    if outcome is not None and outcome.failed:
+        raise UserError(_about_failed(outcome))
+
+
+def _rehearse(run: Benchmark, cells: tuple[Cell, ...], *, json: bool) -> None:
+    from swinssl.experiments.estimate import minutes_of
+
+    run.refuse_leaks()
+    states = {cell: "done" if run.is_done(cell) else "to do" for cell in cells}
+    minutes = {cell: minutes_of(run, cell) for cell in cells}
+    left = [cell for cell in cells if states[cell] != "done"]
+    hours = sum(minutes[cell] or 0.0 for cell in left) / 60
+    unknown = sum(minutes[cell] is None for cell in left)
+    if json:
+        listed = [{"cell": cell.key, "state": states[cell], "minutes": minutes[cell]} for cell in cells]
+        print_json({"folder": run.folder, "cells": listed, "hours": hours, "cells_of_unknown_length": unknown})
+        return
+    for cell in cells:
+        known = minutes[cell]
+        print(f"{states[cell]:6} {'?' if known is None else f'{known:.1f}':>8} min  {cell.key}")
+    rest = f", and {unknown} cells of which nobody knows yet how long they take" if unknown else ""
+    print(f"nothing written (would run {len(left)} of {len(cells)} cells into {run.folder}, about {hours:.1f} h{rest})")
+
+
+def _slurm_script(config: Path, folder: Path, *, jobs: int) -> str:
+    """Jobs that all run the same command; each takes cells that nobody has."""
+    drop = {"--slurm"}
+    kept = _without(sys.argv[1:], drop)
+    return "\n".join(
+        [
+            "#!/bin/bash",
+            f"#SBATCH --job-name=swinssl-{config.stem}",
+            f"#SBATCH --array=1-{jobs}",
+            f"#SBATCH --output={folder / 'slurm-%A_%a.log'}",
+            "#SBATCH --requeue",
+            "#SBATCH --signal=B:TERM@120",
+            "# Add what your cluster wants: --partition, --gres=gpu:1, --time, --mem.",
+            f"cd {shlex.quote(str(Path.cwd()))}",
+            f"{shlex.join(['swinssl_benchmark', *kept])} &",
+            "trap 'kill -TERM $!; wait $!' TERM",
+            "wait $!",
+        ]
+    )
+
+
+def _without(arguments: list[str], names: set[str]) -> list[str]:
+    kept, skip = [], False
+    for argument in arguments:
+        if skip:
+            skip = False
+        elif argument.partition("=")[0] in names:
+            skip = "=" not in argument
+        else:
+            kept.append(argument)
+    return kept
+
+
+def _about_failed(outcome: Outcome) -> str:
+    lines = [f"{key}: {reason}" for key, reason in outcome.failed.items()]
+    lines += [f"{key}: left out, needs one that failed" for key in outcome.left_out]
+    return f"{len(outcome.failed)} cells failed; the same command tries them again.\n" + "\n".join(lines)
+
+
+main = command(benchmark)

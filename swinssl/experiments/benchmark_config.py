@@ -1,0 +1,189 @@
+"""What a benchmark compares, as a TOML file says it: how encoders are made, and on which tasks they are judged."""
+
+from __future__ import annotations
+
+import shlex
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from swinssl.errors import UserError
+from swinssl.json_model import first_fault
+from swinssl.ssl.methods import METHODS
+from swinssl.workspace import safe_name
+
+# nnU-Net itself, in an environment of its own.
+Peer = Literal["nnunet", "nnunet_resencm", "nnunet_small"]
+Start = Literal["scratch", "zeroed", "resenc", "plainconv", Peer]
+SCRATCH: Start = "scratch"
+STARTS: tuple[str, ...] = (*get_args(Start)[:4], *get_args(Peer))
+PEERS = get_args(Peer)
+ALL = "all"
+REMEDY = "Correct it; docs/benchmark-your-data.md says what may stand there."
+
+# Options of a command, as they would be typed.
+Options = Annotated[tuple[str, ...], BeforeValidator(lambda text: shlex.split(text) if isinstance(text, str) else text)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Pretraining(_Table):
+    """How encoders are pretrained, as far as an init does not say otherwise.
+
+    Args:
+        datasets: raw data sets with the images.
+        plan: options of swinssl_plan; the grid must fit all of them.
+        options: of every swinssl_pretrain_<method>.
+        probe: labelled data set for the frozen probe.
+    """
+
+    datasets: tuple[str, ...] = ()
+    plan: Options = ()
+    options: Options = ()
+    probe: str | None = None
+
+
+class Init(_Table):
+    """What networks start from.
+
+    Args:
+        start: no encoder: scratch, one of zeros, a CNN, or nnU-Net.
+        encoder: a file, or the name of one that comes with swinssl.
+        method: pretrain with this one.
+        datasets, options: of that pretraining, instead of or beyond the common ones.
+        cases: only so many volumes are pretrained on.
+        per_seed: pretrain anew for each seed, so that its chance is in the result too.
+        train: further options of swinssl_train.
+    """
+
+    start: Start | None = None
+    encoder: str | None = None
+    method: str | None = None
+    datasets: tuple[str, ...] | None = None
+    options: Options = ()
+    cases: int | None = Field(None, ge=1)
+    per_seed: bool = False
+    train: Options = ()
+
+    @model_validator(mode="after")
+    def _one_of_three(self) -> Init:
+        given = [name for name in ("start", "encoder", "method") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"needs one of start, encoder and method, and has {' and '.join(given) or 'none'}")
+        if self.method is not None and self.method not in METHODS:
+            raise ValueError(f"method {self.method!r} is none of {', '.join(METHODS)}")
+        if self.method is None and (self.datasets or self.options or self.cases or self.per_seed):
+            raise ValueError("datasets, options, cases and per_seed are of a pretraining, which it has none of")
+        return self
+
+    @property
+    def is_peer(self) -> bool:
+        return self.start in PEERS
+
+
+class Task(_Table):
+    """What is segmented, and on which cases.
+
+    Args:
+        dataset: raw data set.
+        modality: for the report.
+        test: so many cases, drawn once with patients whole, or their names; never trained or validated on.
+        test_dataset: the test cases are another data set's, all of them unless `test` says which.
+        validation: cases that choose the best checkpoint; 0 leaves the choice to the end of training.
+        shots: training cases, nested and stratified, by seed; `all` takes what is left.
+        plan, train, predict: options of swinssl_plan, swinssl_train and swinssl_predict.
+        groups: structures by the name of a group that is reported together.
+    """
+
+    dataset: str
+    modality: str = ""
+    test: int | tuple[str, ...] | None = None
+    test_dataset: str | None = None
+    validation: int = Field(5, ge=0)
+    shots: tuple[int | Literal["all"], ...] = (5,)
+    plan: Options = ()
+    train: Options = ()
+    predict: Options = ()
+    groups: dict[str, tuple[str, ...]] = {}
+
+    @model_validator(mode="after")
+    def _has_test_cases(self) -> Task:
+        if self.test is None and self.test_dataset is None:
+            raise ValueError("needs test (how many cases, or which) or test_dataset")
+        return self
+
+
+class BenchmarkConfig(_Table):
+    """A benchmark: every init on every task, with every number of shots and every seed.
+
+    Args:
+        name: of its folder and report.
+        title: of the report.
+        seeds: of training, and of which cases are the few.
+        named: comparisons that are made before all others and are not corrected for them, `A:B`.
+        plan_for: the init whose encoder all tasks are planned for. Default: the first that has one.
+    """
+
+    name: str
+    title: str = ""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    named: tuple[str, ...] = ()
+    plan_for: str | None = None
+    pretraining: Pretraining = Pretraining()
+    inits: dict[str, Init] = Field(min_length=1)
+    tasks: dict[str, Task] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> BenchmarkConfig:
+        for pair in self.named:
+            wrong = [name for name in pair.split(":") if name not in self.inits]
+            if wrong or pair.count(":") != 1:
+                raise ValueError(f"named: {pair!r} is not two inits with a colon between them")
+        if self.plan_for is not None and self.plan_for not in self.inits:
+            raise ValueError(f"plan_for: {self.plan_for!r} is no init")
+        for name, init in self.inits.items():
+            if init.method is not None and not (init.datasets or self.pretraining.datasets):
+                raise ValueError(f"inits.{name}: nothing to pretrain on; give datasets, here or under [pretraining]")
+        return self
+
+    @property
+    def planned_for(self) -> str | None:
+        """The init whose encoder the tasks are planned for; None plans without one."""
+        first = next((name for name, init in self.inits.items() if init.encoder or init.method), None)
+        return self.plan_for or first
+
+    def datasets_of(self, init: Init) -> tuple[str, ...]:
+        """What it is pretrained on."""
+        return init.datasets or self.pretraining.datasets
+
+
+def read_config(path: Path) -> BenchmarkConfig:
+    """A benchmark's TOML file.
+
+    Raises:
+        UserError: missing, not TOML, or something in it does not fit.
+    """
+    path = Path(path)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file. Give the benchmark's TOML file.") from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as TOML ({error}). {REMEDY}") from None
+    for name, init in content.get("inits", {}).items() if isinstance(content.get("inits"), dict) else ():
+        if init == {} and name in STARTS:  # [inits.scratch] says it all
+            init["start"] = name
+    try:
+        config = BenchmarkConfig.model_validate({"name": path.stem, **content})
+    except ValidationError as error:
+        raise UserError(f"{path}: {first_fault(error)}. {REMEDY}") from None
+    for what, names in (("init", config.inits), ("task", config.tasks), ("benchmark", (config.name,))):
+        for name in names:
+            safe_name(name, what=f"{path}: {what}")
+    if len(set(config.seeds)) < len(config.seeds) or not config.seeds:
+        raise UserError(f"{path}: seeds are {list(config.seeds)}. Give one or more, each once.")
+    return config

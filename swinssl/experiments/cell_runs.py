@@ -1,0 +1,182 @@
+"""Running one cell: ordinary commands in processes of their own, then what they came to in the cell's folder."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import IO, Any
+
+from swinssl import files
+from swinssl.dataset.splits import Fold
+from swinssl.errors import UserError
+from swinssl.evaluation.summary import METRICS_FILE
+from swinssl.experiments.benchmark import Benchmark
+from swinssl.experiments.benchmark_config import ALL, Init
+from swinssl.experiments.cells import PretrainingCell, TrainingCell
+from swinssl.experiments.commands import run_swinssl
+from swinssl.experiments.nnunet_side import PLAIN, RESENC_M, SMALL, NnunetSide
+from swinssl.experiments.zeroed_encoder import FOR_EVER, write_zeroed_encoder
+
+SCORES_FILE = "scores.csv"
+PLANS_OF_PEERS = {"nnunet": PLAIN, "nnunet_resencm": RESENC_M, "nnunet_small": SMALL}
+LEFT_RIGHT = 2
+REMEDY = "Delete the cell's folder, and it is done again."
+
+
+def prepare_pretraining(benchmark: Benchmark, log: IO[str]) -> None:
+    """Plan and preprocess everything that is pretrained on, and what the frozen probe reads; quick where it is done.
+
+    Raises:
+        subprocess.CalledProcessError: a command failed; it has said why.
+    """
+    config = benchmark.config
+    inits = [init for init in config.inits.values() if init.method is not None]
+    names = dict.fromkeys(dataset for init in inits for dataset in config.datasets_of(init))
+    if config.pretraining.probe is not None:
+        names[config.pretraining.probe] = None
+    where = ["--root", benchmark.pretraining_data]
+    for name in names:
+        raw = benchmark.raw(name).source
+        run_swinssl("plan", raw, *where, "--device", benchmark.device, *config.pretraining.plan, log=log)
+        run_swinssl("preprocess", raw, *where, log=log)
+
+
+def run_pretraining(benchmark: Benchmark, cell: PretrainingCell, log: IO[str]) -> None:
+    """Pretrain an encoder, or go on where that was stopped.
+
+    Raises:
+        subprocess.CalledProcessError: the command failed; it has said why.
+        KeyboardInterrupt: it was stopped.
+    """
+    config, init, place = benchmark.config, benchmark.config.inits[cell.init], benchmark.place(cell)
+    options: list[object] = [*config.pretraining.options, *init.options]
+    options += ["--cases", init.cases] if init.cases is not None else []
+    options += ["--seed", cell.seed] if cell.seed is not None else []
+    if config.pretraining.probe is not None:
+        options += ["--probe", benchmark.raw(config.pretraining.probe).name]
+    datasets = [benchmark.raw(dataset).name for dataset in config.datasets_of(init)]
+    where = ["--root", benchmark.pretraining_data, "--out", place / "run", "--device", benchmark.device]
+    run_swinssl(f"pretrain_{init.method}", *datasets, *where, *options, log=log)
+    run = files.read_json(place / "run" / "run.json", what="run description", remedy=REMEDY)
+    benchmark.keep(
+        cell, minutes=run["seconds"] / 60, steps=run["steps"], volumes=len(run["volumes"]), device=run["device"]
+    )
+
+
+def run_training(benchmark: Benchmark, cell: TrainingCell, log: IO[str]) -> None:
+    """Train, predict the test cases and measure them, or go on where that was stopped.
+
+    Raises:
+        UserError: a peer is asked for and cannot be had.
+        subprocess.CalledProcessError: a command failed; it has said why.
+        KeyboardInterrupt: it was stopped.
+    """
+    workspace, init, place = benchmark.tasks[cell.task], benchmark.config.inits[cell.init], benchmark.place(cell)
+    predictions, facts = (_peer if init.is_peer else _ours)(benchmark, cell, log)
+    evaluation = place / "evaluation"
+    what = ["-p", predictions, "-r", workspace.test_labels, "--images", workspace.test_images]
+    run_swinssl("evaluate", *what, "--dataset", workspace.test_description, "--out", evaluation, log=log)
+    about = {
+        "model": cell.init,
+        "seed": cell.seed,
+        "task": cell.task,
+        "modality": workspace.task.modality,
+        "shots": cell.shots,
+        "volumes": _volumes(benchmark, cell),
+        "parameters": facts.pop("parameters"),
+    }
+    patients = {case.id: case.group or "" for case in workspace.cases.test}
+    files.write_text(place / SCORES_FILE, _scores(evaluation / METRICS_FILE, about, patients))
+    benchmark.keep(cell, predictions=str(predictions), **facts)
+
+
+def _ours(benchmark: Benchmark, cell: TrainingCell, log: IO[str]) -> tuple[Path, dict[str, Any]]:
+    """Where the predictions are, and what is known of the run."""
+    workspace, init = benchmark.tasks[cell.task], benchmark.config.inits[cell.init]
+    name = f"{cell.init}_{cell.run.replace('/', '_')}"
+    few = [] if cell.shots == ALL else ["--shots", cell.shots]
+    where = ["--root", workspace.root, "--name", name, "--fold", 0, "--seed", cell.seed, "--device", benchmark.device]
+    start = _start(benchmark, init, cell)
+    run_swinssl("train", workspace.dataset, *where, *few, *start, *workspace.task.train, *init.train, log=log)
+    fold = workspace.root / "results" / workspace.raw.name / name / "fold_0"
+    predictions = benchmark.place(cell) / "predictions"
+    what = ["-i", workspace.test_images, "-o", predictions, "-m", fold, "--device", benchmark.device]
+    run_swinssl("predict", *what, *workspace.task.predict, log=log)
+    run = files.read_json(fold / "run.json", what="run description", remedy=REMEDY)
+    return predictions, {
+        "minutes": run["seconds"] / 60,
+        "steps": run["steps"],
+        "device": run["device"],
+        "parameters": run["parameters"] / 1e6,
+        "training": str(fold),
+    }
+
+
+def _start(benchmark: Benchmark, init: Init, cell: TrainingCell) -> list[object]:
+    encoder = benchmark.encoder(cell.init, cell.seed)
+    if encoder is not None:
+        return ["--init", encoder]
+    if init.start in ("resenc", "plainconv"):
+        return ["--network", init.start]
+    if init.start != "zeroed":
+        return []
+    workspace = benchmark.tasks[cell.task]
+    path = workspace.root / "zeroed.safetensors"
+    if not path.is_file():
+        write_zeroed_encoder(path, workspace.plans)
+    return ["--init", path, "--freeze-epochs", FOR_EVER]
+
+
+def _peer(benchmark: Benchmark, cell: TrainingCell, log: IO[str]) -> tuple[Path, dict[str, Any]]:
+    """nnU-Net on the same cases, for the minutes that scratch took."""
+    workspace, plans = benchmark.tasks[cell.task], PLANS_OF_PEERS[str(benchmark.config.inits[cell.init].start)]
+    if benchmark.peer_python is None:
+        raise UserError(f"{cell.init}: needs --peer-python, the Python of an environment with nnunetv2.")
+    scratch = next(own for own in benchmark.cells if own.key in cell.needs)
+    record = benchmark.record(scratch) or {}
+    run = files.read_json(Path(record["training"]) / "run.json", what="run description", remedy=REMEDY)
+    side = NnunetSide(benchmark.peer_python, workspace.root / "nnunet", workspace.dataset)
+    side.prepare(plans=plans, spacing=workspace.plans.spacing, log=log)
+    found = side.train(
+        minutes=record["minutes"],
+        plans=plans,
+        seed=cell.seed,
+        device=_device(benchmark),
+        keep_sides=LEFT_RIGHT not in workspace.plans.training.mirror_axes,
+        split=Fold(tuple(run["train_cases"]), tuple(run["validation_cases"])),
+        images=workspace.test_images,
+        name=cell.run.replace("/", "_"),
+        log=log,
+    )
+    facts = {"minutes": found["minutes"], "steps": found["steps"], "device": _device(benchmark)}
+    return Path(found["predictions"]), facts | {"parameters": found["parameters"] / 1e6}
+
+
+def _device(benchmark: Benchmark) -> str:
+    from swinssl.devices import select_device
+
+    return str(select_device(benchmark.device))
+
+
+def _volumes(benchmark: Benchmark, cell: TrainingCell) -> int | str:
+    """How many volumes its encoder was pretrained on here; empty where that is not known."""
+    init = benchmark.config.inits[cell.init]
+    if init.start == "scratch":
+        return 0
+    if init.method is None:
+        return ""
+    record = benchmark.record(next(own for own in benchmark.cells if own.key in cell.needs))
+    return "" if record is None else record["volumes"]
+
+
+def _scores(metrics: Path, about: dict[str, Any], patients: dict[str, str]) -> str:
+    """The rows of a metrics.csv, each with what the cell is, and with the patient of its case."""
+    table = io.StringIO()
+    with metrics.open(newline="", encoding="utf-8") as stream:
+        rows = csv.DictReader(stream)
+        names = [name for name in rows.fieldnames or () if name != "label"]
+        writer = csv.DictWriter(table, [*about, "patient", *names], lineterminator="\n", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows({**about, "patient": patients.get(row["case"], ""), **row} for row in rows)
+    return table.getvalue()

@@ -1,0 +1,156 @@
+"""A task's own workspace: a raw data set without its test cases, so that no plan knows them, and those beside it.
+
+workspaces/<task>/raw/<data set>/            links to the cases that train and validate
+                  preprocessed, results      as of any workspace
+                  test/images, test/labels   links to the test cases
+                  test/dataset.json          how they are labelled
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import IO, Any
+
+from swinssl import files
+from swinssl.dataset.case import Case
+from swinssl.dataset.description import DESCRIPTION_FILE
+from swinssl.dataset.raw_dataset import RawDataset
+from swinssl.dataset.splits import SPLITS_FILE
+from swinssl.errors import UserError
+from swinssl.experiments.benchmark_config import Task
+from swinssl.experiments.commands import run_swinssl
+from swinssl.experiments.task_cases import TaskCases, divide
+from swinssl.imageio.endings import required_ending
+from swinssl.preprocessing.plans import Plans
+
+PREPARED = "prepared.json"
+OTHER_OUT = "Give what it was begun with, or another --out."
+
+
+@dataclass(frozen=True)
+class TaskWorkspace:
+    """Where all cells of a task train.
+
+    Args:
+        name: of the task.
+        root: its workspace.
+        raw: the data set that it is about, where the user has it.
+        test_raw: that of the test cases, where it is another one.
+    """
+
+    name: str
+    task: Task
+    root: Path
+    raw: RawDataset
+    test_raw: RawDataset | None = None
+
+    @cached_property
+    def cases(self) -> TaskCases:
+        return divide(self.task, self.raw, self.test_raw, name=self.name)
+
+    @property
+    def dataset(self) -> Path:
+        """Raw data set of what trains and validates."""
+        return self.root / "raw" / self.raw.name
+
+    @property
+    def preprocessed(self) -> Path:
+        return self.root / "preprocessed" / self.raw.name
+
+    @property
+    def plans(self) -> Plans:
+        return Plans.read(self.preprocessed)
+
+    @property
+    def test_images(self) -> Path:
+        return self.root / "test" / "images"
+
+    @property
+    def test_labels(self) -> Path:
+        return self.root / "test" / "labels"
+
+    @property
+    def test_description(self) -> Path:
+        return self.root / "test" / DESCRIPTION_FILE
+
+    def prepare(self, *, encoder: Path | None, device: str, log: IO[str]) -> None:
+        """Link, plan for an encoder, and preprocess, unless that was done.
+
+        Raises:
+            UserError: it was done for something else, or the test cases are labelled in another way.
+            subprocess.CalledProcessError: a command failed; it has said why.
+        """
+        settings = {
+            "encoder": None if encoder is None else files.sha256_of(encoder),
+            "plan": list(self.task.plan),
+            "cases": {part: [case.id for case in getattr(self.cases, part)] for part in ("pool", "validation", "test")},
+        }
+        path = self.root / PREPARED
+        if path.is_file():
+            before = files.read_json(path, what="preparation of a task", remedy="Delete its folder.")
+            if changed := [what for what, value in settings.items() if before.get(what) != value]:
+                raise UserError(f"{path}: task {self.name} was prepared with another {changed[0]}. {OTHER_OUT}")
+            return
+        self._link()
+        init = [] if encoder is None else ["--init", encoder]
+        where = [self.dataset, "--root", self.root]
+        run_swinssl("plan", *where, "--device", device, *init, *self.task.plan, log=log)
+        run_swinssl("preprocess", *where, log=log)
+        files.write_json(path, settings)
+
+    def _link(self) -> None:
+        own, cases = self.raw.description, self.cases
+        self._check_test_labels()
+        training = (*cases.pool, *cases.validation)
+        for case in training:
+            _place(case, self.dataset / "imagesTr", self.dataset / "labelsTr")
+        for case in cases.test:
+            _place(case, self.test_images, self.test_labels)
+        files.write_json(self.dataset / DESCRIPTION_FILE, _description(own, training))
+        files.write_json(self.test_description, _description(own, cases.test))
+        fold = {
+            part: [case.id for case in chosen] for part, chosen in (("train", cases.pool), ("val", cases.validation))
+        }
+        files.write_json(self.dataset / SPLITS_FILE, [fold])
+
+    def _check_test_labels(self) -> None:
+        other = self.test_raw
+        if other is None:
+            return
+        if other.labels != self.raw.labels:
+            raise UserError(
+                f"task {self.name}: {other.name} has the labels {other.labels.names}, {self.raw.name} has "
+                f"{self.raw.labels.names}, or other values for them. Make them alike."
+            )
+        if len(other.channel_names) != len(self.raw.channel_names):
+            raise UserError(
+                f"task {self.name}: {other.name} has {len(other.channel_names)} channels, {self.raw.name} has "
+                f"{len(self.raw.channel_names)}."
+            )
+
+
+def _description(content: dict[str, Any], cases: Sequence[Case]) -> dict[str, Any]:
+    """dataset.json of some of the cases, with what is known of them."""
+    own = {key: value for key, value in content.items() if key not in ("group_pattern", "groups", "labels_present")}
+    present = {case.id: list(case.labels_present) for case in cases if case.labels_present is not None}
+    groups = {case.id: case.group for case in cases if case.group is not None}
+    known = {"labels_present": present, "groups": groups}
+    return {**own, "numTraining": len(cases), **{key: value for key, value in known.items() if value}}
+
+
+def _place(case: Case, images: Path, labels: Path) -> None:
+    """Link the files of a case, in nnU-Net's names; copies where the system has no links."""
+    assert case.label is not None  # those without were left out
+    named = [(path, images / f"{case.id}_{i:04d}{required_ending(path)}") for i, path in enumerate(case.images)]
+    named.append((case.label, labels / f"{case.id}{required_ending(case.label)}"))
+    for source, target in named:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        try:
+            target.symlink_to(source.absolute())
+        except OSError:
+            shutil.copyfile(source, target)

@@ -1,0 +1,100 @@
+"""swinssl_benchmark as it is typed, on a toy: two inits judged on cases that no plan has seen."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from toy_dataset import NAME, write_raw
+
+CONFIG = f"""
+seeds = [0]
+named = ["scratch:zeroed"]
+
+[inits.scratch]
+[inits.zeroed]
+
+[tasks.balls]
+dataset = "{NAME}"
+test = 2
+validation = 1
+shots = [2]
+plan = "--preset tiny --decoder light --patch 32 32 32 --batch-size 2"
+train = "--steps 2 --readers 0"
+"""
+
+
+def typed(folder, *arguments, check=True):
+    command = Path(sys.executable).parent / "swinssl_benchmark"
+    done = subprocess.run(
+        [command, "toy.toml", "--root", "root", "--device", "cpu", *arguments],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("toy")
+    write_raw(folder / "root" / "raw" / NAME)
+    (folder / "toy.toml").write_text(CONFIG)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ran(folder):
+    return typed(folder)
+
+
+def test_a_dry_run_lists_the_cells_and_writes_nothing(folder):
+    before = sorted(folder.rglob("*"))
+    said = json.loads(typed(folder, "--dry-run", "--json").stdout)
+    keys = ["cells/balls/scratch/2shots/seed0", "cells/balls/zeroed/2shots/seed0"]
+    assert [cell["cell"] for cell in said["cells"]] == keys
+    if not (folder / "root" / "results").exists():  # the other tests of this file may have run before
+        assert sorted(folder.rglob("*")) == before
+
+
+def test_every_test_case_and_structure_of_every_cell_has_a_row(folder, ran):
+    out = folder / "root" / "results" / "benchmarks" / "toy"
+    with (out / "report" / "scores.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert len(rows) == 2 * 2 * 2
+    assert {(row["model"], row["shots"], row["seed"], row["task"]) for row in rows} == {
+        (name, "2", "0", "balls") for name in ("scratch", "zeroed")
+    }
+    assert all(0 <= float(row["Dice"]) <= 1 for row in rows)
+    tested = {row["case"] for row in rows}
+    planned = json.loads((out / "workspaces" / "balls" / "preprocessed" / NAME / "dataset.json").read_text())
+    stored = {path.name for path in (out / "workspaces" / "balls" / "preprocessed" / NAME / "cases").iterdir()}
+    assert planned["numTraining"] == 4 and not stored & tested  # no plan and no training has seen them
+
+
+def test_a_second_call_trains_nothing(folder, ran):
+    assert "begins" in ran.stderr
+    again = typed(folder)
+    assert "begins" not in again.stderr and "report" in again.stdout
+
+
+def test_a_script_for_slurm_is_one_that_bash_can_read(folder, tmp_path):
+    script = typed(folder, "--slurm", "3", "--only", "scratch").stdout
+    assert "--array=1-3" in script and "--only scratch" in script and "--slurm" not in script
+    (tmp_path / "job.sh").write_text(script)
+    subprocess.run(["bash", "-n", tmp_path / "job.sh"], check=True)
+
+
+def test_a_wrong_file_is_an_error_with_its_name(folder):
+    (folder / "wrong.toml").write_text(CONFIG.replace("test = 2", "test = 200"))
+    command = [Path(sys.executable).parent / "swinssl_benchmark", "wrong.toml", "--root", "root"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "task balls" in done.stderr and "Traceback" not in done.stderr
