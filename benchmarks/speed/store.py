@@ -55,7 +55,7 @@ def _resampled_ct(shape: Shape) -> NDArray[np.float32]:
     """A CT as preprocessing leaves it: resampled, so that its values are no longer whole numbers, and z-scored."""
     z, y, x = shape
     source = ct((round(z * 0.6), round(y * 1.25), round(x * 1.25)))[None]
-    return resample_image((source - source.mean()) / source.std(), shape)
+    return resample_image(((source - source.mean()) / source.std()).astype(np.float32), shape)
 
 
 def _write(name: str, image: NDArray, labels: NDArray, scratch: Path) -> sbs.Comparison:

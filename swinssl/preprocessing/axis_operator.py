@@ -25,11 +25,14 @@ class Band(NamedTuple):
     weights: NDArray[np.float32]
 
 
-def apply_along(array: NDArray[np.float32], axis: int, size: int, *, order: int) -> NDArray[np.float32]:
+def apply_along(
+    array: NDArray[np.float32], axis: int, size: int, *, order: int, out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
     """Resample one axis of a float32 array to `size` places; voxel centres align, the edge is continued.
 
     Args:
         order: of the spline, 0 (nearest), 1 (linear) or 3 (cubic).
+        out: takes the result where the axis changes; contiguous.
 
     Returns:
         The values of `scipy.ndimage.zoom(mode="nearest", grid_mode=True)` to float32 rounding.
@@ -38,17 +41,17 @@ def apply_along(array: NDArray[np.float32], axis: int, size: int, *, order: int)
     if length == size:
         return array
     if order == 0:
-        return np.take(array, nearest_places(length, size), axis=axis)
+        return np.take(array, nearest_places(length, size), axis=axis, out=out)
     shape = (*array.shape[:axis], size, *array.shape[axis + 1 :])
     if axis == array.ndim - 1:
         rows = np.ascontiguousarray(array).reshape(-1, length)
-        out = np.empty((len(rows), size), np.float32)
+        wide = np.empty((len(rows), size), np.float32) if out is None else out.reshape(len(rows), size)
         for band in _bands(length, size, order):
-            np.matmul(rows[:, band.first : band.last], band.weights.T, out=out[:, band.start : band.stop])
-        return out.reshape(shape)
+            np.matmul(rows[:, band.first : band.last], band.weights.T, out=wide[:, band.start : band.stop])
+        return wide.reshape(shape)
     lead, trail = int(np.prod(array.shape[:axis])), int(np.prod(array.shape[axis + 1 :]))
     stacked = np.ascontiguousarray(array).reshape(lead, length, trail)
-    result = np.empty((lead, size, trail), np.float32)
+    result = np.empty((lead, size, trail), np.float32) if out is None else out.reshape(lead, size, trail)
     for band in _bands(length, size, order):
         np.matmul(band.weights, stacked[:, band.first : band.last], out=result[:, band.start : band.stop])
     return result.reshape(shape)

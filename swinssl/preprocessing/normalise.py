@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +20,39 @@ VOID_SHARE = 0.05
 CONSTANT = 1e-6
 
 
+@dataclass(frozen=True)
+class NormalisedChannel:
+    """A channel whose planes are normalised when they are asked for: the whole of it is never there in float32.
+
+    Args:
+        source: (Z, Y, X) as it was read.
+        change: of a plane.
+        inside: (Z, Y, X) where it is not 0 afterwards; None is everywhere.
+    """
+
+    source: NDArray
+    change: Change
+    inside: NDArray[np.bool_] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.shape
+
+    def __getitem__(self, places: slice | NDArray[np.int64]) -> NDArray[np.float32]:
+        """Planes (n, Y, X) of the first axis, as a new array."""
+        source, inside = self.source[places], None if self.inside is None else self.inside[places]
+        out = np.empty(source.shape, np.float32)
+        for index, plane in enumerate(source):  # large arrays in between would cost more than the arithmetic
+            out[index] = self.change(plane.astype(np.float32, copy=False))
+            if inside is not None:
+                out[index][~inside[index]] = 0
+        return out
+
+
 def normalise(
     image: NDArray, intensity: Sequence[Intensity], *, mask: NDArray[np.bool_] | None = None
-) -> NDArray[np.float32]:
-    """Intensities as the plan wants them.
+) -> list[NormalisedChannel]:
+    """Intensities as the plan wants them, channel by channel.
 
     Args:
         image: (C, Z, Y, X), finite.
@@ -30,18 +60,14 @@ def normalise(
         mask: (Z, Y, X) the case's non-zero mask; needed where a scheme is `inside_mask`.
 
     Returns:
-        (C, Z, Y, X) float32, a new array. A constant channel becomes 0 under `percentile` and `zscore`.
+        A channel each; a constant one is 0 under `percentile` and `zscore`.
     """
-    out = np.empty(image.shape, np.float32)
-    for channel, result, how in zip(image, out, intensity, strict=True):
+    out = []
+    for channel, how in zip(image, intensity, strict=True):
         if how.inside_mask and mask is None:
             raise ValueError("inside_mask needs the non-zero mask")
         inside = mask if how.inside_mask else None
-        change = _SCHEMES[how.scheme](channel, how, inside)
-        for index, plane in enumerate(channel):  # large arrays in between would cost more than the arithmetic
-            result[index] = change(plane.astype(np.float32, copy=False))
-            if inside is not None:
-                result[index][~inside[index]] = 0
+        out.append(NormalisedChannel(channel, _SCHEMES[how.scheme](channel, how, inside), inside))
     return out
 
 

@@ -124,11 +124,10 @@ def prepare(volume: Volume, plans: Plans, *, label: Volume | None = None) -> Pre
             codes[(codes == 0) & ~mask] = plans.labels.outside_code
 
     spacing, rules = canonical.geometry.spacing, plans.resampling
-    shape: tuple[int, int, int] = image.shape[1:]
-    new_shape = resampled_shape(shape, spacing, plans.spacing)
+    new_shape = resampled_shape(image.shape[1:], spacing, plans.spacing)
     apart = separate_z_axis(spacing, plans.spacing, force=rules.separate_z)
-    image = normalise(image, plans.intensity, mask=mask)
-    image = resample_image(image, new_shape, order=rules.image_order, separate_z_axis=apart, order_z=rules.order_z)
+    channels = normalise(image, plans.intensity, mask=mask)
+    image = resample_image(channels, new_shape, order=rules.image_order, separate_z_axis=apart, order_z=rules.order_z)
     if codes is not None:
         codes = resample_label(codes, new_shape, order=rules.label_order, separate_z_axis=apart, order_z=rules.order_z)
     return PreparedVolume(

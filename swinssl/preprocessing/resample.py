@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -48,8 +51,22 @@ def separate_z_axis(spacing: Triple, new_spacing: Triple, *, force: bool | None 
     return coarsest[0] if len(coarsest) == 1 else None
 
 
+class Channel(Protocol):
+    """(Z, Y, X) float32, asked for a few planes of the first axis at a time: an array, or made on the way."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, places: slice | NDArray[np.int64], /) -> NDArray[np.float32]: ...
+
+
 def resample_image(
-    array: NDArray, new_shape: Shape, *, order: int = 3, separate_z_axis: int | None = None, order_z: int = 0
+    channels: Sequence[Channel] | NDArray[np.float32],
+    new_shape: Shape,
+    *,
+    order: int = 3,
+    separate_z_axis: int | None = None,
+    order_z: int = 0,
 ) -> NDArray[np.float32]:
     """Spline resampling of an image, each channel alone.
 
@@ -57,7 +74,7 @@ def resample_image(
     are taken after (order above 0) or without regard to (order 0) the clipping.
 
     Args:
-        array: (C, Z, Y, X), finite.
+        channels: finite, all of one shape; as an array (C, Z, Y, X).
         new_shape: (z, y, x) voxels.
         order: of the spline, 0, 1 or 3.
         separate_z_axis: array axis (0 z, 1 y, 2 x) that is resampled apart with `order_z`.
@@ -66,17 +83,16 @@ def resample_image(
         (C, *new_shape) float32, equal to skimage's `resize(mode="edge", anti_aliasing=False)` to float32 rounding.
     """
     _check_orders(order, order_z, allowed=(0, 1, 3))
-    image = np.asarray(array, dtype=np.float32)
-    if image.shape[1:] == tuple(new_shape):
-        return image
-    out = np.empty((len(image), *new_shape), np.float32)
-    for channel, result in zip(image, out, strict=True):
+    out = np.empty((len(channels), *new_shape), np.float32)
+    for channel, result in zip(channels, out, strict=True):
         if separate_z_axis is None:
-            result[...] = _resample_channel(channel, new_shape, order)
+            _resample_channel(channel, order, out=result)
+        elif separate_z_axis == 0:
+            _resample_stack(channel, order, order_z, out=result)
         else:
-            moved = np.moveaxis(channel, separate_z_axis, 0)
-            slices, *plane = (new_shape[separate_z_axis], *_without(new_shape, separate_z_axis))
-            stack = _resample_stack(moved, slices, (plane[0], plane[1]), order, order_z)
+            moved = np.moveaxis(channel[:], separate_z_axis, 0)
+            stack = np.empty((new_shape[separate_z_axis], *_without(new_shape, separate_z_axis)), np.float32)
+            _resample_stack(moved, order, order_z, out=stack)
             result[...] = np.moveaxis(stack, 0, separate_z_axis)
     return out
 
@@ -106,38 +122,43 @@ def resample_label(
     return _resample_codes(in_plane, new_shape, order_z)
 
 
-def _resample_channel(channel: NDArray[np.float32], new_shape: Shape, order: int) -> NDArray[np.float32]:
-    in_plane = _resample_planes(channel, new_shape[1:], order)
-    out = apply_along(in_plane, 0, new_shape[0], order=order)
-    return np.clip(out, channel.min(), channel.max(), out=out) if order > 1 else out
+def _resample_channel(channel: Channel, order: int, *, out: NDArray[np.float32]) -> None:
+    """Resampled to the shape of `out`, and within the range of the channel where it changes."""
+    low, high = np.inf, -np.inf
+    slices = channel.shape[0]
+    in_plane = out if slices == len(out) else np.empty((slices, *out.shape[1:]), np.float32)
+    for start in range(0, slices, SLICES_AT_ONCE):
+        part = channel[start : start + SLICES_AT_ONCE]
+        low, high = min(low, float(part.min())), max(high, float(part.max()))
+        in_plane[start : start + SLICES_AT_ONCE] = _resample_planes(part, out.shape[1:], order)
+    if in_plane is not out:
+        apply_along(in_plane, 0, len(out), order=order, out=out)
+    if order > 1 and channel.shape != out.shape:
+        np.clip(out, low, high, out=out)
 
 
-def _resample_stack(
-    stack: NDArray[np.float32], slices: int, plane: tuple[int, int], order: int, order_z: int
-) -> NDArray[np.float32]:
-    """Slices (the first axis) resampled each alone, then among each other."""
-    if order_z == 0 and slices < len(stack):
-        stack = stack[nearest_places(len(stack), slices)]
-    out = _resample_planes(stack, plane, order)
-    if order > 1 and out is not stack:
-        low, high = stack.min(axis=(1, 2), keepdims=True), stack.max(axis=(1, 2), keepdims=True)
-        out = np.clip(out, low, high, out=out)
-    return apply_along(out, 0, slices, order=order_z)
+def _resample_stack(stack: Channel, order: int, order_z: int, *, out: NDArray[np.float32]) -> None:
+    """Slices (the first axis) resampled each alone, then among each other, to the shape of `out`."""
+    slices, plane = stack.shape[0], out.shape[1:]
+    chosen = nearest_places(slices, len(out)) if order_z == 0 and len(out) < slices else np.arange(slices)
+    in_plane = out if len(chosen) == len(out) else np.empty((len(chosen), *plane), np.float32)
+    for start in range(0, len(chosen), SLICES_AT_ONCE):
+        part = stack[chosen[start : start + SLICES_AT_ONCE]]
+        resampled = _resample_planes(part, plane, order)
+        if order > 1 and resampled is not part:
+            low, high = part.min(axis=(1, 2), keepdims=True), part.max(axis=(1, 2), keepdims=True)
+            np.clip(resampled, low, high, out=resampled)
+        in_plane[start : start + SLICES_AT_ONCE] = resampled
+    if in_plane is not out:
+        apply_along(in_plane, 0, len(out), order=order_z, out=out)
 
 
-def _resample_planes(stack: NDArray[np.float32], plane: tuple[int, ...], order: int) -> NDArray[np.float32]:
-    """The last two axes of (Z, Y, X) resampled, without clipping; the array itself where nothing changes."""
-    if stack.shape[1:] == tuple(plane):
-        return stack
-    out = np.empty((len(stack), *plane), np.float32)
+def _resample_planes(part: NDArray[np.float32], plane: tuple[int, ...], order: int) -> NDArray[np.float32]:
+    """The last two axes of a few slices resampled, without clipping; the array itself where nothing changes."""
     # The axis that shrinks more goes first, so that the second product is the smaller.
-    axes = sorted((1, 2), key=lambda axis: plane[axis - 1] / stack.shape[axis])
-    for start in range(0, len(stack), SLICES_AT_ONCE):
-        part = stack[start : start + SLICES_AT_ONCE]
-        for axis in axes:
-            part = apply_along(part, axis, plane[axis - 1], order=order)
-        out[start : start + SLICES_AT_ONCE] = part
-    return out
+    for axis in sorted((1, 2), key=lambda axis: plane[axis - 1] / part.shape[axis]):
+        part = apply_along(part, axis, plane[axis - 1], order=order)
+    return part
 
 
 def _resample_codes(codes: NDArray, new_shape: Shape, order: int) -> NDArray:
