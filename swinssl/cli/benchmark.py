@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 import sys
 from pathlib import Path
@@ -9,16 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from swinssl.cli.command import command
+from swinssl.cli.command import command, run_typed
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Device, DryRun, Json, Root
 from swinssl.errors import UserError
+from swinssl.preprocessing.plan_options import PlanOptions
 from swinssl.workspace import Workspace
 
 if TYPE_CHECKING:
     from swinssl.experiments.benchmark import Benchmark
     from swinssl.experiments.benchmark_run import Outcome
     from swinssl.experiments.cells import Cell
+    from swinssl.experiments.task_workspace import TaskWorkspace
+    from swinssl.preprocessing.plans import Plans
 
 Config = Annotated[Path, typer.Argument(help="TOML file; docs/benchmark-your-data.md says what may stand in it.")]
 Out = Annotated[
@@ -95,7 +99,8 @@ def _rehearse(run: Benchmark, cells: tuple[Cell, ...], *, json: bool) -> None:
 
     run.refuse_leaks()
     states = {cell: "done" if run.is_done(cell) else "to do" for cell in cells}
-    minutes = {cell: minutes_of(run, cell) for cell in cells}
+    plans_of = functools.cache(lambda task: _plans_of(run, run.tasks[task]))
+    minutes = {cell: minutes_of(run, cell, plans_of) for cell in cells}
     left = [cell for cell in cells if states[cell] != "done"]
     hours = sum(minutes[cell] or 0.0 for cell in left) / 60
     unknown = sum(minutes[cell] is None for cell in left)
@@ -108,6 +113,26 @@ def _rehearse(run: Benchmark, cells: tuple[Cell, ...], *, json: bool) -> None:
         print(f"{states[cell]:6} {'?' if known is None else f'{known:.1f}':>8} min  {cell.key}")
     rest = f", and {unknown} cells of which nobody knows yet how long they take" if unknown else ""
     print(f"nothing written (would run {len(left)} of {len(cells)} cells into {run.folder}, about {hours:.1f} h{rest})")
+
+
+def _plans_of(run: Benchmark, workspace: TaskWorkspace) -> Plans:
+    """The plans of a task; where there are none yet, those that would be made, which measures its images."""
+    from swinssl.preprocessing.plan_dataset import plan_dataset
+    from swinssl.preprocessing.plans import PLANS_FILE
+
+    if (workspace.preprocessed / PLANS_FILE).is_file():
+        return workspace.plans
+    read: list[PlanOptions] = []
+
+    def take(options: PlanOptions) -> None:
+        read.append(options)
+
+    run_typed(take, workspace.task.plan)
+    planned_for = run.config.planned_for
+    encoder = None if planned_for is None else run.encoder(planned_for, run.config.seeds[0])
+    init = encoder if encoder is not None and encoder.is_file() else None  # it may yet have to be pretrained
+    folder, raw = workspace.preprocessed, workspace.training_raw
+    return plan_dataset(raw, folder, read[0], device=run.device, init=init, write=False).plans
 
 
 def _slurm_script(config: Path, folder: Path, *, jobs: int) -> str:

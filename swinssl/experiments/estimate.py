@@ -3,31 +3,39 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from statistics import median
 
 from swinssl.experiments.benchmark import Benchmark
 from swinssl.experiments.cells import Cell, PretrainingCell, TrainingCell
-from swinssl.preprocessing.plans import PLANS_FILE
+from swinssl.preprocessing.plans import Plans
 
 
-def minutes_of(benchmark: Benchmark, cell: Cell) -> float | None:
-    """What a cell will take, without prediction and evaluation."""
+def minutes_of(
+    benchmark: Benchmark, cell: Cell, plans_of: Callable[[str], Plans | None] = lambda _: None
+) -> float | None:
+    """What a cell will take, without prediction and evaluation; None where nothing says it.
+
+    Args:
+        plans_of: by a task's name, its plans: made or as they would be made.
+    """
     like = [record["minutes"] for own in benchmark.cells if _alike(own, cell) and (record := benchmark.record(own))]
     if like:
         return float(median(like))
     if isinstance(cell, PretrainingCell):
         options = (*benchmark.config.pretraining.options, *benchmark.config.inits[cell.init].options)
         return _option(options, "--max-minutes")
-    workspace = benchmark.tasks[cell.task]
-    options = (*workspace.task.train, *benchmark.config.inits[cell.init].train)
+    init = benchmark.config.inits[cell.init]
+    if init.is_peer:  # as long as training from scratch
+        return minutes_of(benchmark, next(own for own in benchmark.cells if own.key == cell.needs[-1]), plans_of)
+    options = (*benchmark.config.tasks[cell.task].train, *init.train)
     limit = _option(options, "--max-minutes")
-    if limit is not None or not (workspace.preprocessed / PLANS_FILE).is_file():
+    plans = None if limit is not None else plans_of(cell.task)
+    if plans is None or plans.cost.hours is None:
         return limit
-    cost, steps = workspace.plans.cost, _option(options, "--steps")
-    if steps is None or cost.device != "cpu":
-        return None if cost.hours is None else cost.hours * 60
-    return steps * cost.step_seconds_cpu / 60
+    planned = plans.training.epochs * plans.training.steps_per_epoch
+    steps = _option(options, "--steps") or planned
+    return plans.cost.hours * 60 * steps / planned
 
 
 def _alike(one: Cell, other: Cell) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
@@ -56,6 +56,11 @@ class TaskWorkspace:
     def dataset(self) -> Path:
         """Raw data set of what trains and validates."""
         return self.root / "raw" / self.raw.name
+
+    @property
+    def training_raw(self) -> RawDataset:
+        """What is planned from: the user's data set without its test cases."""
+        return replace(self.raw, cases=tuple(sorted((*self.cases.pool, *self.cases.validation), key=lambda c: c.id)))
 
     @property
     def preprocessed(self) -> Path:
