@@ -30,7 +30,7 @@ def paired_wilcoxon(differences: ArrayLike) -> float:
     if not len(values):
         return 1.0
     # Doubled, mean ranks are whole numbers.
-    doubled = np.rint(2 * _mean_ranks(np.abs(values))).astype(int)
+    doubled = np.rint(2 * mean_ranks(np.abs(values))).astype(int)
     chance = np.ones(1)
     for rank in doubled:
         longer = np.zeros(len(chance) + rank)
@@ -92,8 +92,8 @@ def _checked(differences: ArrayLike) -> NDArray[np.float64]:
     return values
 
 
-def _mean_ranks(sizes: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1 for the smallest; equal ones share the mean of their ranks."""
+def mean_ranks(sizes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Ranks (n,) from 1 for the smallest; equal ones share the mean of their ranks."""
     _, where, count = np.unique(sizes, return_inverse=True, return_counts=True)
     last = np.cumsum(count)
     return (last - (count - 1) / 2)[where]
