@@ -1,0 +1,121 @@
+"""swinssl_compare: several models on the same test cases."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from swinssl.cli.command import command
+from swinssl.cli.json_report import print_json
+from swinssl.cli.parameters import Json
+from swinssl.errors import UserError
+
+Results = Annotated[
+    list[str],
+    typer.Argument(
+        help="NAME=FOLDER with the metrics.csv of swinssl_evaluate, or that file; a name given again is its next seed. "
+        "Or a table of all models, with the columns model, case, structure, Dice.",
+        metavar="NAME=FOLDER...",
+    ),
+]
+Named = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--named",
+        metavar="A:B",
+        help="Comparison chosen before the results were seen; its p is not corrected. A:B:STRUCTURE for one structure "
+        "or group. May be repeated.",
+    ),
+]
+Against = Annotated[
+    str | None, typer.Option("--against", metavar="NAME", help="Compare with this model only. Default: every pair.")
+]
+Group = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--group",
+        metavar="NAME=A,B",
+        help="Structures that are averaged together; may be repeated. paper: the paper's organ groups.",
+    ),
+]
+Metric = Annotated[str, typer.Option("--metric", help="Column that is compared: Dice, HD95_mm, NSD_2mm, ...")]
+Patients = Annotated[
+    Path | None,
+    typer.Option("--patients", help="Folder with a groups.csv (case,group): cases of a patient count as one."),
+]
+Unpaired = Annotated[bool, typer.Option("--unpaired", help="The models were tested on different patients.")]
+Log = Annotated[
+    list[str] | None,
+    typer.Option("--log", metavar="NAME=FOLDER", help="Training run, for its convergence; may be repeated."),
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder for the files; it need not exist yet.")]
+
+
+def compare(
+    results: Results,
+    out: Out,
+    named: Named = None,
+    against: Against = None,
+    group: Group = None,
+    metric: Metric = "Dice",
+    patients: Patients = None,
+    unpaired: Unpaired = False,
+    log: Log = None,
+    json: Json = False,
+) -> None:
+    """Compare models on the same test cases: which is better, by how much, and is it more than chance.
+
+    Patients are paired: Wilcoxon's signed ranks, exact; typical difference (Hodges-Lehmann) with its interval. What
+    was named in advance stands as it is, all else is corrected by Holm. Ranks with a critical difference where that
+    is permitted, and how probable each order is.
+
+    Writes comparison.json, comparison.csv, comparison.md and figures (SVG and PNG).
+    """
+    from swinssl.dataset.case_tables import read_groups as read_patients
+    from swinssl.evaluation.convergence import read_curve
+    from swinssl.evaluation.figures.drawing import draw_study
+    from swinssl.evaluation.organ_groups import read_groups
+    from swinssl.evaluation.score_files import read_scores
+    from swinssl.evaluation.study import make_study
+    from swinssl.evaluation.study_files import CSV_FILE, JSON_FILE, TEXT_FILE, report, summary, write_files
+    from swinssl.evaluation.wording import counted
+
+    if out.is_file():
+        raise UserError(f"--out {out}: a file. Give a folder; it need not exist yet.")
+    table = read_scores(results)
+    if patients is not None:
+        table = table.with_patients(_patients_of(read_patients(patients), patients))
+    study = make_study(
+        table,
+        named=named or (),
+        reference=against,
+        groups=read_groups(group or (), table.structures),
+        metric=metric,
+        paired=not unpaired,
+        curves=[read_curve(one) for one in log or ()],
+    )
+    write_files(study, out)
+    drawn = draw_study(study, out)
+    if json:
+        print_json(report(study))
+        return
+    for line in summary(study):
+        print(line)
+    for curve in study.curves:
+        print(f"{curve.steps_to_converge or 'no'} steps to 95 % of the last validation Dice: {curve.model}")
+    for note in dict.fromkeys(note for one in study.settings.values() for note in one.notes):
+        print(f"note: {note}")
+    figures = counted(len(drawn) // 2, "figure")
+    print(f"written to {out}: {JSON_FILE}, {CSV_FILE}, {TEXT_FILE}, {figures} as SVG and PNG")
+    print(f"next: read {out / TEXT_FILE}")
+
+
+def _patients_of(patients: dict[str, str], folder: Path) -> dict[str, str]:
+    if not patients:
+        raise UserError(f"--patients {folder}: no groups.csv here. Give the folder that has it, with case,group.")
+    return patients
+
+
+main = command(compare)

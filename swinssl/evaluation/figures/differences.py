@@ -1,0 +1,77 @@
+"""A forest plot: each comparison's typical difference with its interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from swinssl.evaluation.figures.style import COLOURS, SMALL, TEXT, WIDTH, new_figure, plain
+from swinssl.evaluation.model_comparison import Contrast, ModelComparison
+from swinssl.evaluation.paired_comparison import SIGNIFICANT
+from swinssl.evaluation.score_table import less_is_better
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NAME = "differences"
+# More rows than this are no figure to read: then those of all structures alone.
+MOST_ROWS = 60
+ROW = 0.24
+
+
+def differences_figure(one: ModelComparison) -> Figure | None:
+    """None where nothing was compared.
+
+    Filled: p < 0.05, for named comparisons as it is, else corrected. A diamond is the mean over structures.
+    """
+    shown = [c for c in one.contrasts if c.scope.is_all or c.named] or list(one.contrasts)
+    if len(one.contrasts) <= MOST_ROWS:
+        # Pair by pair, so that a pair's structures stand together.
+        pairs = dict.fromkeys((c.compared.first, c.compared.second) for c in one.contrasts)
+        shown = [c for pair in pairs for c in one.contrasts if (c.compared.first, c.compared.second) == pair]
+    if not shown:
+        return None
+    figure = new_figure(WIDTH, 1.1 + ROW * len(shown))
+    axes = figure.subplots()
+    for row, contrast in enumerate(shown):
+        _draw(axes, row, contrast)
+    axes.axvline(0, color="black", linewidth=1)
+    axes.set_ylim(len(shown) - 0.4, -0.6)
+    axes.set_yticks(range(len(shown)), [_name(c) for c in shown])
+    side = "below" if less_is_better(one.metric) else "above"
+    axes.set_xlabel(f"{one.metric}, first - second ({side} 0: the first is better)", fontsize=SMALL)
+    axes.set_title("Typical difference with 95 % interval; filled: p < 0.05", fontsize=TEXT, loc="left")
+    plain(axes, grid="x")
+    _p_beside(axes, shown)
+    return figure
+
+
+def _draw(axes: Axes, row: int, contrast: Contrast) -> None:
+    own = contrast.compared
+    colour = COLOURS[1] if contrast.named else COLOURS[0]
+    if own.interval is not None:
+        axes.hlines(row, *own.interval, color=colour, linewidth=1.5)
+    filled = colour if contrast.p < SIGNIFICANT else "white"
+    shape, size = ("D", 6) if contrast.scope.is_all else ("o", 4.5)
+    axes.plot(own.effect, row, shape, color=colour, markerfacecolor=filled, markersize=size)
+
+
+def _p_beside(axes: Axes, shown: Sequence[Contrast]) -> None:
+    """p at the right edge, outside the axes."""
+    for row, contrast in enumerate(shown):
+        mark = " (named)" if contrast.named else ""
+        axes.annotate(
+            f"p {contrast.p:.2g}{mark}",
+            (1.01, row),
+            xycoords=("axes fraction", "data"),
+            va="center",
+            fontsize=SMALL,
+            annotation_clip=False,
+        )
+
+
+def _name(contrast: Contrast) -> str:
+    own = contrast.compared
+    pair = f"{own.first} - {own.second}"
+    return pair if contrast.scope.is_all else f"{pair}, {contrast.scope.name}"

@@ -1,0 +1,292 @@
+"""The files of a comparison of models: `comparison.json` with everything, `comparison.csv` a row a comparison,
+`comparison.md` to read.
+
+JSON is strict: what is undefined is null, in CSV an empty field.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import swinssl
+from swinssl import files
+from swinssl.evaluation.bootstrap import LEVEL, RESAMPLES
+from swinssl.evaluation.convergence import SHARE
+from swinssl.evaluation.model_comparison import Contrast, ModelComparison, ModelScores
+from swinssl.evaluation.paired_comparison import SIGNIFICANT
+from swinssl.evaluation.score_table import less_is_better
+from swinssl.evaluation.study import Study
+from swinssl.evaluation.wording import counted
+
+JSON_FILE, CSV_FILE, TEXT_FILE = "comparison.json", "comparison.csv", "comparison.md"
+VERSION = 1
+NOTHING = "-"
+
+
+def write_files(study: Study, folder: Path) -> None:
+    """Write the three files into a folder."""
+    files.write_json(folder / JSON_FILE, report(study))
+    files.write_text(folder / CSV_FILE, contrasts_csv(study))
+    files.write_text(folder / TEXT_FILE, text(study))
+
+
+def report(study: Study) -> dict[str, Any]:
+    """The content of `comparison.json`; docs/analysis.md describes its keys."""
+    return {
+        "version": VERSION,
+        "swinssl": swinssl.__version__,
+        "metric": study.metric,
+        "less_is_better": less_is_better(study.metric),
+        "interval": {"level": LEVEL, "method": "BCa bootstrap of patients", "resamples": RESAMPLES},
+        "settings": {name: _setting(one) for name, one in study.settings.items()},
+        "rank_agreements": [
+            {"first": one.first, "second": one.second, "spearman_rho": one.rho, "interval": _ends(one.interval)}
+            for one in study.agreements
+        ],
+        "convergence": [
+            {
+                "model": curve.model,
+                "final_validation_score": curve.scores[-1][1] if curve.scores else None,
+                "share": SHARE,
+                "steps": curve.steps_to_converge,
+            }
+            for curve in study.curves
+        ],
+    }
+
+
+def contrasts_csv(study: Study) -> str:
+    """One row a comparison, every number in its column."""
+    rows = [
+        {"setting": name, "metric": one.metric, **_flat(contrast)}
+        for name, one in study.settings.items()
+        for contrast in one.contrasts
+    ]
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, list(rows[0]) if rows else ["setting"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def text(study: Study) -> str:
+    """The whole comparison as Markdown: what was found, then tables."""
+    lines = [f"# Comparison of models: {study.metric}", "", *(f"- {line}" for line in summary(study)), ""]
+    for name, one in study.settings.items():
+        if name:
+            lines += [f"## {name}", ""]
+        lines += [*_scores_table(one), "", *_contrasts_table(one), "", *(f"- {note}" for note in one.notes), ""]
+    if study.agreements:
+        lines += ["## Do settings put the models in one order?", "", *_line_up(["first", "second", "Spearman's rho"])]
+        for agreement in study.agreements:
+            ends = agreement.interval
+            interval = f" [{ends[0]:.2f}, {ends[1]:.2f}]" if ends else ""
+            lines.append(_line([agreement.first, agreement.second, f"{agreement.rho:.2f}{interval}"]))
+        lines.append("")
+    if study.curves:
+        lines += ["## Convergence", "", *_line_up(["model", "last validation Dice", f"steps to {SHARE:.0%} of it"])]
+        for curve in study.curves:
+            last = f"{curve.scores[-1][1]:.3f}" if curve.scores else NOTHING
+            lines.append(_line([curve.model, last, str(curve.steps_to_converge or NOTHING)]))
+        lines.append("")
+    lines += [_how(study), ""]
+    return "\n".join(lines)
+
+
+def summary(study: Study) -> list[str]:
+    """What was found, a sentence each, numbers first: named comparisons, the best model, its order, who is alike."""
+    lines = []
+    for name, one in study.settings.items():
+        where = f"{name}: " if name else ""
+        lines += [f"{where}{_sentence(contrast, one)}" for contrast in one.contrasts if contrast.named]
+        lines.append(f"{where}{_best(one)}")
+        others = [c for c in one.contrasts if c.scope.is_all and not c.named]
+        if others:
+            clear = sum(c.p < SIGNIFICANT for c in others)
+            lines.append(
+                f"{where}{clear} of {counted(len(others), 'other comparison')} of means differ after Holm's correction."
+            )
+        if one.ranking is not None:
+            lines.append(f"{where}{_ranks(one)}")
+    return lines
+
+
+def _sentence(contrast: Contrast, whole: ModelComparison) -> str:
+    one = contrast.compared
+    scope = "" if contrast.scope.is_all else f" of {contrast.scope.name}"
+    if contrast.p >= SIGNIFICANT:
+        verdict = "no difference shown"
+    else:
+        first_is_better = (one.effect > 0) != less_is_better(whole.metric)
+        verdict = "{} is better than {}".format(*((one.first, one.second)[:: 1 if first_is_better else -1]))
+    numbers = f"typically {one.typical}, p {one.p:.2g}, {_patients(contrast)}; named in advance"
+    return f"{one.mean:+.3f} {whole.metric}{scope}, {one.first} less {one.second} ({numbers}): {verdict}."
+
+
+def _best(one: ModelComparison) -> str:
+    scored = [(score.mean, score.model) for score in one.of_scope(one.scopes[0]) if score.mean is not None]
+    if not scored:
+        return "no model has a score."
+    pick = min if less_is_better(one.metric) else max
+    mean, model = pick(scored, key=lambda entry: entry[0])
+    line = f"{mean:.3f} is the best mean {one.metric}: {model}"
+    if one.orders is None or len(one.models) < 2:
+        return f"{line}."
+    row = one.orders[one.models.index(model)]
+    rivals = [(row[i], other) for i, other in enumerate(one.models) if other != model and math.isfinite(row[i])]
+    if not rivals:
+        return f"{line}."
+    share, rival = min(rivals)
+    return f"{line}; in {share:.0%} of resamples of the patients it is above {rival}, its closest rival there."
+
+
+def _ranks(one: ModelComparison) -> str:
+    ranking = one.ranking
+    assert ranking is not None
+    if ranking.forbidden is not None:
+        return f"No critical difference of ranks: {ranking.forbidden}."
+    alike = "; ".join(", ".join(clique) for clique in ranking.cliques)
+    return (
+        f"{ranking.difference:.2f} is the critical difference of average ranks (Nemenyi, {ranking.patients} patients); "
+        + (f"not told apart: {alike}." if alike else "all models are told apart.")
+    )
+
+
+# --- tables
+
+
+def _scores_table(one: ModelComparison) -> list[str]:
+    """A row a model: mean and SD of every scope, and the gap of the first."""
+    lines = _line_up(
+        ["model", "seeds", "patients", *(scope.name for scope in one.scopes), "gap to the best, %", "rank"]
+    )
+    ranks = dict(zip(one.ranking.models, one.ranking.ranks, strict=True)) if one.ranking else {}
+    for number, model in enumerate(one.models):
+        own = [one.of_scope(scope)[number] for scope in one.scopes]
+        gap = NOTHING if own[0].gap is None else f"{own[0].gap:.1f}"
+        rank = ranks.get(model, math.nan)
+        cells = [model, str(len(own[0].seeds)), str(len(own[0].values)), *map(_mean_sd, own), gap]
+        lines.append(_line([*cells, f"{rank:.2f}" if math.isfinite(rank) else NOTHING]))
+    return lines
+
+
+def _contrasts_table(one: ModelComparison) -> list[str]:
+    test = "Wilcoxon" if one.paired else "Mann-Whitney"
+    head = ["of", "first", "second", "first - second", "typical [95 %]", f"p ({test})", "p, Holm", "patients"]
+    lines = _line_up(head)
+    for contrast in one.contrasts:
+        own = contrast.compared
+        corrected = "named" if contrast.corrected is None else f"{contrast.corrected:.2g}"
+        cells = [contrast.scope.name, own.first, own.second, f"{own.mean:+.3f}", own.typical, f"{own.p:.2g}", corrected]
+        lines.append(_line([*cells, _patients(contrast)]))
+    return lines
+
+
+def _how(study: Study) -> str:
+    paired = all(one.paired for one in study.settings.values())
+    test = "Wilcoxon's signed ranks, exact" if paired else "Mann and Whitney's test of different patients"
+    return (
+        "Means (SD) are over patients, each averaged over structures and seeds. Typical: Hodges-Lehmann estimate, "
+        f"interval from resampling patients. p: {test}; named comparisons as they are, the other means corrected by "
+        "Holm together, and all other structures together. What the numbers mean: docs/analysis.md."
+    )
+
+
+def _mean_sd(one: ModelScores) -> str:
+    if one.mean is None:
+        return NOTHING
+    return f"{one.mean:.3f}" + ("" if one.spread is None else f" ({one.spread:.3f})")
+
+
+def _patients(contrast: Contrast) -> str:
+    one = contrast.compared
+    return counted(one.n, "pair") if one.paired else f"{len(one.first_values)} and {len(one.second_values)} patients"
+
+
+def _line_up(cells: Sequence[str]) -> list[str]:
+    return [_line(cells), _line(["---"] * len(cells))]
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+
+
+# --- JSON
+
+
+def _setting(one: ModelComparison) -> dict[str, Any]:
+    ranking = one.ranking
+    return {
+        "paired": one.paired,
+        "models": list(one.models),
+        "scores": [
+            {
+                "model": score.model,
+                "scope": score.scope.name,
+                "seeds": list(score.seeds),
+                "n": len(score.values),
+                "mean": score.mean,
+                "sd": score.spread,
+                "gap_percent": score.gap,
+                "patients": score.values,
+            }
+            for score in one.scores
+        ],
+        "scopes": {scope.name: list(scope.structures) for scope in one.scopes},
+        "comparisons": [_flat(contrast) for contrast in one.contrasts],
+        "critical_difference": None
+        if ranking is None
+        else {
+            "average_ranks": {m: _number(r) for m, r in zip(ranking.models, ranking.ranks, strict=True)},
+            "patients": ranking.patients,
+            "friedman_p": ranking.p,
+            "difference": ranking.difference,
+            "not_told_apart": [list(clique) for clique in ranking.cliques],
+            "not_permitted": ranking.forbidden,
+        },
+        "order_probabilities": None
+        if one.orders is None
+        else {
+            row: {column: _number(one.orders[i, j]) for j, column in enumerate(one.models) if i != j}
+            for i, row in enumerate(one.models)
+        },
+        "notes": list(one.notes),
+    }
+
+
+def _flat(contrast: Contrast) -> dict[str, Any]:
+    one = contrast.compared
+    low, high = one.interval or (None, None)
+    return {
+        "scope": contrast.scope.name,
+        "first": one.first,
+        "second": one.second,
+        "named": contrast.named,
+        "test": "wilcoxon" if one.paired else "mann-whitney",
+        "seeds": " ".join(one.seeds),
+        "n_first": len(one.first_values),
+        "n_second": len(one.second_values),
+        "mean_first": one.means[0],
+        "mean_second": one.means[1],
+        "difference": one.mean,
+        "hodges_lehmann": one.effect,
+        "low": low,
+        "high": high,
+        "p": one.p,
+        "p_holm": contrast.corrected,
+        "smallest_p": one.smallest_p,
+        "detectable": one.detectable,
+    }
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _ends(interval: tuple[float, float] | None) -> list[float] | None:
+    return None if interval is None else list(interval)

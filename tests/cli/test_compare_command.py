@@ -1,0 +1,122 @@
+"""swinssl_compare as it is typed, on the committed benchmark and on what swinssl_evaluate leaves."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROWS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "transfer_101.csv"
+FIGURES = ("differences", "scores", "critical_difference", "order_probabilities")
+
+
+def metrics_of(folder, levels):
+    """A metrics.csv of one structure, by case."""
+    folder.mkdir(parents=True)
+    lines = [f"{case},organ,1,{dice},3.5" for case, dice in levels.items()]
+    (folder / "metrics.csv").write_text("\n".join(["case,structure,label,Dice,HD95_mm", *lines, ""]))
+    return folder
+
+
+def test_everything_is_written_and_the_numbers_come_first(typed, tmp_path):
+    done = typed("compare", ROWS, "--named", "smit:scratch", "--against", "scratch", "--out", tmp_path / "out")
+    assert done.code == 0, done.err
+    names = {f"{name}.{ending}" for name in FIGURES for ending in ("svg", "png")}
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "comparison.json",
+        "comparison.csv",
+        "comparison.md",
+    } | names
+    first = done.out.splitlines()[0]
+    # As the benchmark's own page has it.
+    assert first.startswith("+0.039 Dice, smit less scratch (typically +0.039 [+0.026, +0.052], p 1.3e-05, 20 pairs;")
+    assert first.endswith("smit is better than scratch.")
+    assert (tmp_path / "out" / "comparison.md").read_text().splitlines()[2] == f"- {first}"
+    svg = (tmp_path / "out" / "differences.svg").read_text()
+    assert "<text" in svg and "simmim - scratch" in svg
+
+
+def test_the_report_has_the_corrected_p_of_the_benchmark(typed, tmp_path):
+    done = typed("compare", ROWS, "--named", "smit:scratch", "--against", "scratch", "--out", tmp_path, "--json")
+    report = json.loads(done.out)
+    assert report == json.loads((tmp_path / "comparison.json").read_text())
+    found = {(c["scope"], c["first"]): c for c in report["settings"][""]["comparisons"]}
+    holm = {name: found["all structures", name]["p_holm"] for name in ("simmim", "rotation", "resenc", "zeroed")}
+    assert {name: f"{p:.2g}" for name, p in holm.items()} == {
+        "simmim": "0.0014", "rotation": "0.00019", "resenc": "0.00027", "zeroed": "1.1e-05"
+    }  # fmt: skip
+    with (tmp_path / "comparison.csv").open() as stream:
+        assert len(list(csv.DictReader(stream))) == len(found) == 7 * 6
+
+
+def test_runs_of_swinssl_evaluate_are_seeds_of_a_model(typed, tmp_path):
+    cases = [f"c{i}" for i in range(7)]
+    for name, level in (("a0", 0.8), ("a1", 0.7), ("b0", 0.6), ("b1", 0.5)):
+        metrics_of(tmp_path / name, {case: level + i / 100 for i, case in enumerate(cases)})
+    given = [f"{name[0]}={tmp_path / name}" for name in ("a0", "a1", "b0", "b1")]
+    done = typed("compare", *given, "--named", "a:b", "--out", tmp_path / "out")
+    assert done.out.startswith("+0.200 Dice, a less b (typically +0.200 [+0.200, +0.200], p 0.016, 7 pairs;")
+    (tmp_path / "groups.csv").write_text("case,group\nc0,p\nc1,p\nc2,p\n")
+    done = typed("compare", *given, "--named", "a:b", "--patients", tmp_path, "--out", tmp_path / "out")
+    assert "5 pairs" in done.out and "no p can fall below 0.062" in done.out and "no difference shown" in done.out
+
+
+def test_of_distances_less_is_better(typed, tmp_path):
+    text = "model,case,structure,HD95_mm\n" + "".join(f"near,c{i},s,{2 + i}\nfar,c{i},s,{9 + i}\n" for i in range(8))
+    (tmp_path / "t.csv").write_text(text)
+    done = typed("compare", tmp_path / "t.csv", "--metric", "HD95_mm", "--named", "near:far", "--out", tmp_path / "o")
+    assert "near is better than far" in done.out and "2 models: two are compared by the paired test" in done.out
+
+
+def test_settings_are_compared_apart_and_their_orders_with_each_other(typed, tmp_path):
+    lines = ["model,task,case,structure,Dice"]
+    for task, order in (("lung", "abc"), ("liver", "acb")):
+        for rank, model in enumerate(order):
+            lines += [f"{model},{task},{task}{i},s,{0.8 - rank / 10 + i / 1000 * (rank + 1)}" for i in range(8)]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    done = typed("compare", tmp_path / "t.csv", "--out", tmp_path / "o", "--json")
+    report = json.loads(done.out)
+    assert list(report["settings"]) == ["lung", "liver"]
+    (agreement,) = report["rank_agreements"]
+    assert agreement["spearman_rho"] == pytest.approx(0.5)
+    assert (tmp_path / "o" / "liver" / "scores.png").exists()
+
+
+def test_convergence_of_logs_is_said(typed, tmp_path):
+    (tmp_path / "run").mkdir()
+    entries = [{"step": s, "loss": 1, "validation_score": v} for s, v in ((100, 0.2), (200, 0.58), (300, 0.6))]
+    (tmp_path / "run" / "log.jsonl").write_text("\n".join(map(json.dumps, entries)))
+    done = typed("compare", ROWS, "--out", tmp_path / "out", "--log", f"smit={tmp_path / 'run'}")
+    assert "200 steps to 95 % of the last validation Dice: smit" in done.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["x=/nowhere"], "/nowhere: no metrics.csv here"),
+        ([ROWS, "--named", "smti:scratch"], "no model 'smti'. Did you mean"),
+        ([ROWS, "--against", "me"], "--against me: no such model"),
+        ([ROWS, "--metric", "HD95_mm"], "--metric HD95_mm: no such score"),
+        ([ROWS, "--group", "x=liver"], "no structure 'liver'"),
+        ([ROWS, "--patients", "/nowhere"], "no groups.csv here"),
+    ],
+)
+def test_mistakes_are_answered_with_the_remedy(typed, tmp_path, arguments, said):
+    done = typed("compare", *arguments, "--out", tmp_path / "out")
+    assert done.code == 2 and said in done.error
+    assert not (tmp_path / "out").exists()
+
+
+def test_neither_help_nor_the_work_needs_torch(tmp_path):
+    program = "import sys; from swinssl.cli.compare import main; sys.argv[1:] = {}\ntry: main()\nfinally: print({})"
+    told = "'torch' in sys.modules or 'numpy' in sys.modules"
+    done = subprocess.run([sys.executable, "-c", program.format(["--help"], told)], capture_output=True, text=True)
+    assert "--named" in done.stdout and done.stdout.rstrip().endswith("False")
+    arguments = [str(ROWS), "--out", str(tmp_path)]
+    told = "'torch' in sys.modules"
+    done = subprocess.run([sys.executable, "-c", program.format(arguments, told)], capture_output=True, text=True)
+    assert done.stdout.rstrip().endswith("False"), done.stderr
