@@ -18,6 +18,8 @@ from swinssl.errors import UserError
 PREFIX = ".writing-"
 # Of a name, in characters of up to four bytes: file systems take 255 bytes.
 LONGEST_NAME = 50
+# Written to find out whether a disk takes any more.
+TRIAL_BYTES = 1 << 20
 
 
 @contextlib.contextmanager
@@ -26,29 +28,85 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
     The temporary name keeps the whole ending (`.nii.gz`), so that writers which look at it do the right thing, and
     nothing is there under it yet: some writers (blosc2) refuse to write over a file. An OSError of the temporary file,
-    or of none in particular (a full disk), names `path`.
+    or of none in particular (a full disk), names `path`; a library's own exception is one if the disk was the reason.
 
     Args:
         durable: wait until the content is on the disk, so that a power cut cannot leave an empty file under the name.
             Off where whoever reads it checks its content and it can be made again: a disk takes milliseconds.
     """
-    path = Path(path)
+    with _temporary(Path(path)) as temporary:
+        yield temporary
+        if durable:
+            _flush(temporary)
+        temporary.replace(path)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """A temporary folder beside `path` that replaces it when the block ends well; else as `atomic_path`."""
+    with _temporary(Path(path)) as temporary:
+        temporary.mkdir()
+        yield temporary
+        for written in temporary.iterdir():
+            _flush(written)
+        shutil.rmtree(path, ignore_errors=True)
+        temporary.rename(path)
+
+
+@contextlib.contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A new name beside `path`; what is there under it afterwards goes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{PREFIX}{secrets.token_hex(4)}-{path.name[-LONGEST_NAME:]}")
     try:
-        try:
-            yield temporary
-            if durable:
-                with open(temporary, "rb+") as written:
-                    os.fsync(written.fileno())
-            temporary.replace(path)
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+        yield temporary
     except OSError as error:
-        if error.filename is None or PREFIX in str(error.filename):
-            error.filename = str(path)
+        _name(path, error)
         raise
+    except Exception as error:
+        refusal = _refusal_of_the_disk(temporary)
+        if refusal is None:
+            raise
+        _name(path, refusal)
+        raise refusal from error
+    finally:
+        _remove(temporary)
+
+
+def _name(path: Path, error: OSError) -> None:
+    """Let the error be about `path`, unless it is about another file."""
+    if error.filename is None or PREFIX in str(error.filename):
+        error.filename = str(path)
+
+
+def _flush(path: Path) -> None:
+    with open(path, "rb+") as written:
+        os.fsync(written.fileno())
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+
+
+def _refusal_of_the_disk(temporary: Path) -> OSError | None:
+    """Why the disk takes no more; None if it does. Libraries fail on a full disk without saying that it is full."""
+    another = temporary.with_name(f"{temporary.name}-another")
+    begun = [path for path in (temporary, *temporary.rglob("*")) if path.is_file()]
+    try:
+        for path in (*begun, another):
+            with open(path, "ab") as stream:
+                stream.write(bytes(TRIAL_BYTES))
+                stream.flush()
+                os.fsync(stream.fileno())
+    except OSError as error:
+        return error
+    finally:
+        _remove(another)
+    return None
 
 
 def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
@@ -91,10 +149,7 @@ def read_json(path: Path, *, what: str, remedy: str) -> Any:
 def clear_unfinished(folder: Path) -> None:
     """Remove what a killed process left half written in a folder in which nobody else writes."""
     for left in folder.glob(f"{PREFIX}*"):
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            left.unlink(missing_ok=True)
+        _remove(left)
 
 
 def sha256_of(path: Path) -> str:

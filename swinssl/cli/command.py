@@ -27,7 +27,7 @@ FULL = "Free some space there, or choose another folder."
 FORBIDDEN = "Change its permissions, or choose another folder."
 IN_THE_WAY = "It is where a folder should be: move it away, or choose another folder."
 MENDABLE_ERRNOS = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), FULL),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), FULL),
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), FORBIDDEN),
     **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), IN_THE_WAY),
 }

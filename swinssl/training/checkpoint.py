@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,20 +43,13 @@ class Checkpoint:
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write `folder/step_<n>`, whole or not at all, and remove all but the newest two."""
-    target = folder / _name(checkpoint.step)
-    writing = folder / f"{files.PREFIX}{target.name}"
     # Whatever step a killed process was writing: it may be as large as a checkpoint.
     files.clear_unfinished(folder)
-    writing.mkdir(parents=True)
-    save_file({name: t.detach().contiguous() for name, t in checkpoint.weights.items()}, writing / WEIGHTS)
-    torch.save(checkpoint.state, writing / STATE)
-    hashes = {name: files.sha256_of(writing / name) for name in (WEIGHTS, STATE)}
-    (writing / MANIFEST).write_text(json.dumps({"step": checkpoint.step, "sha256": hashes}))
-    for name in (WEIGHTS, STATE, MANIFEST):
-        with open(writing / name, "rb+") as written:
-            os.fsync(written.fileno())
-    shutil.rmtree(target, ignore_errors=True)
-    writing.rename(target)
+    with files.atomic_folder(folder / _name(checkpoint.step)) as writing:
+        save_file({name: t.detach().contiguous() for name, t in checkpoint.weights.items()}, writing / WEIGHTS)
+        torch.save(checkpoint.state, writing / STATE)
+        hashes = {name: files.sha256_of(writing / name) for name in (WEIGHTS, STATE)}
+        (writing / MANIFEST).write_text(json.dumps({"step": checkpoint.step, "sha256": hashes}))
     for old in _newest_first(folder)[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
 
