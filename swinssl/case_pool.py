@@ -8,6 +8,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -23,6 +24,10 @@ R = TypeVar("R")
 # What a process takes before it has read anything.
 PROCESS_BYTES = 250_000_000
 MEMORY_SHARE = 0.7
+# After so long in one case something hangs, most likely a disk that does not answer.
+SLOW_SECONDS = 900.0
+# A process that is told to end and does not is killed.
+ENDING_SECONDS = 5.0
 # One thread a process: the processes themselves fill the cores.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
@@ -50,14 +55,18 @@ class _Worker(Generic[J]):
     process: Any
     connection: Connection
     job: int | None = None
+    since: float = 0.0
 
 
-def run_jobs(function: Callable[[J], R], jobs: Sequence[J], *, workers: int) -> Iterator[tuple[int, R | Crash]]:
+def run_jobs(
+    function: Callable[[J], R], jobs: Sequence[J], *, workers: int, names: Sequence[str] = ()
+) -> Iterator[tuple[int, R | Crash]]:
     """Yield (index of the job, its result) as results come; a `Crash` stands for the result of a process that died.
 
     Args:
         function: importable by name, since new processes begin without this one's memory; it does not raise.
         workers: processes; 0 works in this one.
+        names: of the jobs, for the warning about one that takes very long; none: their numbers.
     """
     if workers == 0:
         for index, job in enumerate(jobs):
@@ -70,7 +79,8 @@ def run_jobs(function: Callable[[J], R], jobs: Sequence[J], *, workers: int) -> 
             pool.append(_start(function))
             _assign(pool[-1], left, jobs)
         while busy := [worker for worker in pool if worker.job is not None]:
-            ready = wait([worker.connection for worker in busy])
+            ready = wait([worker.connection for worker in busy], SLOW_SECONDS)
+            _warn_of_slow(busy, names)
             for place, worker in enumerate(pool):
                 if worker.connection not in ready or worker.job is None:
                     continue
@@ -85,7 +95,10 @@ def run_jobs(function: Callable[[J], R], jobs: Sequence[J], *, workers: int) -> 
             if worker.job is not None:
                 worker.process.terminate()  # a working one is told to; it clears its temporary files away
         for worker in pool:
-            worker.process.join()
+            worker.process.join(ENDING_SECONDS)
+            if worker.process.is_alive():  # it hangs where no request reaches it
+                worker.process.kill()
+                worker.process.join()
 
 
 def import_early(*modules: str) -> None:
@@ -129,11 +142,24 @@ def _start(function: Callable[[J], R]) -> _Worker:
 
 
 def _assign(worker: _Worker, left: Iterator[int], jobs: Sequence[Any]) -> None:
-    worker.job = next(left, None)
+    worker.job, worker.since = next(left, None), time.monotonic()
     if worker.job is not None:
         # A process that died meanwhile shows when its answer is read.
         with contextlib.suppress(OSError):
             worker.connection.send(jobs[worker.job])
+
+
+def _warn_of_slow(busy: Sequence[_Worker], names: Sequence[str]) -> None:
+    """Say which jobs have taken very long, each once in a while: they may go on for ever."""
+    for worker in busy:
+        if worker.job is None or time.monotonic() - worker.since < SLOW_SECONDS:
+            continue
+        worker.since = time.monotonic()
+        logger.warning(
+            "%s: no answer for %g minutes. If it hangs: Ctrl-C ends it, and the same command goes on with the others.",
+            names[worker.job] if names else f"job {worker.job + 1}",
+            SLOW_SECONDS / 60,
+        )
 
 
 def _received(worker: _Worker) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 
 import psutil
@@ -31,6 +32,13 @@ def workers_alive():
     return [p for p in below if p not in servers and "resource_tracker" not in " ".join(p.cmdline())]
 
 
+def hang(job):
+    """What a disk that does not answer does to a worker: it never comes back, and no request to end reaches it."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(job)
+    return job
+
+
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_every_job_is_answered_once(workers):
     assert sorted(run_jobs(answer, range(7), workers=workers)) == [(i, i * i) for i in range(7)]
@@ -56,6 +64,16 @@ def test_stopping_ends_the_workers():
     started = time.monotonic()
     results.close()
     assert time.monotonic() - started < 10 and not workers_alive()
+
+
+def test_a_job_that_hangs_is_named_and_can_be_stopped(monkeypatch, caplog):
+    monkeypatch.setattr("swinssl.case_pool.SLOW_SECONDS", 0.2)
+    monkeypatch.setattr("swinssl.case_pool.ENDING_SECONDS", 0.2)
+    results = run_jobs(hang, [4, 600], workers=2, names=["quick", "stuck"])
+    assert next(results) == (0, 4)
+    results.close()
+    assert "stuck: no answer for" in caplog.text and "Ctrl-C ends it" in caplog.text
+    assert not workers_alive()
 
 
 def test_no_jobs():

@@ -118,7 +118,8 @@ def extract_fingerprint(raw: RawDataset, *, workers: int | None = None, known_ha
     measures: dict[int, CaseMeasure] = {}
     failures: dict[str, str] = {}
     workers = default_workers(raw) if workers is None else workers
-    for index, result in track(run_jobs(_measured, jobs, workers=workers), "measuring", total=len(jobs)):
+    results = run_jobs(_measured, jobs, workers=workers, names=[case.id for case in cases])
+    for index, result in track(results, "measuring", total=len(jobs)):
         if isinstance(result, CaseMeasure):
             measures[index] = result
         else:

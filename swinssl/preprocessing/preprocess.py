@@ -162,14 +162,18 @@ def preprocess_dataset(
 def _worked_off(jobs: Sequence[_Job], *, workers: int) -> Iterator[CaseReport]:
     """What became of each case; those that other processes are at come last, when these have finished or are gone."""
     busy = []
-    for index, result in run_jobs(_process, jobs, workers=workers):
+    for index, result in run_jobs(_process, jobs, workers=workers, names=_names(jobs)):
         report = _report(jobs[index], result)
         if report.status == "busy":
             busy.append(replace(jobs[index], wait=True))
         else:
             yield report
-    for index, result in run_jobs(_process, busy, workers=workers):
+    for index, result in run_jobs(_process, busy, workers=workers, names=_names(busy)):
         yield _report(busy[index], result)
+
+
+def _names(jobs: Sequence[_Job]) -> list[str]:
+    return [job.case.id for job in jobs]
 
 
 def _report(job: _Job, result: CaseReport | Crash) -> CaseReport:
