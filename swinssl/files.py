@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -64,7 +65,7 @@ def _temporary(path: Path) -> Iterator[Path]:
         _name(path, error)
         raise
     except Exception as error:
-        refusal = _refusal_of_the_disk(temporary)
+        refusal = _refusal_of_the_disk(error, temporary)
         if refusal is None:
             raise
         _name(path, refusal)
@@ -92,8 +93,14 @@ def _remove(path: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _refusal_of_the_disk(temporary: Path) -> OSError | None:
-    """Why the disk takes no more; None if it does. Libraries fail on a full disk without saying that it is full."""
+def _refusal_of_the_disk(error: Exception, temporary: Path) -> OSError | None:
+    """Why the disk takes no more, where a library failed with an exception of its own; None if it does.
+
+    Few say it: safetensors names the number of the system's error, and removes what it wrote; of others the files that
+    they could not end are tried.
+    """
+    if found := re.search(r"\(os error (\d+)\)", str(error)):
+        return OSError(int(found[1]), os.strerror(int(found[1])))
     another = temporary.with_name(f"{temporary.name}-another")
     begun = [path for path in (temporary, *temporary.rglob("*")) if path.is_file()]
     try:
@@ -102,8 +109,8 @@ def _refusal_of_the_disk(temporary: Path) -> OSError | None:
                 stream.write(bytes(TRIAL_BYTES))
                 stream.flush()
                 os.fsync(stream.fileno())
-    except OSError as error:
-        return error
+    except OSError as refusal:
+        return refusal
     finally:
         _remove(another)
     return None

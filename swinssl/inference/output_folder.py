@@ -74,12 +74,13 @@ class OutputFolder:
             UserError: it cannot be written.
         """
         try:
-            files.write_json(self.path / DATASET_FILE, model.description)
+            # First the record: a folder that has other files only is taken for somebody else's.
             self.record.write(self.path)
+            files.write_json(self.path / DATASET_FILE, model.description)
         except OSError as error:
             raise UserError(
-                f"-o {self.path}: cannot be written ({os.strerror(error.errno or 0)}). Give another folder, or change "
-                "its permissions."
+                f"-o {self.path}: cannot be written ({os.strerror(error.errno or 0)}). Give another folder, change "
+                "its permissions, or free some space."
             ) from None
 
     def result_path(self, case: InputCase) -> Path:
