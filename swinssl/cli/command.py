@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import inspect
+import io
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -54,6 +55,8 @@ def commands(summary: str, **functions: Callable[..., None]) -> Callable[[], Non
 def _entry_point(app: typer.Typer) -> Callable[[], None]:
     def main() -> None:
         spin_briefly()
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show must not end the work
+            sys.stdout.reconfigure(errors="backslashreplace")
         logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
         logging.getLogger("swinssl").setLevel(logging.INFO)
         app()
