@@ -9,6 +9,7 @@ import io
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -32,6 +33,8 @@ MENDABLE_ERRNOS = {
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), FORBIDDEN),
     **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), IN_THE_WAY),
 }
+# Of a command that another one runs; else they are the process's own.
+_TYPED: ContextVar[Sequence[str]] = ContextVar("_TYPED", default=())
 
 
 def command(function: Callable[..., None]) -> Callable[[], None]:
@@ -64,16 +67,24 @@ def _entry_point(app: typer.Typer) -> Callable[[], None]:
     return main
 
 
+def arguments_as_typed() -> Sequence[str]:
+    """The words after the command's name."""
+    return _TYPED.get() or sys.argv[1:]
+
+
 def run_typed(function: Callable[..., None], arguments: Sequence[str]) -> None:
     """Run a command's function as if it had been typed with `arguments`; its errors are the caller's.
 
     Raises:
         UserError: as the function does, and where `arguments` do not fit.
     """
+    before = _TYPED.set(tuple(arguments))
     try:
         code = _app(_flattened(function))(list(arguments), standalone_mode=False)
     except TyperException as error:
         raise UserError(error.format_message()) from None
+    finally:
+        _TYPED.reset(before)
     if code == INTERRUPTED:  # typer makes this of a Ctrl-C, which the caller must not take for the end of the work
         raise KeyboardInterrupt
 

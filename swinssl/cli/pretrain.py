@@ -11,6 +11,7 @@ import typer
 from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import DryRun, Json, Root
+from swinssl.cli.ranks import Gpus, start_ranks
 from swinssl.ssl.config import PretrainingConfig, config_of
 from swinssl.ssl.method import Method
 from swinssl.ssl.methods import METHODS
@@ -53,10 +54,13 @@ def pretrain_command(method: type[Method]) -> Callable[..., None]:
         options: Any,
         out: Out = None,
         restart: Restart = False,
+        gpus: Gpus = 1,
         root: Root = None,
         json: Json = False,
         dry_run: DryRun = False,
     ) -> None:
+        if not dry_run and start_ranks(f"swinssl.cli.pretrain:{method.name}", gpus):
+            return
         from swinssl.ssl.pretraining import pretrain
 
         workspace = Workspace.locate(root)

@@ -10,6 +10,7 @@ import typer
 from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, DryRun, Json, Root
+from swinssl.cli.ranks import Gpus, start_ranks
 from swinssl.errors import UserError
 from swinssl.training.config import TrainingConfig
 from swinssl.workspace import Workspace, safe_name
@@ -46,6 +47,7 @@ def train(
     fold: Fold = "0",
     name: Name = None,
     restart: Restart = False,
+    gpus: Gpus = 1,
     root: Root = None,
     json: Json = False,
     dry_run: DryRun = False,
@@ -65,6 +67,8 @@ def train(
     preprocessed, results = workspace.preprocessed(dataset), workspace.results(dataset)
     if dry_run:
         _rehearse(preprocessed, results, config, folds=folds, name=name, json=json)
+        return
+    if start_ranks("swinssl.cli.train:main", gpus):
         return
     if len(folds) > 1:
         from swinssl.experiments.cross_validation import cross_validate

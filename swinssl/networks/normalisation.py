@@ -21,20 +21,22 @@ class BatchNorm(nn.BatchNorm3d):
                 return _affine(x, self.weight, self.bias)
             return super().forward(x)
         axes = (0, 2, 3, 4)
-        values = x.float()
+        values = x.to(torch.promote_types(x.dtype, torch.float32))
         count = torch.tensor([values.numel() / values.shape[1]], device=x.device)
-        sums = sum_over_ranks(torch.cat([values.sum(axes), (values * values).sum(axes), count]))
-        total, squares, number = sums[: x.shape[1]], sums[x.shape[1] : -1], sums[-1]
-        mean = total / number
-        variance = (squares / number - mean * mean).clamp_min(0.0)
+        sums = sum_over_ranks(torch.cat([values.sum(axes), count]))
+        number, shape = sums[-1], (1, -1, 1, 1, 1)
+        mean = sums[:-1] / number
+        # Squares of what is left of the mean: the mean of squares less the square of the mean loses most digits where
+        # values differ little.
+        centred = values - mean.view(shape)
+        variance = sum_over_ranks((centred * centred).sum(axes)) / number
         with torch.no_grad():
             share = 0.1 if self.momentum is None else self.momentum
             unbiased = variance * number / (number - 1).clamp_min(1.0)
             self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)  # type: ignore[union-attr]
             self.running_var.lerp_(unbiased.to(self.running_var.dtype), share)  # type: ignore[union-attr]
             self.num_batches_tracked.add_(1)  # type: ignore[union-attr]
-        shape = (1, -1, 1, 1, 1)
-        normalised = (values - mean.view(shape)) * torch.rsqrt(variance.view(shape) + self.eps)
+        normalised = centred * torch.rsqrt(variance.view(shape) + self.eps)
         return _affine(normalised, self.weight, self.bias).to(x.dtype)
 
 

@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from swinssl.errors import UserError
+
 # Longer than the first rank alone ever predicts or measures.
 PATIENCE = datetime.timedelta(days=30)
 
@@ -26,9 +28,15 @@ class Ranks:
 
     @classmethod
     def join(cls, device: torch.device) -> Ranks:
-        """Join the group that torchrun announced in the environment, if it did."""
+        """Join the group that torchrun or `--gpus` announced in the environment, if there is one.
+
+        Raises:
+            UserError: this machine has fewer GPUs than processes.
+        """
         if "WORLD_SIZE" not in os.environ or int(os.environ["WORLD_SIZE"]) == 1:
             return cls()
+        if device.type == "cuda":
+            _take_gpu(device)
         if not dist.is_initialized():
             dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
             # Its threads must end before Python does: one that asks for the interpreter then aborts the process.
@@ -82,6 +90,16 @@ class Ranks:
 def _patient_group() -> dist.ProcessGroup | None:
     """All ranks; those of the ordinary group give up after minutes."""
     return dist.new_group(backend="gloo", timeout=PATIENCE)
+
+
+def _take_gpu(device: torch.device) -> None:
+    """Make this process's own GPU the one that `cuda` means."""
+    if device.index is not None:
+        raise UserError(f"--device {device}: is one GPU, and several processes need one each. Give --device cuda.")
+    own, there = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if own >= there:
+        raise UserError(f"--gpus: there are {there} on this machine, fewer than processes. Give --gpus {there}.")
+    torch.cuda.set_device(own)
 
 
 def _leave() -> None:

@@ -108,6 +108,11 @@ class Engine:
         pace: EncoderPace = AS_THE_REST,
         after_epoch: Callable[[list[dict[str, Any]]], None] | None = None,
     ) -> None:
+        if task.batch_size < ranks.world:
+            raise UserError(
+                f"--batch-size {task.batch_size}: each of {ranks.world} processes needs a sample of every batch. Give "
+                "a larger --batch-size, or fewer --gpus."
+            )
         self.task, self.folder, self.config, self.length = task, folder, config, length
         self.learning_rate, self.device, self.ranks, self.after_epoch = learning_rate, device, ranks, after_epoch
         self.bf16 = use_bf16(device, config.precision)
