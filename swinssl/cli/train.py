@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from swinssl.cli.command import command
+from swinssl.cli.command import arguments_as_typed, command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, DryRun, Json, Root
 from swinssl.cli.ranks import Gpus, start_ranks
+from swinssl.cli.slurm import Slurm, array_script
 from swinssl.errors import UserError
 from swinssl.training.config import TrainingConfig
 from swinssl.workspace import Workspace, safe_name
@@ -51,6 +52,7 @@ def train(
     root: Root = None,
     json: Json = False,
     dry_run: DryRun = False,
+    slurm: Slurm = False,
 ) -> None:
     """Train a fold as swinssl_plan decided; the model goes to <root>/results/<data set>/<name>/fold_<k>.
 
@@ -63,6 +65,10 @@ def train(
     folds = _parse_folds(fold)
     if name is not None:
         safe_name(name, what="--name")
+    if slurm:
+        on_cpu, minutes = config.device == "cpu", config.max_minutes
+        print(array_script(dataset, folds, arguments_as_typed(), gpus=gpus, on_cpu=on_cpu, minutes=minutes), end="")
+        return
     workspace = Workspace.locate(root)
     preprocessed, results = workspace.preprocessed(dataset), workspace.results(dataset)
     if dry_run:
