@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from swinssl.networks.swin_encoder import SwinEncoder
 from swinssl.randomness import Draws
@@ -65,6 +65,10 @@ class PretextTask:
         self.centres = {name: Centre(method.options.prototypes, device=device) for name in method.centres}
         self.health = Health(method.seen_views, network.encoder.widths[3])
         self.done, self.share = 0, 0.0
+
+    @property
+    def followers(self) -> Sequence[nn.Module]:
+        return () if self.teacher is None else (self.teacher.network,)
 
     def load(self, draws: Draws) -> Prepared:
         return self.method.prepare(self.sampler.crops(draws), draws)

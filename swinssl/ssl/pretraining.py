@@ -288,6 +288,7 @@ def _train(
         length=plan.length,
         device=device,
         ranks=ranks,
+        shard=config.shards(plan.preset),
         after_epoch=show,
     )
     if ranks.first:

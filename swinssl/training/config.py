@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from swinssl.errors import UserError
 from swinssl.training.engine_config import EngineConfig
 
 
@@ -42,3 +43,14 @@ class TrainingConfig(EngineConfig):
         None, description="Dice term instead of the planned one: -log(Dice) or 1 - Dice."
     )
     deep_supervision: bool | None = Field(None, description="Losses at 1/2 and 1/4 resolution too.")
+
+    def shards(self, preset: str | None) -> bool:
+        """As the engine has it; not where blocks are frozen for a while, which FSDP does not follow.
+
+        Raises:
+            UserError: both are asked for.
+        """
+        frozen = self.freeze_epochs > 0 or self.peft == "lora"
+        if frozen and self.shard:
+            raise UserError("--shard: does not go with --freeze-epochs and --peft lora. Leave one of them out.")
+        return super().shards(preset) and not frozen

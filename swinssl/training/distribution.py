@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from swinssl.errors import UserError
+from swinssl.training.sharding import is_shard
 
 # Longer than the first rank alone ever predicts or measures.
 PATIENCE = datetime.timedelta(days=30)
@@ -58,10 +59,13 @@ class Ranks:
         return range(self.rank * count // self.world, (self.rank + 1) * count // self.world)
 
     def sum_gradients(self, module: nn.Module) -> None:
-        """Add the gradients of all ranks; each rank's loss is already its share of the batch's mean."""
+        """Add the gradients of all ranks; each rank's loss is already its share of the batch's mean.
+
+        Those of sharded parameters were added on the way back.
+        """
         if self.world == 1:
             return
-        gradients = [p.grad for p in module.parameters() if p.grad is not None]
+        gradients = [p.grad for p in module.parameters() if p.grad is not None and not is_shard(p.grad)]
         flat = torch.cat([g.reshape(-1) for g in gradients])
         dist.all_reduce(flat)
         place = 0

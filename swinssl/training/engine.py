@@ -24,6 +24,7 @@ from swinssl.training.optimiser import AS_THE_REST, EncoderPace, make_optimiser,
 from swinssl.training.reading_ahead import read_ahead
 from swinssl.training.run_folder import RunFolder
 from swinssl.training.schedule import cosine_with_warm_up
+from swinssl.training.sharding import Shards, norms_over_ranks, own_part
 from swinssl.training.stopping import StopRequests
 from swinssl.training.task import Task
 
@@ -92,6 +93,7 @@ class Engine:
         task: the learning problem.
         folder: the locked folder of the run.
         pace: of a pretrained encoder, which may learn later and more slowly than the rest.
+        shard: spread the encoder's blocks over the ranks while training.
         after_epoch: called with the whole log after each epoch (it draws the progress picture).
     """
 
@@ -106,6 +108,7 @@ class Engine:
         device: torch.device,
         ranks: Ranks,
         pace: EncoderPace = AS_THE_REST,
+        shard: bool = False,
         after_epoch: Callable[[list[dict[str, Any]]], None] | None = None,
     ) -> None:
         if task.batch_size < ranks.world:
@@ -115,11 +118,13 @@ class Engine:
             )
         self.task, self.folder, self.config, self.length = task, folder, config, length
         self.learning_rate, self.device, self.ranks, self.after_epoch = learning_rate, device, ranks, after_epoch
+        self.shard = shard and ranks.world > 1
         self.bf16 = use_bf16(device, config.precision)
         task.network.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.optimiser = make_optimiser(
             task.network, learning_rate=learning_rate, weight_decay=config.weight_decay, pace=pace
         )
+        self.shards = Shards([], self.optimiser, device=device)
         self.progress = Progress(total=length.expected)
         self.validate_every = max(1, math.ceil(task.validation_cost / (OVERHEAD_SHARE / 2 * length.steps_per_epoch)))
         # Sums since the last line of the log.
@@ -141,6 +146,9 @@ class Engine:
             keep_freed_memory()
         self._resume()
         self.ranks.broadcast(self.task.network)
+        if self.shard:
+            networks = [self.task.network, *self.task.followers]
+            self.shards = Shards(networks, self.optimiser, device=self.device)
         # As if all sittings had been one.
         self.began = self.saved_at = time.monotonic()
         self.began -= self.progress.seconds
@@ -172,6 +180,7 @@ class Engine:
         if not self.progress.ended:
             self.progress.ended = True
             self._save()
+        self.shards.end()
         return self.progress
 
     # --- one step
@@ -213,8 +222,7 @@ class Engine:
             )
         self.ranks.sum_gradients(task.network)
         self._clip()
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
+        self.shards.step(self.optimiser)
         task.after_step(step, self.progress.total)
         self.progress.step += 1
         mean_loss = total_loss * self.ranks.world
@@ -227,8 +235,10 @@ class Engine:
         gradients = [p.grad for p in self.task.network.parameters() if p.grad is not None]
         groups = [[gradient] for gradient in gradients] if self.config.clip_per == "tensor" else [gradients]
         for group in filter(None, groups):  # none where all is still frozen
-            norm = torch.nn.utils.get_total_norm(group)
-            torch._foreach_mul_(group, torch.clamp(self.config.clip / (norm + 1e-6), max=1.0))
+            norm = torch.linalg.vector_norm(torch.stack(norms_over_ranks(group)))
+            torch._foreach_mul_(
+                [own_part(gradient) for gradient in group], torch.clamp(self.config.clip / (norm + 1e-6), max=1.0)
+            )
 
     # --- time
 
@@ -294,14 +304,20 @@ class Engine:
             entry["samples_per_second"] = steps * self.task.batch_size / working
         if self.ranks.first:
             self.folder.log(entry)
-            if self.after_epoch is not None:
-                self.after_epoch(self.folder.read_log())
+        if self.after_epoch is not None:
+            with self.shards.whole():
+                if self.ranks.first:
+                    self.after_epoch(self.folder.read_log())
         # The end of a run is kept whatever that costs: else a run that was over would be trained to its end again.
         if self.progress.ended or self._save_is_due(0.0):
             self._save()
 
     def _validate(self, epoch: int) -> dict[str, float]:
         """Metrics under their names in the log; empty where there is nothing to validate on."""
+        with self.shards.whole():
+            return self._validate_whole(epoch)
+
+    def _validate_whole(self, epoch: int) -> dict[str, float]:
         started = time.monotonic()
         with autocast(self.device, bf16=self.bf16):
             metrics = self.task.validate()
@@ -327,20 +343,20 @@ class Engine:
 
     def _save_is_due(self, seconds: float) -> bool:
         """Whether the last checkpoint is `seconds` old, and writing another one stays within its share of the time."""
-        return time.monotonic() - self.saved_at > max(seconds, self.save_seconds / (OVERHEAD_SHARE / 2))
+        due = time.monotonic() - self.saved_at > max(seconds, self.save_seconds / (OVERHEAD_SHARE / 2))
+        # What is sharded is gathered from all, whose clocks differ.
+        return bool(self.ranks.same_everywhere([due])[0]) if self.shard else due
 
     def _save(self) -> None:
         started = time.monotonic()
         self.progress.seconds = self._elapsed()
-        if self.ranks.first:
-            weights = {f"network.{name}": tensor for name, tensor in self.task.network.state_dict().items()}
-            weights |= {f"extra.{name}": tensor for name, tensor in self.task.extra_weights().items()}
-            state = {
-                "optimiser": self.optimiser.state_dict(),
-                "progress": dict(vars(self.progress)),
-                "sums": dict(self.sums),
-            }
-            save_checkpoint(self.folder.checkpoints, Checkpoint(self.progress.step, weights, state))
+        optimiser = self.shards.optimiser_state(self.optimiser)
+        with self.shards.whole():
+            if self.ranks.first:
+                weights = {f"network.{name}": tensor for name, tensor in self.task.network.state_dict().items()}
+                weights |= {f"extra.{name}": tensor for name, tensor in self.task.extra_weights().items()}
+                state = {"optimiser": optimiser, "progress": dict(vars(self.progress)), "sums": dict(self.sums)}
+                save_checkpoint(self.folder.checkpoints, Checkpoint(self.progress.step, weights, state))
         self.saved_at = time.monotonic()
         self.save_seconds = self.saved_at - started
 

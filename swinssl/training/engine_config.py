@@ -7,7 +7,10 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 # Fields that may change when a run goes on; any other change would make it another run.
-MAY_CHANGE_ON_RESUME = {"epochs", "steps", "max_minutes", "patience", "device", "readers"}
+MAY_CHANGE_ON_RESUME = {"epochs", "steps", "max_minutes", "patience", "device", "readers", "shard"}
+
+# Encoders whose weights, gradients and optimiser states are worth the sending of them.
+SHARDED_PRESETS = {"smitp"}
 
 
 class EngineConfig(BaseModel):
@@ -26,6 +29,11 @@ class EngineConfig(BaseModel):
     recompute: bool = Field(
         False, description="Compute the encoder's blocks again in the backward pass: less memory, more time."
     )
+    shard: bool | None = Field(
+        None,
+        description="With --gpus: each keeps its share of the encoder's blocks alone, weights and optimiser states, "
+        "instead of all of them. Default: for the preset smitp.",
+    )
     seed: int = Field(0, ge=0, description="Seed of every random draw.")
     weight_decay: float = Field(0.01, ge=0, description="AdamW's, on weight matrices and kernels only.")
     warm_up: float = Field(0.03, ge=0, lt=1, description="Share of the run in which the learning rate rises.")
@@ -38,3 +46,7 @@ class EngineConfig(BaseModel):
     )
     device: str = Field("auto", description="auto (cuda, else mps, else cpu), cpu, cuda, cuda:1 or mps.")
     readers: int = Field(1, ge=0, description="Threads that read and augment ahead of the step; 0 reads in place.")
+
+    def shards(self, preset: str | None) -> bool:
+        """Whether to spread the blocks of an encoder of this size over the ranks, where there are several."""
+        return preset in SHARDED_PRESETS if self.shard is None else self.shard

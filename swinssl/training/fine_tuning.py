@@ -292,6 +292,7 @@ def _train(
         run_folder,
         config=config,
         pace=pace,
+        shard=config.shards(plans.network.preset),
         learning_rate=plans.training.learning_rate,
         length=length,
         device=setting.device,

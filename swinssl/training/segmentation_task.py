@@ -72,6 +72,10 @@ class SegmentationTask:
         self.blocks = sum(plans.network.encoder.depths)
         self.validation_cost, self.closing_cost = validation.cost, validation.closing_cost
 
+    @property
+    def followers(self) -> Sequence[nn.Module]:
+        return () if self.average is None else (self.average.network,)
+
     def load(self, draws: Draws) -> Sample:
         patch = self.sampler.locate(draws, batch_size=self.batch_size)
         case = self.cases[patch.case_id]

@@ -43,6 +43,11 @@ class Task(Protocol):
     @property
     def network(self) -> nn.Module: ...
 
+    @property
+    def followers(self) -> Sequence[nn.Module]:
+        """Networks of the same form that follow the trained one (averages, teachers)."""
+        ...
+
     def load(self, draws: Draws) -> Any:
         """Read and augment one sample on the CPU; called ahead of the step, from reader threads."""
         ...

@@ -7,6 +7,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from swinssl.training.sharding import own_part
+
 
 class WeightAverage:
     """Average of a network's weights and running statistics over the steps (Polyak; as in Mean Teacher).
@@ -42,6 +44,6 @@ def move_towards(averaged: nn.Module, current: nn.Module, share: float) -> None:
     """
     own, theirs = averaged.state_dict(), current.state_dict()
     floating = [name for name, tensor in own.items() if tensor.is_floating_point()]
-    torch._foreach_lerp_([own[n] for n in floating], [theirs[n] for n in floating], share)
+    torch._foreach_lerp_([own_part(own[n]) for n in floating], [own_part(theirs[n]) for n in floating], share)
     for name in own.keys() - set(floating):
         own[name].copy_(theirs[name])
