@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from swinssl import files
 from swinssl.errors import UserError
-from swinssl.evaluation.pairing import GRID_TOLERANCE_VOXELS, Pair
+from swinssl.evaluation.pairing import Pair
 from swinssl.evaluation.results import CaseResult, Evaluation
+from swinssl.evaluation.shown_case import COLOURS, box_around, image_on, window_of
 from swinssl.evaluation.structure import Structure
-from swinssl.imageio.reader import read_channels
 from swinssl.imageio.volume import Geometry, Triple, Volume
 
 if TYPE_CHECKING:
@@ -31,11 +31,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 OVERLAYS_FILE = "overlays.png"
-# Okabe and Ito's colours, which people with colour blindness tell apart, without black; the brightest on grey first.
-COLOURS = ("#E69F00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#D55E00", "#0072B2")
-MARGIN_MM = 15.0
-# Soft tissue, in HU.
-CT_WINDOW = (-160.0, 240.0)
 INCHES, DOTS_PER_INCH = 3.6, 140
 # Per plane: its name, and the letters at left, right, bottom and top.
 PLANES = (("axial", "RLPA"), ("coronal", "RLIS"), ("sagittal", "APIS"))
@@ -114,7 +109,7 @@ def _scene(case: CaseResult, structures: Sequence[Structure], image_path: Path |
     annotated = [structure for structure in structures if structure.name in case.metrics]
     values = [value for structure in annotated for value in structure.values]
     either = np.isin(labels.array[0], values) | np.isin(labels.array[1], values)
-    box = _box(either, labels.geometry.spacing)
+    box = box_around(either, labels.geometry.spacing)
     masks = {structure.name: np.isin(labels.array[:, *box], structure.values) for structure in annotated}
     return _Scene(
         case,
@@ -128,25 +123,10 @@ def _scene(case: CaseResult, structures: Sequence[Structure], image_path: Path |
 def _image_on(grid: Geometry, path: Path) -> NDArray | None:
     """The image's voxels, where it lies on the labels' grid."""
     try:
-        image, _ = read_channels([path]).canonical()
+        return image_on(grid, path)
     except UserError as error:
         logger.warning("no image in %s: %s", OVERLAYS_FILE, error)
         return None
-    if image.geometry.shape == grid.shape and grid.corner_displacement(image.geometry) <= GRID_TOLERANCE_VOXELS:
-        return image.array[0]
-    logger.warning("no image in %s: %s lies on another grid than the labels.", OVERLAYS_FILE, path)
-    return None
-
-
-def _box(mask: NDArray[np.bool_], spacing: Triple) -> tuple[slice, slice, slice]:
-    """The box round a mask, with a margin."""
-    slices = []
-    for axis, mm in enumerate(spacing):
-        along = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
-        margin = round(MARGIN_MM / mm)
-        slices.append(slice(max(0, int(along[0]) - margin), int(along[-1]) + 1 + margin))
-    z, y, x = slices
-    return z, y, x
 
 
 # --- drawing
@@ -161,7 +141,7 @@ def _figure(scenes: Mapping[str, _Scene], colours: Mapping[str, str], *, ct: boo
         dice = scene.case.metrics[scene.focus].overlap.dice
         lowest = f"; lowest: {scene.focus} {dice:.3f}" if len(scene.case.metrics) > 1 else ""
         row.suptitle(f"{rank} case: {scene.case.case_id}, Dice {scene.case.dice:.3f}{lowest}", fontsize=11)
-        window = None if scene.image is None else CT_WINDOW if ct else np.percentile(scene.image, (1, 99))
+        window = None if scene.image is None else window_of(scene.image, ct=ct)
         for axis, axes in enumerate(row.subplots(1, 3)):
             _draw_plane(axes, scene, axis, colours, window)
     return figure
