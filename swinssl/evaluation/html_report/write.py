@@ -1,0 +1,235 @@
+"""Write a report as one HTML file.
+
+The file asks for nothing: no network, no other file. A content security policy says so to the browser, and names the
+hash of each script in it, so that nothing else runs even where a name or a figure should carry a script past the
+escaping.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+import jinja2
+from markupsafe import Markup
+
+from swinssl import files
+from swinssl.errors import UserError
+from swinssl.evaluation.html_report.case_summary import case_score, in_words, mean_score, models_of, worst_first
+from swinssl.evaluation.html_report.cells import ShownCell, ShownTable, shown_cell, shown_table
+from swinssl.evaluation.html_report.content import Case, Figure, HtmlReport, Section
+from swinssl.evaluation.html_report.embedded_case import EmbeddedCase, embed_case
+from swinssl.evaluation.html_report.inline_svg import inline_svg
+from swinssl.evaluation.html_report.vendored import viewer_licences, viewer_source
+from swinssl.evaluation.shown_case import COLOURS
+from swinssl.evaluation.wording import counted
+
+# A browser opens 40 MB at once, and a mail server of a hospital may take it.
+CASE_BYTES, REPORT_BYTES = 1_500_000, 40_000_000
+PAGE = "page"
+
+
+def write_report(
+    path: Path, report: HtmlReport, *, case_bytes: int = CASE_BYTES, report_bytes: int = REPORT_BYTES
+) -> None:
+    """Write a report.
+
+    Args:
+        path: `report.html`.
+        case_bytes: of the volumes of a case; they are made coarser until they fit.
+        report_bytes: of the whole file. The worst cases of each task are put in first; whose volumes do not fit keep
+            their scores, and the page says that they have no pictures.
+
+    Raises:
+        UserError: a figure cannot be read, or the page is too large even without volumes.
+    """
+    cases = [case for section in report.sections for case in section.cases]
+    embedded: dict[int, EmbeddedCase] = {}
+    empty = len(_render(report, cases, embedded).encode())
+    if empty > report_bytes:
+        raise UserError(
+            f"{path}: {empty / 1e6:.1f} MB without cases, {report_bytes / 1e6:.1f} MB are allowed: leave out figures."
+        )
+    left = report_bytes - empty
+    models = models_of(cases)
+    for case in _by_turns(cases):
+        if left < case_bytes // 10:
+            break
+        one = embed_case(case, models, budget=case_bytes)
+        # Beside the volumes: their names, and notes in place of "has no pictures".
+        needed = one.size + sum(len(text.encode()) + 40 for text in (*one.notes, *one.labels, *models)) + 500
+        if needed <= left:
+            embedded[id(case)] = one
+            left -= needed
+    files.write_text(Path(path), _render(report, cases, embedded))
+
+
+def _by_turns(cases: Sequence[Case]) -> list[Case]:
+    """The worst of each task, then the second worst of each, and so on."""
+    tasks: dict[str, list[Case]] = {}
+    for case in worst_first(cases):
+        tasks.setdefault(case.task, []).append(case)
+    turns = itertools.zip_longest(*tasks.values())
+    return [case for turn in turns for case in turn if case is not None]
+
+
+# --- what the template is given
+
+
+@dataclass(frozen=True)
+class _Script:
+    """A script of the page, and its hash for the policy."""
+
+    text: str
+
+    @property
+    def policy(self) -> str:
+        return f"'sha256-{base64.b64encode(hashlib.sha256(self.text.encode()).digest()).decode('ascii')}'"
+
+    def __html__(self) -> str:
+        if "</script" in self.text.lower() or "<!--" in self.text:
+            raise ValueError("a script would end within itself")
+        return self.text
+
+
+@dataclass(frozen=True)
+class _ShownFigure:
+    content: Markup
+    caption: str
+
+
+@dataclass(frozen=True)
+class _ShownCase:
+    """A case in the list: its row, and what the viewer needs."""
+
+    number: int
+    case: Case
+    mean: ShownCell
+    scores: Sequence[ShownCell]
+    shown: bool
+    data: dict[str, object]
+
+
+@dataclass(frozen=True)
+class _ShownSection:
+    number: int
+    title: str
+    paragraphs: Sequence[str]
+    tables: Sequence[ShownTable]
+    figures: Sequence[_ShownFigure]
+    cases: Sequence[_ShownCase]
+    models: Sequence[str]
+
+    @property
+    def without_pictures(self) -> int:
+        return sum(not case.shown for case in self.cases)
+
+    @property
+    def several_tasks(self) -> bool:
+        return len({case.case.task for case in self.cases}) > 1
+
+
+def _render(report: HtmlReport, cases: Sequence[Case], embedded: dict[int, EmbeddedCase]) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__, PAGE),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    scripts = [_Script(_page_file("tables.js"))]
+    if cases:
+        scripts += [_Script(viewer_source()), _Script(_page_file("viewer.js"))]
+    return (
+        environment.get_template("report.html.jinja").render(
+            report=report,
+            summary=[*report.summary, *in_words(cases, report.score)],
+            sections=_sections(report, embedded),
+            style=Markup(_page_file("report.css")),
+            scripts=scripts,
+            policy=_policy(scripts),
+            colours=COLOURS,
+            licences=viewer_licences() if cases else None,
+            counted=counted,
+        )
+        + "\n"
+    )
+
+
+def _policy(scripts: Sequence[_Script]) -> str:
+    """Nothing is loaded; what runs is named by its hash. Style attributes of figures need 'unsafe-inline', and the
+    viewer keeps its letters as data: pictures."""
+    hashes = " ".join(script.policy for script in scripts)
+    return (
+        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; "
+        "base-uri 'none'; form-action 'none'"
+    )
+
+
+def _sections(report: HtmlReport, embedded: dict[int, EmbeddedCase]) -> list[_ShownSection]:
+    figures, cases = itertools.count(1), itertools.count(1)
+    return [
+        _ShownSection(
+            number,
+            section.title,
+            section.paragraphs,
+            [shown_table(table) for table in section.tables],
+            [_figure(figure, next(figures)) for figure in section.figures],
+            [_shown_case(case, next(cases), section, embedded) for case in worst_first(section.cases)],
+            models_of(section.cases),
+        )
+        for number, section in enumerate(report.sections, start=1)
+    ]
+
+
+def _figure(figure: Figure, number: int) -> _ShownFigure:
+    if figure.path.suffix.lower() == ".svg":
+        drawn = Markup(inline_svg(figure.path, prefix=f"figure{number}", alt=figure.alt))
+    elif figure.path.suffix.lower() == ".png":
+        try:
+            encoded = base64.b64encode(figure.path.read_bytes()).decode("ascii")
+        except OSError as error:
+            raise UserError(f"{figure.path}: the figure cannot be read ({error.strerror}).") from None
+        drawn = Markup('<img alt="{}" src="data:image/png;base64,{}">').format(figure.alt, encoded)
+    else:
+        raise UserError(f"{figure.path}: a figure is an SVG or a PNG file.")
+    return _ShownFigure(drawn, figure.caption)
+
+
+def _shown_case(case: Case, number: int, section: Section, embedded: dict[int, EmbeddedCase]) -> _ShownCase:
+    models = models_of(section.cases)
+    volumes = embedded.get(id(case)) or EmbeddedCase(notes=["No pictures: this file would have become too large."])
+    means = [mean_score(case, model) for model in models]
+    highest = max((mean for mean in means if mean is not None), default=None)
+    structures = dict.fromkeys(name for scores in case.scores.values() for name in scores)
+    data: dict[str, object] = {
+        "task": case.task,
+        "case": case.case,
+        "models": list(models),
+        "scores": [
+            [name, *(shown_cell(case.scores.get(model, {}).get(name)).text for model in models)] for name in structures
+        ],
+        "labels": list(volumes.labels),
+        "focus": list(volumes.focus),
+        "notes": list(volumes.notes),
+        "image": volumes.image,
+        "reference": volumes.reference,
+        "predictions": [volumes.predictions.get(model, "") for model in models],
+    }
+    return _ShownCase(
+        number,
+        case,
+        shown_cell(case_score(case)),
+        [shown_cell(mean, best=len(models) > 1 and mean is not None and mean == highest) for mean in means],
+        bool(volumes.image),
+        data,
+    )
+
+
+def _page_file(name: str) -> str:
+    return (resources.files(__package__) / PAGE / name).read_text(encoding="utf-8")
