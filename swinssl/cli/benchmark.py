@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +12,7 @@ import typer
 from swinssl.cli.command import command, run_typed
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Device, DryRun, Json, Root
+from swinssl.cli.slurm import shared_work_script
 from swinssl.errors import UserError
 from swinssl.preprocessing.plan_options import PlanOptions
 from swinssl.workspace import Workspace
@@ -78,7 +78,8 @@ def benchmark(
     run = Benchmark(read, folder, workspace, device=device, peer_python=peer_python and peer_python.absolute())
     cells = chosen(run.cells, only or ())
     if slurm is not None:
-        print(_slurm_script(config, folder, jobs=slurm))
+        on_cpu = device == "cpu"
+        print(shared_work_script(read.name, slurm, sys.argv[1:], program="swinssl_benchmark", on_cpu=on_cpu), end="")
         return
     if dry_run:
         _rehearse(run, cells, json=json)
@@ -133,39 +134,6 @@ def _plans_of(run: Benchmark, workspace: TaskWorkspace) -> Plans:
     init = encoder if encoder is not None and encoder.is_file() else None  # it may yet have to be pretrained
     folder, raw = workspace.preprocessed, workspace.training_raw
     return plan_dataset(raw, folder, read[0], device=run.device, init=init, write=False).plans
-
-
-def _slurm_script(config: Path, folder: Path, *, jobs: int) -> str:
-    """Jobs that all run the same command; each takes cells that nobody has."""
-    drop = {"--slurm"}
-    kept = _without(sys.argv[1:], drop)
-    return "\n".join(
-        [
-            "#!/bin/bash",
-            f"#SBATCH --job-name=swinssl-{config.stem}",
-            f"#SBATCH --array=1-{jobs}",
-            f"#SBATCH --output={folder / 'slurm-%A_%a.log'}",
-            "#SBATCH --requeue",
-            "#SBATCH --signal=B:TERM@120",
-            "# Add what your cluster wants: --partition, --gres=gpu:1, --time, --mem.",
-            f"cd {shlex.quote(str(Path.cwd()))}",
-            f"{shlex.join(['swinssl_benchmark', *kept])} &",
-            "trap 'kill -TERM $!; wait $!' TERM",
-            "wait $!",
-        ]
-    )
-
-
-def _without(arguments: list[str], names: set[str]) -> list[str]:
-    kept, skip = [], False
-    for argument in arguments:
-        if skip:
-            skip = False
-        elif argument.partition("=")[0] in names:
-            skip = "=" not in argument
-        else:
-            kept.append(argument)
-    return kept
 
 
 def _about_failed(outcome: Outcome) -> str:

@@ -25,9 +25,9 @@ SECONDS_TO_SAVE = 120
 MINUTES_BESIDE = 20
 
 SCRIPT = """#!/bin/bash
-# {command} --fold {folds}
-# One job a fold. Submit with: sbatch THIS_FILE. A job that reaches its time limit saves, stops and is queued again.
-{together}#SBATCH --job-name={name}
+# {about}
+# Submit with: sbatch THIS_FILE. A job that reaches its time limit saves, stops and is queued again.
+#SBATCH --job-name={name}
 {array}#SBATCH --nodes=1
 #SBATCH --ntasks=1
 #SBATCH --cpus-per-task={cpus}
@@ -37,7 +37,7 @@ SCRIPT = """#!/bin/bash
 #SBATCH --signal=B:TERM@{seconds}
 
 cd {folder} || exit 2
-{exports}{command} --fold {fold} &
+{exports}{command} &
 training=$!
 # Slurm tells this script alone, which passes it on: the command saves and stops.
 asked=0
@@ -66,41 +66,70 @@ def array_script(
         on_cpu: they need no GPU.
         minutes: longest time of a fold's run.
     """
-    others = _without_folds(arguments)
+    command = shlex.join([_program("swinssl_train"), *_without(arguments, "--slurm", valued=["--fold"])])
     numbered = folds != ("all",)
-    command = shlex.join([_program(), *others])
-    together = f"# Afterwards, all folds together: {command} --fold {','.join(folds)}\n" if len(folds) > 1 else ""
+    about = f"One job a fold: {command} --fold {','.join(folds)}"
+    if len(folds) > 1:
+        about += f"\n# Afterwards, all folds together: {command} --fold {','.join(folds)}"
     name = "swinssl_" + "".join(c if c.isalnum() else "_" for c in Path(dataset).name)
-    root = os.environ.get("SWINSSL_ROOT")
-    return SCRIPT.format(
-        command=command,
-        folds=",".join(folds),
-        fold='"$SLURM_ARRAY_TASK_ID"' if numbered else "all",
-        together=together,
+    return _script(
+        command=command + (' --fold "$SLURM_ARRAY_TASK_ID"' if numbered else " --fold all"),
+        about=about,
         name=name,
-        array=f"#SBATCH --array={','.join(str(int(fold)) for fold in folds)}\n" if numbered else "",
-        cpus=CPUS * gpus,
-        gpus="" if on_cpu else f"#SBATCH --gpus-per-node={gpus}\n",
-        time="" if minutes is None else f"#SBATCH --time={round(minutes) + MINUTES_BESIDE}\n",
+        array=",".join(str(int(fold)) for fold in folds) if numbered else None,
+        gpus=gpus,
+        on_cpu=on_cpu,
+        minutes=minutes,
         log=f"{name}_fold_{'%a' if numbered else 'all'}.log",
-        seconds=SECONDS_TO_SAVE,
-        folder=shlex.quote(str(Path.cwd())),
-        exports=f"export SWINSSL_ROOT={shlex.quote(root)}\n" if root else "",
     )
 
 
-def _program() -> str:
+def shared_work_script(name: str, jobs: int, arguments: Sequence[str], *, program: str, on_cpu: bool) -> str:
+    """The script of several jobs that run one command, which takes what no other of them has in work.
+
+    Args:
+        name: of the work.
+        arguments: of the command as they were typed, `--slurm N` among them.
+    """
+    command = shlex.join([_program(program), *_without(arguments, valued=["--slurm"])])
+    about = f"{jobs} jobs that share the work of: {command}"
+    label, array = f"swinssl_{name}", f"1-{jobs}"
+    log = f"{label}_%a.log"
+    return _script(command, about, label, array, gpus=1, on_cpu=on_cpu, minutes=None, log=log)
+
+
+def _script(
+    command: str, about: str, name: str, array: str | None, *, gpus: int, on_cpu: bool, minutes: float | None, log: str
+) -> str:
+    root = os.environ.get("SWINSSL_ROOT")
+    return SCRIPT.format(
+        about=about,
+        name=name,
+        array="" if array is None else f"#SBATCH --array={array}\n",
+        cpus=CPUS * gpus,
+        gpus="" if on_cpu else f"#SBATCH --gpus-per-node={gpus}\n",
+        time="" if minutes is None else f"#SBATCH --time={round(minutes) + MINUTES_BESIDE}\n",
+        log=log,
+        seconds=SECONDS_TO_SAVE,
+        folder=shlex.quote(str(Path.cwd())),
+        exports=f"export SWINSSL_ROOT={shlex.quote(root)}\n" if root else "",
+        command=command,
+    )
+
+
+def _program(name: str) -> str:
     """The command of the environment that this is, which a job may not have on its path."""
-    beside = Path(sys.executable).with_name("swinssl_train")
-    return str(beside) if beside.exists() else shutil.which("swinssl_train") or "swinssl_train"
+    beside = Path(sys.executable).with_name(name)
+    return str(beside) if beside.exists() else shutil.which(name) or name
 
 
-def _without_folds(arguments: Sequence[str]) -> list[str]:
+def _without(arguments: Sequence[str], *flags: str, valued: Sequence[str] = ()) -> list[str]:
+    """The arguments without some flags, and without options that have a value."""
     kept: list[str] = []
     words = iter(arguments)
     for word in words:
-        if word == "--fold":
+        if word in valued:
             next(words, None)
-        elif word != "--slurm" and not word.startswith("--fold="):
+        elif word not in flags and word.partition("=")[0] not in valued:
             kept.append(word)
     return kept
