@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import html
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from swinssl import files
+from swinssl.evaluation.html_report.content import Figure, HtmlReport, Section, Table
+from swinssl.evaluation.html_report.write import write_report
 from swinssl.ssl.run_description import PretrainingRun
 
 PICTURES = ("progress.png", "learnt.png")
-STYLE = """body { font: 15px/1.4 sans-serif; max-width: 75em; margin: 2em auto; padding: 0 1em }
-table { border-collapse: collapse } td, th { padding: .2em .7em; text-align: right; border-bottom: 1px solid #ccc }
-td:first-child, th:first-child { text-align: left } img { max-width: 100%; border: 1px solid #ccc }"""
 
 
 @dataclass(frozen=True)
@@ -95,30 +92,17 @@ def write_table(rows: Sequence[Row], path: Path) -> None:
 def write_page(rows: Sequence[Row], path: Path) -> None:
     """Write the rows and the pictures of their runs as one HTML file that asks for no other."""
     names = _columns()
-    head = "".join(f"<th>{html.escape(name.replace('_', ' '))}</th>" for name in names)
-    body = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(_shown(getattr(row, name)))}</td>" for name in names) + "</tr>"
+    cells = [[getattr(row, name) for name in names] for row in rows]
+    table = Table("Runs", [name.replace("_", " ") for name in names], cells)
+    runs = [
+        Section(row.method, figures=[Figure(row.folder / name, "", alt=Path(name).stem) for name in PICTURES])
         for row in rows
-    )
-    sections = "".join(
-        f"<h2>{html.escape(row.method)}</h2>" + "".join(_picture(row.folder / name) for name in PICTURES)
-        for row in rows
-    )
-    page = (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>Pretraining methods</title><style>{STYLE}</style>"
-        f"<h1>Pretraining methods</h1><table><tr>{head}</tr>{body}</table>{sections}</html>\n"
-    )
-    with files.atomic_path(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    ]
+    write_report(path, HtmlReport("Pretraining methods", "", [Section("Runs", tables=[table]), *runs]))
 
 
 def _columns() -> list[str]:
     return [field.name for field in fields(Row) if field.name != "folder"]
-
-
-def _picture(path: Path) -> str:
-    encoded = base64.b64encode(path.read_bytes()).decode("ascii")
-    return f'<p><img alt="{html.escape(path.stem)}" src="data:image/png;base64,{encoded}"></p>'
 
 
 def _rounded(value: float | None) -> float | None:

@@ -100,5 +100,5 @@ def _missing(cases: Sequence[Case]) -> list[str]:
             case.case for case in cases if model not in case.predictions or not case.predictions[model].is_file()
         ]
         if without:
-            lines.append(f"No prediction of {model} in {counted(len(without), 'case')}: {listed(without)}.")
+            lines.append(f"No prediction of {model} in {counted(len(without), 'case')}: {listed(sorted(without))}.")
     return lines

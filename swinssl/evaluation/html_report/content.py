@@ -88,7 +88,7 @@ class HtmlReport:
     """A page.
 
     Args:
-        summary: what the reader must know, in sentences with numbers; stands first. What the cases of all sections
+        summary: what the reader must know, in sentences with numbers; stands first. What the cases of each section
             come to is added to it.
         score: what the scores of the cases are called.
     """

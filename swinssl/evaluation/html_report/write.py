@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -22,7 +22,7 @@ from swinssl import files
 from swinssl.errors import UserError
 from swinssl.evaluation.html_report.case_summary import case_score, in_words, mean_score, models_of, worst_first
 from swinssl.evaluation.html_report.cells import ShownCell, ShownTable, shown_cell, shown_table
-from swinssl.evaluation.html_report.content import Case, Figure, HtmlReport, Section
+from swinssl.evaluation.html_report.content import Case, Figure, HtmlReport
 from swinssl.evaluation.html_report.embedded_case import EmbeddedCase, embed_case
 from swinssl.evaluation.html_report.inline_svg import inline_svg
 from swinssl.evaluation.html_report.vendored import viewer_licences, viewer_source
@@ -31,6 +31,8 @@ from swinssl.evaluation.wording import counted
 
 # A browser opens 40 MB at once, and a mail server of a hospital may take it.
 CASE_BYTES, REPORT_BYTES = 1_500_000, 40_000_000
+# Of a case: the names of its parts, quotes, commas.
+BESIDE_VOLUMES = 1000
 PAGE = "page"
 
 
@@ -48,34 +50,54 @@ def write_report(
     Raises:
         UserError: a figure cannot be read, or the page is too large even without volumes.
     """
-    cases = [case for section in report.sections for case in section.cases]
+    listed = _listed_cases(report)
     embedded: dict[int, EmbeddedCase] = {}
-    empty = len(_render(report, cases, embedded).encode())
+    empty = len(_render(report, listed, embedded).encode())
     if empty > report_bytes:
         raise UserError(
             f"{path}: {empty / 1e6:.1f} MB without cases, {report_bytes / 1e6:.1f} MB are allowed: leave out figures."
         )
     left = report_bytes - empty
-    models = models_of(cases)
-    for case in _by_turns(cases):
-        if left < case_bytes // 10:
+    for one in _by_turns(listed):
+        # The last one may be coarser, to fill the file; coarser than this it would show nothing.
+        if left < case_bytes // 3:
             break
-        one = embed_case(case, models, budget=case_bytes)
-        # Beside the volumes: their names, and notes in place of "has no pictures".
-        needed = one.size + sum(len(text.encode()) + 40 for text in (*one.notes, *one.labels, *models)) + 500
+        case = embed_case(one.case, one.models, budget=min(case_bytes, left - BESIDE_VOLUMES))
+        # Of the texts a character takes up to 12 bytes in JSON.
+        needed = case.size + BESIDE_VOLUMES + 12 * sum(map(len, (*case.notes, *case.labels)))
         if needed <= left:
-            embedded[id(case)] = one
+            embedded[one.number] = case
             left -= needed
-    files.write_text(Path(path), _render(report, cases, embedded))
+    files.write_text(Path(path), _render(report, listed, embedded))
 
 
-def _by_turns(cases: Sequence[Case]) -> list[Case]:
+@dataclass(frozen=True)
+class _ListedCase:
+    """A case with its number in the page, the section that lists it, and that section's models."""
+
+    number: int
+    section: int
+    case: Case
+    models: Sequence[str]
+
+
+def _listed_cases(report: HtmlReport) -> list[_ListedCase]:
+    """In the order of the page: section by section, the worst first."""
+    numbers = itertools.count(1)
+    return [
+        _ListedCase(next(numbers), index, case, models_of(section.cases))
+        for index, section in enumerate(report.sections)
+        for case in worst_first(section.cases)
+    ]
+
+
+def _by_turns(cases: Sequence[_ListedCase]) -> list[_ListedCase]:
     """The worst of each task, then the second worst of each, and so on."""
-    tasks: dict[str, list[Case]] = {}
-    for case in worst_first(cases):
-        tasks.setdefault(case.task, []).append(case)
+    tasks: dict[str, list[_ListedCase]] = {}
+    for one in cases:
+        tasks.setdefault(one.case.task, []).append(one)
     turns = itertools.zip_longest(*tasks.values())
-    return [case for turn in turns for case in turn if case is not None]
+    return [one for turn in turns for one in turn if one is not None]
 
 
 # --- what the template is given
@@ -130,11 +152,16 @@ class _ShownSection:
         return sum(not case.shown for case in self.cases)
 
     @property
+    def marked(self) -> bool:
+        rows = [row for table in self.tables for row in table.rows] + [case.scores for case in self.cases]
+        return any(cell.best for row in rows for cell in row)
+
+    @property
     def several_tasks(self) -> bool:
         return len({case.case.task for case in self.cases}) > 1
 
 
-def _render(report: HtmlReport, cases: Sequence[Case], embedded: dict[int, EmbeddedCase]) -> str:
+def _render(report: HtmlReport, listed: Sequence[_ListedCase], embedded: Mapping[int, EmbeddedCase]) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__, PAGE),
         autoescape=True,
@@ -143,22 +170,30 @@ def _render(report: HtmlReport, cases: Sequence[Case], embedded: dict[int, Embed
         lstrip_blocks=True,
     )
     scripts = [_Script(_page_file("tables.js"))]
-    if cases:
+    if listed:
         scripts += [_Script(viewer_source()), _Script(_page_file("viewer.js"))]
     return (
         environment.get_template("report.html.jinja").render(
             report=report,
-            summary=[*report.summary, *in_words(cases, report.score)],
-            sections=_sections(report, embedded),
+            summary=[*report.summary, *_in_words(report)],
+            sections=_sections(report, listed, embedded),
             style=Markup(_page_file("report.css")),
             scripts=scripts,
             policy=_policy(scripts),
             colours=COLOURS,
-            licences=viewer_licences() if cases else None,
+            licences=viewer_licences() if listed else None,
             counted=counted,
         )
         + "\n"
     )
+
+
+def _in_words(report: HtmlReport) -> list[str]:
+    """Of each section that has cases: they may be of other models, so that they are not counted together."""
+    sections = [section for section in report.sections if section.cases]
+    if len(sections) == 1:
+        return in_words(sections[0].cases, report.score)
+    return [f"{section.title}: {' '.join(in_words(section.cases, report.score))}" for section in sections]
 
 
 def _policy(scripts: Sequence[_Script]) -> str:
@@ -171,19 +206,22 @@ def _policy(scripts: Sequence[_Script]) -> str:
     )
 
 
-def _sections(report: HtmlReport, embedded: dict[int, EmbeddedCase]) -> list[_ShownSection]:
-    figures, cases = itertools.count(1), itertools.count(1)
+def _sections(
+    report: HtmlReport, listed: Sequence[_ListedCase], embedded: Mapping[int, EmbeddedCase]
+) -> list[_ShownSection]:
+    figures = itertools.count(1)
+    too_large = EmbeddedCase(notes=["No pictures: this file would have become too large."])
     return [
         _ShownSection(
-            number,
+            index + 1,
             section.title,
             section.paragraphs,
             [shown_table(table) for table in section.tables],
             [_figure(figure, next(figures)) for figure in section.figures],
-            [_shown_case(case, next(cases), section, embedded) for case in worst_first(section.cases)],
+            [_shown_case(one, embedded.get(one.number, too_large)) for one in listed if one.section == index],
             models_of(section.cases),
         )
-        for number, section in enumerate(report.sections, start=1)
+        for index, section in enumerate(report.sections)
     ]
 
 
@@ -201,11 +239,11 @@ def _figure(figure: Figure, number: int) -> _ShownFigure:
     return _ShownFigure(drawn, figure.caption)
 
 
-def _shown_case(case: Case, number: int, section: Section, embedded: dict[int, EmbeddedCase]) -> _ShownCase:
-    models = models_of(section.cases)
-    volumes = embedded.get(id(case)) or EmbeddedCase(notes=["No pictures: this file would have become too large."])
+def _shown_case(listed: _ListedCase, volumes: EmbeddedCase) -> _ShownCase:
+    case, models = listed.case, listed.models
     means = [mean_score(case, model) for model in models]
-    highest = max((mean for mean in means if mean is not None), default=None)
+    there = [mean for mean in means if mean is not None]
+    highest = max(there) if len(there) > 1 else None
     structures = dict.fromkeys(name for scores in case.scores.values() for name in scores)
     data: dict[str, object] = {
         "task": case.task,
@@ -222,10 +260,10 @@ def _shown_case(case: Case, number: int, section: Section, embedded: dict[int, E
         "predictions": [volumes.predictions.get(model, "") for model in models],
     }
     return _ShownCase(
-        number,
+        listed.number,
         case,
         shown_cell(case_score(case)),
-        [shown_cell(mean, best=len(models) > 1 and mean is not None and mean == highest) for mean in means],
+        [shown_cell(mean, best=mean is not None and mean == highest) for mean in means],
         bool(volumes.image),
         data,
     )

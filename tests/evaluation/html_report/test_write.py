@@ -152,6 +152,12 @@ def test_cells_sort_by_number_and_the_best_is_marked(tmp_path):
     assert re.findall(r"<strong>([^<]*)<", page) == ["0.900", "8"] and "1.0e-05" in page and page.count("(best)") == 2
 
 
+def test_of_each_case_the_best_model_is_marked_where_there_is_another(tmp_path):
+    both, alone = made_case(tmp_path, "a"), made_case(tmp_path, "b", shifts={"exact": 0})
+    page = page_of(report_of(both, alone, tables=[]), tmp_path)
+    assert re.findall(r"<strong>([^<]*)<", page) == ["1.000"]
+
+
 def test_rows_of_another_length_are_a_mistake():
     with pytest.raises(ValueError, match="2 cells"):
         Table("t", ["a", "b"], [[1]])
@@ -181,6 +187,26 @@ def test_what_does_not_fit_is_left_out_and_said(tmp_path):
     left_out = [one for one in data if not one["image"]]
     assert all("too large" in one["notes"][0] and one["scores"] for one in left_out)
     assert f"{len(left_out)} case{'s' * (len(left_out) > 1)} without pictures" in page
+
+
+def test_a_case_counts_wherever_it_is_shown_and_for_the_models_there(tmp_path):
+    case, other = made_case(tmp_path, "a", shifts={"m": 1}), made_case(tmp_path, "b", shifts={"n": 2})
+    report = HtmlReport(
+        "t", "", [Section("one", cases=[case]), Section("two", cases=[case, case]), Section("3", cases=[other])]
+    )
+    page = page_of(report, tmp_path)
+    data = [Elements(page).data_of(f"case{i}") for i in range(1, 5)]
+    assert [one["models"] for one in data] == [["m"], ["m"], ["m"], ["n"]] and not any(one["notes"] for one in data)
+    assert "<li>one: 1 model on 1 case of 1 task. Mean Dice" in page and "No prediction" not in page
+    allowed = len(page) - len(data[0]["image"]) // 2
+    assert len(page_of(report, tmp_path, report_bytes=allowed, case_bytes=30_000)) <= allowed
+
+
+def test_sizes_are_kept_with_any_letters(tmp_path):
+    structures = [Structure("🫁" * 200, (4,), "4"), Structure("<&>'" * 100, (7,), "7")]
+    case = made_case(tmp_path, shifts={"é" * 100: 1}, structures=structures)
+    allowed = len(page_of(report_of(case), tmp_path).encode()) - 100
+    assert len(page_of(report_of(case), tmp_path, report_bytes=allowed, case_bytes=30_000).encode()) <= allowed
 
 
 def test_a_page_that_cannot_be_small_enough_is_refused(tmp_path):

@@ -89,7 +89,7 @@
         isRadiologicalConvention: true, sagittalNoseLeft: true, multiplanarShowRender: niivue.SHOW_RENDER.NEVER,
         multiplanarLayout: niivue.MULTIPLANAR_TYPE.AUTO, dragAndDropEnabled: false, loadingText: "",
         fontMinPx: 20, fontColor: [1, 1, 1, 1],
-        crosshairColor: [1, 1, 1, 0.7], crosshairWidth: 0.5, isNearestInterpolation: true, logLevel: "error",
+        crosshairColor: [1, 1, 1, 0.7], crosshairWidth: 0.6, crosshairWidthUnit: "mm", isNearestInterpolation: true, logLevel: "error",
         scrollRequiresFocus: true,
       });
       this.nv.onLocationChange = (place) => this.say(place);
