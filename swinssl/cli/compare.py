@@ -50,6 +50,10 @@ Log = Annotated[
     list[str] | None,
     typer.Option("--log", metavar="NAME=FOLDER", help="Training run, for its convergence; may be repeated."),
 ]
+Cka = Annotated[
+    list[str] | None,
+    typer.Option("--cka", metavar="NAME=FOLDER", help="What swinssl_cka wrote, for a figure; may be repeated."),
+]
 Out = Annotated[Path, typer.Option("--out", help="Folder for the files; it need not exist yet.")]
 
 
@@ -63,6 +67,7 @@ def compare(
     patients: Patients = None,
     unpaired: Unpaired = False,
     log: Log = None,
+    cka: Cka = None,
     json: Json = False,
 ) -> None:
     """Compare models on the same test cases: which is better, by how much, and is it more than chance.
@@ -71,10 +76,11 @@ def compare(
     was named in advance stands as it is, all else is corrected by Holm. Ranks with a critical difference where that
     is permitted, and how probable each order is.
 
-    Writes comparison.json, comparison.csv, comparison.md and figures (SVG and PNG).
+    Writes comparison.json, comparison.csv, comparison.md, a table of all scores and figures (SVG and PNG).
     """
     from swinssl.dataset.case_tables import read_groups as read_patients
     from swinssl.evaluation.convergence import read_curve
+    from swinssl.evaluation.figures.cka_curves import read_cka
     from swinssl.evaluation.figures.drawing import draw_study
     from swinssl.evaluation.organ_groups import read_groups
     from swinssl.evaluation.score_files import read_scores
@@ -87,17 +93,19 @@ def compare(
     table = read_scores(results)
     if patients is not None:
         table = table.with_patients(_patients_of(read_patients(patients), patients))
+    structures = read_groups(group or (), table.all_structures)
+    curves = dict(read_cka(one) for one in cka or ())
     study = make_study(
         table,
         named=named or (),
         reference=against,
-        groups=read_groups(group or (), table.structures),
+        groups=structures,
         metric=metric,
         paired=not unpaired,
         curves=[read_curve(one) for one in log or ()],
     )
     write_files(study, out)
-    drawn = draw_study(study, out)
+    drawn = draw_study(study, table, out, groups=structures, cka=curves)
     if json:
         print_json(report(study))
         return
@@ -107,8 +115,8 @@ def compare(
         print(f"{curve.steps_to_converge or 'no'} steps to 95 % of the last validation Dice: {curve.model}")
     for note in dict.fromkeys(note for one in study.settings.values() for note in one.notes):
         print(f"note: {note}")
-    figures = counted(len(drawn) // 2, "figure")
-    print(f"written to {out}: {JSON_FILE}, {CSV_FILE}, {TEXT_FILE}, {figures} as SVG and PNG")
+    figures = counted(len(drawn), "figure")
+    print(f"written to {out}: {JSON_FILE}, {CSV_FILE}, {TEXT_FILE}, table.md, .html and .csv, {figures} as SVG and PNG")
     print(f"next: read {out / TEXT_FILE}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +72,12 @@ def resamples(groups: tuple[int, ...], seed: int = 0) -> NDArray[np.float64]:
         start += cases
     times.flags.writeable = False
     return times
+
+
+def mean_interval(values: Sequence[float] | NDArray[np.float64]) -> tuple[float, float] | None:
+    """The 95 % interval of the mean of (n,) cases' values."""
+    numbers = np.asarray(values, dtype=float)
+    return bootstrap_interval(ratio_of_sums(numbers, np.ones(len(numbers))), len(numbers))
 
 
 def ratio_of_sums(numerators: NDArray[np.float64], denominators: NDArray[np.float64]) -> Statistic:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from swinssl.dataset.finding import did_you_mean
 from swinssl.errors import UserError
+from swinssl.evaluation.organ_groups import groups_within
 from swinssl.evaluation.paired_comparison import SIGNIFICANT, Compared, compare_groups, compare_pairs
 from swinssl.evaluation.paired_tests import holm
 from swinssl.evaluation.performance_gap import performance_gaps
@@ -135,7 +136,7 @@ def compare_models(
         raise UserError(
             f"--metric {metric}: no such score. {did_you_mean(metric, table.metrics)}Have {listed(table.metrics)}."
         )
-    scopes = _scopes(table, groups or {})
+    scopes = _scopes(table, groups_within(groups or {}, table.structures))
     chosen = [_named(one, table.models, scopes) for one in named]
     pairs = _pairs(table.models, reference, chosen)
     compare = compare_pairs if paired else compare_groups

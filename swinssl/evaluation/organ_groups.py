@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from swinssl.dataset.finding import did_you_mean
 from swinssl.errors import UserError
@@ -46,6 +46,12 @@ def read_groups(given: Sequence[str], structures: Sequence[str]) -> dict[str, tu
                 raise UserError(f"--group {one}: no structure {structure!r}. {hint}There are {listed(structures)}.")
         groups[name] = names
     return groups
+
+
+def groups_within(groups: Mapping[str, Sequence[str]], structures: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The groups of which any structure is there, with those that are."""
+    within = {name: tuple(one for one in own if one in structures) for name, own in groups.items()}
+    return {name: own for name, own in within.items() if own}
 
 
 def _paper_groups(structures: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from swinssl.evaluation.bootstrap import FEW_CASES, bootstrap_interval, ratio_of_sums
+from swinssl.evaluation.bootstrap import FEW_CASES, bootstrap_interval, mean_interval, ratio_of_sums
 from swinssl.evaluation.case_metrics import StructureMetrics
 from swinssl.evaluation.columns import Number, columns
 from swinssl.evaluation.lesions import LesionCounts
@@ -141,8 +141,7 @@ def _average(values: Iterable[Number]) -> Average:
     numbers = np.array([value for value in values if value is not None], dtype=float)
     if not len(numbers):
         return Average(0)
-    interval = bootstrap_interval(ratio_of_sums(numbers, np.ones(len(numbers))), len(numbers))
-    return Average(len(numbers), float(numbers.mean()), float(np.median(numbers)), interval)
+    return Average(len(numbers), float(numbers.mean()), float(np.median(numbers)), mean_interval(numbers))
 
 
 def _foreground_dice(evaluation: Evaluation) -> Average:

@@ -66,14 +66,18 @@ class ScoreTable:
         return self.distinct(lambda score: score.model)
 
     @cached_property
+    def all_structures(self) -> tuple[str, ...]:
+        return self.distinct(lambda score: score.structure)
+
+    @cached_property
     def structures(self) -> tuple[str, ...]:
         """Those that every model has a row of."""
-        return tuple(s for s in self.distinct(lambda score: score.structure) if all(s in own for own in self._has))
+        return tuple(s for s in self.all_structures if all(s in own for own in self._has))
 
     @cached_property
     def partial_structures(self) -> tuple[str, ...]:
         """Those that only some models have: nothing is compared there."""
-        return tuple(s for s in self.distinct(lambda score: score.structure) if s not in self.structures)
+        return tuple(s for s in self.all_structures if s not in self.structures)
 
     @cached_property
     def metrics(self) -> tuple[str, ...]:
@@ -95,10 +99,6 @@ class ScoreTable:
     def distinct(self, of: Callable[[Score], object]) -> tuple:
         """Values in the order of their first appearance."""
         return tuple(dict.fromkeys(map(of, self.scores)))
-
-    def where(self, keep: Callable[[Score], bool]) -> ScoreTable:
-        """The scores for which `keep` is true."""
-        return ScoreTable(tuple(filter(keep, self.scores)))
 
     def with_patients(self, patients: Mapping[str, str]) -> ScoreTable:
         """The same, with the patient of each case that is named."""

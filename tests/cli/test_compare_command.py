@@ -26,11 +26,8 @@ def test_everything_is_written_and_the_numbers_come_first(typed, tmp_path):
     done = typed("compare", ROWS, "--named", "smit:scratch", "--against", "scratch", "--out", tmp_path / "out")
     assert done.code == 0, done.err
     names = {f"{name}.{ending}" for name in FIGURES for ending in ("svg", "png")}
-    assert {p.name for p in (tmp_path / "out").iterdir()} == {
-        "comparison.json",
-        "comparison.csv",
-        "comparison.md",
-    } | names
+    tables = {"comparison.json", "comparison.csv", "comparison.md", "table.md", "table.html", "table.csv"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == tables | names
     first = done.out.splitlines()[0]
     # As the benchmark's own page has it.
     assert first.startswith("+0.039 Dice, smit less scratch (typically +0.039 [+0.026, +0.052], p 1.3e-05, 20 pairs;")

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NAME = "critical_difference"
+# Inches: of the line of ranks and what is round it at least, and of a letter.
+AXIS, LETTER = 5.0, 0.085
 
 
 def critical_difference_figure(one: CriticalDifference) -> Figure | None:
@@ -25,7 +27,9 @@ def critical_difference_figure(one: CriticalDifference) -> Figure | None:
     bars = len(one.cliques)
     step = 0.24
     height = 0.75 + step * (bars + half) + 0.35
-    figure = new_figure(WIDTH, height)
+    # Long names stand outside the line, which must stay readable between them.
+    width = max(WIDTH, AXIS + 2 * LETTER * max(map(len, one.models)))
+    figure = new_figure(width, height)
     axes = figure.subplots()
     last = len(order)
     # In units of a row: the line at 0, bars and names below it.
