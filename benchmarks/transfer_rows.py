@@ -10,6 +10,7 @@ from pathlib import Path
 
 from swinssl import files
 from swinssl.errors import UserError
+from swinssl.evaluation.score_table import DICE, Score, ScoreTable
 
 BEFORE, MEAN = ("init", "seed", "steps", "minutes", "case"), "mean"
 
@@ -76,6 +77,17 @@ def add_rows(path: Path, rows: Sequence[Row]) -> None:
         scores = [_written(value) for value in (*row.dice.values(), row.mean)]
         writer.writerow([row.init, row.seed, row.steps, f"{row.minutes:.2f}", row.case, *scores])
     files.write_text(path, text.getvalue())
+
+
+def scores_of(rows: Sequence[Row]) -> ScoreTable:
+    """The rows as swinssl_compare has them, a score a structure."""
+    return ScoreTable(
+        tuple(
+            Score(row.init, row.case, name, {} if dice is None else {DICE: dice}, seed=str(row.seed))
+            for row in rows
+            for name, dice in row.dice.items()
+        )
+    )
 
 
 def is_done(rows: Sequence[Row], init: str, seed: int, *, test: Collection[str], steps: int | None) -> bool:
