@@ -153,6 +153,11 @@ def read_json(path: Path, *, what: str, remedy: str) -> Any:
         raise UserError(f"{path}: the {what} cannot be read ({error.strerror}). {remedy}") from None
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is a file; a name that no file can have (too long) is no error, unlike for `Path.is_file`."""
+    return os.path.isfile(path)  # noqa: PTH113
+
+
 def clear_unfinished(folder: Path) -> None:
     """Remove what a killed process left half written in a folder in which nobody else writes."""
     for left in folder.glob(f"{PREFIX}*"):

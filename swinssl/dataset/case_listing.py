@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from swinssl import files
 from swinssl.dataset.case import Case
 from swinssl.dataset.description import DESCRIPTION_FILE, Description, ListedCase
 from swinssl.dataset.finding import Finding, did_you_mean, nearest
@@ -272,14 +273,14 @@ class _Lister:
         used = {path for case in cases for path in (*case.images, case.label)}
         for case in cases:
             for path in case.images:
-                if not path.is_file():
+                if not files.is_file(path):
                     self.report("E106", path, f"no such file (an image of case {case.id})", self.where(path, used))
-            if (label := case.label) is not None and not label.is_file():
+            if (label := case.label) is not None and not files.is_file(label):
                 self.report("E107", label, f"no such file (the label of case {case.id})", self.where(label, used))
 
     def where(self, missing: Path, used: set[Path | None]) -> str:
         if "$" in str(missing):
             return "Set the variable in its path, or correct dataset.json."
-        siblings = {*missing.parent.iterdir()} - used if missing.parent.is_dir() else set()
+        siblings = {*missing.parent.iterdir()} - used if os.path.isdir(missing.parent) else set()  # noqa: PTH112
         near = did_you_mean(missing.name, sorted(path.name for path in siblings))
         return f"{near}Put it there, or take the case out."

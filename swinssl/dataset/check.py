@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from swinssl import files
 from swinssl.case_pool import Crash, fitting_workers, run_jobs
 from swinssl.dataset.case_check import CaseCheck, CheckedCase, check_case
 from swinssl.dataset.description import DESCRIPTION_FILE
@@ -156,9 +157,9 @@ def _splits(raw: RawDataset) -> list[Finding]:
 
 
 def _default_workers(raw: RawDataset) -> int:
-    files = [[path for path in (*case.images, case.label) if path and path.is_file()] for case in raw.cases]
-    sizes = [max((path.stat().st_size for path in paths), default=0) for paths in files]
-    if sum(path.stat().st_size for paths in files for path in paths) < WORTH_A_POOL:
+    there = [[path for path in (*case.images, case.label) if path and files.is_file(path)] for case in raw.cases]
+    sizes = [max((path.stat().st_size for path in paths), default=0) for paths in there]
+    if sum(path.stat().st_size for paths in there for path in paths) < WORTH_A_POOL:
         return 0
     return fitting_workers(len(sizes), max(sizes) * MEMORY_PER_BYTE)
 

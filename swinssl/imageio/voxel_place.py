@@ -91,7 +91,7 @@ def _lines(file: BinaryIO) -> Iterator[str]:
 
 def _is_one_file(name: str) -> bool:
     """Whether it is a file's name rather than a list, a pattern with a range, or nothing."""
-    return bool(name) and name.split()[0].upper() != "LIST" and "%" not in name
+    return bool(name) and name.split()[0].upper() != "LIST" and not set(name) & {"%", "\0"}
 
 
 def _begins_as_gzip(path: Path, start: int) -> bool:

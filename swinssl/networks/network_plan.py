@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import difflib
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from swinssl.errors import UserError
 
 MergeOrder = Literal["lexicographic", "smit", "monai", "monai_legacy"]
 AxisOrder = Literal["zyx", "xyz"]
+# Plans and encoders come from strangers too: what is far beyond any network would only fill the memory.
+Depth = Annotated[int, Field(ge=1, le=128)]
+Heads = Annotated[int, Field(ge=1, le=1024)]
 
 
 class SwinEncoderPlan(BaseModel):
@@ -37,10 +40,10 @@ class SwinEncoderPlan(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    embed_dim: int = 48
-    depths: tuple[int, int, int, int] = (2, 2, 8, 2)
-    heads: tuple[int, int, int, int] = (4, 4, 8, 16)
-    window: int = 4
+    embed_dim: int = Field(48, ge=1, le=1024)
+    depths: tuple[Depth, Depth, Depth, Depth] = (2, 2, 8, 2)
+    heads: tuple[Heads, Heads, Heads, Heads] = (4, 4, 8, 16)
+    window: int = Field(4, ge=1, le=32)
     qkv_bias: bool = False
     patch_norm: bool = True
     skip_norm: Literal["affine", "plain"] = "affine"
@@ -50,7 +53,14 @@ class SwinEncoderPlan(BaseModel):
     legacy_bias_index: bool = False
     shrink_window: bool = False
     mask_padding: bool = False
-    drop_path: float = 0.1
+    drop_path: float = Field(0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _heads_divide_widths(self) -> Self:
+        for stage, heads in enumerate(self.heads):
+            if self.embed_dim * 2**stage % heads:
+                raise ValueError(f"{self.embed_dim * 2**stage} channels of stage {stage + 1} are not {heads} heads")
+        return self
 
 
 class NetworkPlan(BaseModel):

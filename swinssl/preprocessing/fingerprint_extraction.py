@@ -223,7 +223,7 @@ def _sha256(path: Path) -> str:
 
 def default_workers(raw: RawDataset) -> int:
     """Processes that fill the cores and fit into the free memory; 0 where starting them takes longer than the work."""
-    sizes = [sum(path.stat().st_size for path in case.images if path.is_file()) for case in raw.cases]
+    sizes = [sum(path.stat().st_size for path in case.images if files.is_file(path)) for case in raw.cases]
     if sum(sizes) < WORTH_A_POOL:
         return 0
     # Compressed to a quarter at most times; float32, mask, sorted values: about ten bytes for each byte of int16.

@@ -213,7 +213,7 @@ def is_current(case: Case, plans: Plans, folder: Path) -> bool:
 def default_workers(raw: RawDataset, plans: Plans) -> int:
     """Processes that fill the cores and fit into the free memory with the largest case; 0 for little data."""
     paths = [path for case in raw.cases for path in case.images]
-    if sum(path.stat().st_size for path in paths if path.is_file()) < WORTH_A_POOL:
+    if sum(path.stat().st_size for path in paths if files.is_file(path)) < WORTH_A_POOL:
         return 0
     return fitting_workers(len(raw.cases), max((peak_bytes(case.images, plans) for case in raw.cases), default=0))
 
