@@ -132,6 +132,18 @@ def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n", durable=durable)
 
 
+def parse_json(text: str) -> Any:
+    """The content of strict JSON: no NaN, no number beyond all bounds, no half of a character; it can be written again.
+
+    Raises:
+        ValueError: it is not.
+        RecursionError: nested too deeply.
+    """
+    value = json.loads(text)
+    json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    return value
+
+
 def read_json(path: Path, *, what: str, remedy: str) -> Any:
     """The content of a JSON file.
 
@@ -144,10 +156,10 @@ def read_json(path: Path, *, what: str, remedy: str) -> Any:
     """
     path = Path(path)
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
+        return parse_json(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path}: no {what} here. {remedy}") from None
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: the {what} cannot be read: not valid JSON ({error}). {remedy}") from None
     except OSError as error:
         raise UserError(f"{path}: the {what} cannot be read ({error.strerror}). {remedy}") from None

@@ -143,3 +143,11 @@ def test_the_hash_is_that_of_the_bytes(tmp_path):
     # The known answer of FIPS 180-2 for "abc".
     (tmp_path / "f").write_bytes(b"abc")
     assert files.sha256_of(tmp_path / "f") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.mark.parametrize("text", ["NaN", "[1, Infinity]", "1e999", '{"a": "\\ud800"}', '{"\\udc00": 1}', "9" * 5000])
+def test_json_that_could_not_be_written_again_is_refused(tmp_path, text):
+    path = tmp_path / "plans.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match="the plans cannot be read: not valid JSON"):
+        files.read_json(path, what="plans", remedy="Run swinssl_plan.")

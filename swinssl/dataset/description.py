@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from swinssl import files
 from swinssl.dataset.finding import Finding, did_you_mean, nearest
 from swinssl.dataset.label_declaration import declared_labels, labels_as_json
 from swinssl.dataset.labels import LabelSet
@@ -87,7 +88,7 @@ def read_description(folder: Path) -> tuple[Description, list[Finding]]:
     """
     path = Path(folder) / DESCRIPTION_FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
+        content = files.parse_json(path.read_text(encoding="utf-8-sig"))
         if not isinstance(content, dict):
             raise ValueError(f"it holds a {type(content).__name__}, not an object")
     except FileNotFoundError:

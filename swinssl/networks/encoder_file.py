@@ -119,6 +119,6 @@ def blocks_of(names: Iterable[str], stage: int) -> int:
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
+        return files.parse_json(text)
+    except (ValueError, RecursionError):
         return text

@@ -135,7 +135,7 @@ class TestLabels:
             ({}, "E103"),
             ({"background": 0, "a": "one"}, "E103"),
             ({"background": 0, "a": 1.5}, "E103"),
-            ({"background": 0, "a": float("nan")}, "E103"),
+            ({"background": 0, "a": float("nan")}, "E101"),  # no JSON
             ({"background": 0, "a": None}, "E103"),
             ({"background": 0, "a": True}, "E103"),
             ({"background": 0, "a": []}, "E103"),

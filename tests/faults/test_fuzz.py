@@ -86,6 +86,7 @@ FOUND = {
     "image .mha": (with_voxels_in_a_file_of_no_name, "refused"),
     "checkpoint's manifest": (lambda content: b'{"step": 2, "sha256": ["abc"]}', "accepted"),
     "checkpoint's state": (with_an_instruction_too_early, "accepted"),
+    "dataset.json": (lambda content: content.replace(b"{", b'{"remark": NaN, ', 1), "refused"),
     "plans": (of_a_window_without_tokens, "refused"),
     "model's plans": (of_a_window_without_tokens, "refused"),
 }
