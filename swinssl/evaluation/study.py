@@ -53,7 +53,9 @@ def make_study(
 ) -> Study:
     """Compare the models of a table in each of its settings; arguments and errors as of `compare_models`."""
     settings = {
-        name: compare_models(part, named=named, reference=reference, groups=groups, metric=metric, paired=paired)
+        name: compare_models(
+            part, named=_within(named, part, table), reference=reference, groups=groups, metric=metric, paired=paired
+        )
         for name, part in table.settings.items()
     }
     standings = {name: standing(part, metric=metric) for name, part in table.settings.items()} if paired else {}
@@ -63,3 +65,9 @@ def make_study(
         if (found := rank_correlation(standings[first], standings[second])) is not None
     ]
     return Study(settings, tuple(agreements), tuple(curves))
+
+
+def _within(named: Sequence[str], part: ScoreTable, table: ScoreTable) -> list[str]:
+    """The named comparisons without those of a model that only other settings have."""
+    elsewhere = set(table.models) - set(part.models)
+    return [one for one in named if not elsewhere & set(one.split(":")[:2])]

@@ -1,41 +1,223 @@
-"""What a benchmark comes to: one table of all scores that are there."""
+"""What a benchmark comes to: one table of all scores, the comparison of its inits, figures, and one HTML file.
+
+report/scores.csv          a row a test case and structure of every cell
+       cells.csv           steps and minutes of every cell
+       comparison.*, *.svg, *.png, large_table.*    as of swinssl_compare
+       report.html         all of it, and the cases to look at; needs no other file
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from swinssl import files
 from swinssl.errors import UserError
+from swinssl.evaluation.convergence import TrainingCurve, read_curve
+from swinssl.evaluation.figures.drawing import draw_study, folder_of
+from swinssl.evaluation.html_report.content import Better, Case, Cell, Figure, HtmlReport, Section, Table
+from swinssl.evaluation.html_report.write import write_report
+from swinssl.evaluation.score_files import read_scores
+from swinssl.evaluation.score_table import DICE, ScoreTable
+from swinssl.evaluation.structure import raw_structures
+from swinssl.evaluation.study import Study, make_study
+from swinssl.evaluation.study_files import summary, write_files
+from swinssl.evaluation.wording import counted, listed
 from swinssl.experiments.benchmark import Benchmark, training_cells
 from swinssl.experiments.cell_runs import SCORES_FILE
+from swinssl.experiments.cells import TrainingCell
+
+CELLS_FILE, REPORT_FILE = "cells.csv", "report.html"
+# What a reader needs to know of a figure, by its file's name.
+CAPTIONS = {
+    "differences": "Differences between inits: typical difference with its 95 % interval; named comparisons first.",
+    "scores": "Every test case, by structure and init.",
+    "order": "How probable it is that the row is better than the column, by resampling test cases.",
+    "critical_difference": "Average ranks; inits that a bar joins are not told apart.",
+    "organ_groups": "Groups of structures.",
+    "task_accuracy": "Accuracy by task and init.",
+    "modality": "CT against MR.",
+    "convergence": "Training loss and validation Dice by step.",
+    "few_shot": "Few and many labelled cases, and the gap to the best.",
+    "volumes": "Size of the pretraining set.",
+    "parameters": "Size of the model.",
+}
 
 
 def write_benchmark_report(benchmark: Benchmark) -> Path:
-    """Write the report of all cells that are done; its folder.
+    """Write the report of all cells that are done; the path of its page.
 
     Raises:
         UserError: none is.
     """
     folder = benchmark.report_folder
-    files.write_text(folder / SCORES_FILE, all_scores(benchmark))
-    return folder
-
-
-def all_scores(benchmark: Benchmark) -> str:
-    """The rows of all cells that are done, in the order of the cells.
-
-    Raises:
-        UserError: none is.
-    """
-    tables = [benchmark.place(cell) / SCORES_FILE for cell in training_cells(benchmark) if benchmark.is_done(cell)]
-    if not tables:
+    done = [cell for cell in training_cells(benchmark) if benchmark.is_done(cell)]
+    if not done:
         raise UserError(f"{benchmark.folder}: no cell is done, so there is nothing to report. Run it first.")
-    rows = [row for path in tables for row in csv.DictReader(path.read_text(encoding="utf-8").splitlines())]
+    files.write_text(folder / SCORES_FILE, _table([row for cell in done for row in _scores(benchmark, cell)]))
+    files.write_text(folder / CELLS_FILE, _table([_cell_row(benchmark, cell) for cell in done]))
+    table = read_scores([str(folder / SCORES_FILE)])
+    compared = _compared(table)
+    study: Study | None = None
+    figures: tuple[str, ...] = ()
+    if compared is not None:
+        groups = _groups(benchmark)
+        study = make_study(compared, named=benchmark.config.named, groups=groups, curves=_curves(benchmark, done))
+        write_files(study, folder)
+        figures = draw_study(study, compared, folder, groups=groups)
+    page = HtmlReport(
+        title=benchmark.config.title or benchmark.config.name,
+        subtitle=_extent(benchmark, done),
+        sections=[
+            *_result_sections(compared or table, study, figures, folder),
+            *_case_sections(benchmark, done),
+            _how_section(benchmark, done),
+        ],
+        summary=summary(study) if study is not None else ["One init only: nothing to compare."],
+    )
+    write_report(folder / REPORT_FILE, page)
+    return folder / REPORT_FILE
+
+
+def _scores(benchmark: Benchmark, cell: TrainingCell) -> list[dict[str, Any]]:
+    text = (benchmark.place(cell) / SCORES_FILE).read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))
+
+
+def _cell_row(benchmark: Benchmark, cell: TrainingCell) -> dict[str, Any]:
+    record = benchmark.record(cell) or {}
+    scores = [float(row[DICE]) for row in _scores(benchmark, cell) if row[DICE]]
+    return {
+        "task": cell.task,
+        "model": cell.init,
+        "shots": cell.shots,
+        "seed": cell.seed,
+        "steps": record["steps"],
+        "minutes": round(record["minutes"], 2),
+        "device": record["device"],
+        "mean Dice": round(sum(scores) / len(scores), 4) if scores else None,
+    }
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _groups(benchmark: Benchmark) -> dict[str, tuple[str, ...]]:
+    return {name: own for task in benchmark.config.tasks.values() for name, own in task.groups.items()}
+
+
+def _compared(table: ScoreTable) -> ScoreTable | None:
+    """The settings that have two inits and more; None where there is none."""
+    kept = [part for part in table.settings.values() if len(part.models) > 1]
+    return ScoreTable(tuple(score for part in kept for score in part.scores)) if kept else None
+
+
+def _curves(benchmark: Benchmark, done: Sequence[TrainingCell]) -> list[TrainingCurve]:
+    """Of every init, the first seed of the first task and number of shots."""
+    first: dict[str, TrainingCell] = {}
+    for cell in done:
+        if not benchmark.config.inits[cell.init].is_peer and (cell.task, cell.shots) == (done[0].task, done[0].shots):
+            first.setdefault(cell.init, cell)
+    return [read_curve(f"{name}={(benchmark.record(cell) or {})['training']}") for name, cell in first.items()]
+
+
+def _extent(benchmark: Benchmark, done: Sequence[TrainingCell]) -> str:
+    every = training_cells(benchmark)
+    inits = listed([*dict.fromkeys(cell.init for cell in done)])
+    tasks = counted(len({cell.task for cell in done}), "task")
+    seeds = counted(len({cell.seed for cell in done}), "seed")
+    cells = f"{len(done)} of {counted(len(every), 'cell')} done"
+    return f"{inits}; {tasks}, {seeds}; {cells}."
+
+
+def _result_sections(table: ScoreTable, study: Study | None, figures: Sequence[str], folder: Path) -> list[Section]:
+    sections = []
+    for name, part in table.settings.items():
+        own = [figure for figure in figures if name and Path(figure).parent == Path(folder_of(name))]
+        notes = list(study.settings[name].notes) if study is not None and name in study.settings else []
+        sections.append(Section(name or "Results", notes, [_scores_table(part)], _figures(own, folder)))
+    overall = [figure for figure in figures if Path(figure).parent == Path()]
+    if overall:
+        sections.append(
+            Section("Over all tasks" if len(table.settings) > 1 else "Figures", (), (), _figures(overall, folder))
+        )
+    return sections
+
+
+def _scores_table(part: ScoreTable) -> Table:
+    """A row an init: means over test cases, by structure."""
+    rows: list[list[Cell]] = []
+    for model in part.models:
+        means = [part.unit_means(model, structures=[one]) for one in part.structures]
+        everything = list(part.unit_means(model).values())
+        own: list[Cell] = [model, len(part.seeds(model)), len(everything)]
+        own += [sum(m.values()) / len(m) if m else None for m in means]
+        rows.append([*own, sum(everything) / len(everything) if everything else None])
+    columns = ["init", "seeds", "cases", *part.structures, "mean"]
+    best: dict[str, Better] = dict.fromkeys((*part.structures, "mean"), "highest")
+    return Table("Mean Dice over test cases, each averaged over seeds", columns, rows, best)
+
+
+def _figures(names: Sequence[str], folder: Path) -> list[Figure]:
+    made = []
+    for name in names:
+        caption = CAPTIONS.get(Path(name).name, Path(name).name.replace("_", " "))
+        made.append(Figure(folder / f"{name}.svg", caption, caption))
+    return made
+
+
+def _case_sections(benchmark: Benchmark, done: Sequence[TrainingCell]) -> list[Section]:
+    """The test cases of each task with the predictions of its fewest shots and first seed."""
+    sections = []
+    for name, workspace in benchmark.tasks.items():
+        own = [cell for cell in done if cell.task == name]
+        own = [cell for cell in own if (cell.shots, cell.seed) == (own[0].shots, own[0].seed)]
+        if not own:
+            continue
+        shown = {cell.init: Path((benchmark.record(cell) or {})["predictions"]) for cell in own}
+        by_case: dict[str, dict[str, dict[str, float | None]]] = {}
+        for cell in own:
+            for row in _scores(benchmark, cell):
+                value = float(row[DICE]) if row[DICE] else None
+                by_case.setdefault(row["case"], {}).setdefault(cell.init, {})[row["structure"]] = value
+        cases = []
+        for case in workspace.cases.test:
+            assert case.label is not None
+            ending = case.label.name.removeprefix(case.id)
+            predictions = {init: where / f"{case.id}{ending}" for init, where in shown.items()}
+            ct = workspace.raw.channel_names[0].upper() == "CT"
+            structures = raw_structures(workspace.raw.labels)
+            scores = by_case.get(case.id, {})
+            cases.append(Case(name, case.id, case.images[0], case.label, predictions, scores, structures, ct))
+        told = f"Predictions of {counted(len(own), 'init')} with {own[0].shots} shots and seed {own[0].seed}."
+        sections.append(Section(f"Cases of {name}", [told], cases=cases))
+    return sections
+
+
+def _how_section(benchmark: Benchmark, done: Sequence[TrainingCell]) -> Section:
+    rows = [list(_cell_row(benchmark, cell).values()) for cell in done]
+    columns = list(_cell_row(benchmark, done[0]))
+    paragraphs = []
+    for name, workspace in benchmark.tasks.items():
+        if not any(cell.task == name for cell in done):
+            continue
+        plans, cases = workspace.plans, workspace.cases
+        paragraphs.append(
+            f"{name}: {workspace.raw.name}, {len(cases.test)} test cases that neither plan nor training has seen, "
+            f"{len(cases.validation)} to validate, up to {len(cases.pool)} to train. Plan: {plans.network.preset}, "
+            f"{plans.network.decoder} decoder, grid {' x '.join(f'{mm:g}' for mm in plans.spacing)} mm, patch "
+            f"{' x '.join(map(str, plans.patch_size))} (z y x), batch {plans.training.batch_size}."
+        )
+    for name, init in benchmark.config.inits.items():
+        what = init.encoder or (f"pretrained by {init.method}" if init.method else init.start)
+        paragraphs.append(f"{name}: {what}.")
+    return Section("How it was made", paragraphs, [Table("Cells", columns, rows)])

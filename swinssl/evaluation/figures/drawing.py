@@ -49,7 +49,7 @@ def draw_study(
     """
     drawn: list[str] = []
     for name, one in study.settings.items():
-        inner = re.sub(r"[^A-Za-z0-9._-]+", "_", name)
+        inner = folder_of(name)
         ranking = one.ranking
         of_setting = {
             differences.NAME: differences.differences_figure(one),
@@ -72,6 +72,11 @@ def draw_study(
     }
     large_table.write_table(large_table.large_table(table, metric=study.metric), folder)
     return (*drawn, *_save(over_all, folder))
+
+
+def folder_of(setting: str) -> str:
+    """The folder of a setting's figures, by its name; empty for a single one."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", setting)
 
 
 def _save(figures: Mapping[str, Figure | Any], folder: Path) -> list[str]:
