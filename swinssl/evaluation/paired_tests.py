@@ -9,6 +9,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from swinssl.evaluation.bootstrap import Statistic, bootstrap_interval
 
+# That are in memory at once, of 8 bytes each.
+MOST_NUMBERS = 500_000
+
 
 def paired_wilcoxon(differences: ArrayLike) -> float:
     """Two-sided p of Wilcoxon's signed-rank test: exact for any number of cases, with ties as without.
@@ -106,12 +109,17 @@ def _hodges_lehmann_of(values: NDArray[np.float64]) -> Statistic:
     order = np.argsort(means, kind="stable")
     first, second, means = first[order], second[order], means[order]
 
-    def statistic(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    def of_some(weights: NDArray[np.float64]) -> NDArray[np.float64]:
         # w copies of a case make w (w + 1) / 2 pairs among themselves, itself with itself included.
         pairs = np.where(first == second, (weights[:, first] + 1) / 2, weights[:, second]) * weights[:, first]
         below = np.cumsum(pairs, axis=1)
         half = below[:, -1:] / 2
         # The middle pair, or the two middle ones of an even number.
         return (means[np.argmax(below >= half, axis=1)] + means[np.argmax(below > half, axis=1)]) / 2
+
+    def statistic(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+        # A part of the resamples at a time: all at once took 1 GB for 200 cases.
+        rows = max(1, MOST_NUMBERS // len(means))
+        return np.concatenate([of_some(weights[start : start + rows]) for start in range(0, len(weights), rows)])
 
     return statistic

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from swinssl.evaluation.convergence import TrainingCurve
-from swinssl.evaluation.model_comparison import ModelComparison, compare_models
+from swinssl.evaluation.model_comparison import ALL, ModelComparison, compare_models
+from swinssl.evaluation.organ_groups import groups_within
 from swinssl.evaluation.rankings import rank_correlation, standing
 from swinssl.evaluation.score_table import DICE, ScoreTable
 
@@ -51,14 +52,27 @@ def make_study(
     paired: bool = True,
     curves: Sequence[TrainingCurve] = (),
 ) -> Study:
-    """Compare the models of a table in each of its settings; arguments and errors as of `compare_models`."""
+    """Compare the models of a table in each of its settings; arguments and errors as of `compare_models`.
+
+    A comparison that was named counts in the settings that have both models, and the structure if one was named; one
+    that fits nowhere is an error. Settings with a single model are left out, if there are others.
+    """
+    parts = {name: part for name, part in table.settings.items() if len(part.models) > 1} or table.settings
+    fitting = {name: [one for one in named if _fits(one, part, groups or {})] for name, part in parts.items()}
+    nowhere = [one for one in named if not any(one in own for own in fitting.values())]
+    known = any(reference in part.models for part in parts.values())
     settings = {
         name: compare_models(
-            part, named=_within(named, part, table), reference=reference, groups=groups, metric=metric, paired=paired
+            part,
+            named=[*nowhere, *fitting[name]],
+            reference=reference if reference in part.models or not known else None,
+            groups=groups,
+            metric=metric,
+            paired=paired,
         )
-        for name, part in table.settings.items()
+        for name, part in parts.items()
     }
-    standings = {name: standing(part, metric=metric) for name, part in table.settings.items()} if paired else {}
+    standings = {name: standing(part, metric=metric) for name, part in parts.items()} if paired else {}
     agreements = [
         RankAgreement(first, second, *found)
         for first, second in combinations(standings, 2)
@@ -67,7 +81,7 @@ def make_study(
     return Study(settings, tuple(agreements), tuple(curves))
 
 
-def _within(named: Sequence[str], part: ScoreTable, table: ScoreTable) -> list[str]:
-    """The named comparisons without those of a model that only other settings have."""
-    elsewhere = set(table.models) - set(part.models)
-    return [one for one in named if not elsewhere & set(one.split(":")[:2])]
+def _fits(named: str, table: ScoreTable, groups: Mapping[str, Sequence[str]]) -> bool:
+    models, scope = named.split(":")[:2], named.split(":")[2:]
+    known = {ALL, *table.structures, *groups_within(groups, table.structures)}
+    return len(models) == 2 and all(model in table.models for model in models) and known.issuperset(scope)

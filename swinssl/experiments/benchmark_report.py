@@ -60,19 +60,18 @@ def write_benchmark_report(benchmark: Benchmark) -> Path:
     files.write_text(folder / SCORES_FILE, _table([row for cell in done for row in _scores(benchmark, cell)]))
     files.write_text(folder / CELLS_FILE, _table([_cell_row(benchmark, cell) for cell in done]))
     table = read_scores([str(folder / SCORES_FILE)])
-    compared = _compared(table)
     study: Study | None = None
     figures: tuple[str, ...] = ()
-    if compared is not None:
+    if any(len(part.models) > 1 for part in table.settings.values()):
         groups = _groups(benchmark)
-        study = make_study(compared, named=benchmark.config.named, groups=groups, curves=_curves(benchmark, done))
+        study = make_study(table, named=_named(benchmark, table), groups=groups, curves=_curves(benchmark, done))
         write_files(study, folder)
-        figures = draw_study(study, compared, folder, groups=groups)
+        figures = draw_study(study, table, folder, groups=groups)
     page = HtmlReport(
         title=benchmark.config.title or benchmark.config.name,
         subtitle=_extent(benchmark, done),
         sections=[
-            *_result_sections(compared or table, study, figures, folder),
+            *_result_sections(table, study, figures, folder),
             *_case_sections(benchmark, done),
             _how_section(benchmark, done),
         ],
@@ -115,10 +114,10 @@ def _groups(benchmark: Benchmark) -> dict[str, tuple[str, ...]]:
     return {name: own for task in benchmark.config.tasks.values() for name, own in task.groups.items()}
 
 
-def _compared(table: ScoreTable) -> ScoreTable | None:
-    """The settings that have two inits and more; None where there is none."""
-    kept = [part for part in table.settings.values() if len(part.models) > 1]
-    return ScoreTable(tuple(score for part in kept for score in part.scores)) if kept else None
+def _named(benchmark: Benchmark, table: ScoreTable) -> list[str]:
+    """The named comparisons of which both inits are done somewhere together."""
+    parts = [set(part.models) for part in table.settings.values()]
+    return [pair for pair in benchmark.config.named if any(models.issuperset(pair.split(":")) for models in parts)]
 
 
 def _curves(benchmark: Benchmark, done: Sequence[TrainingCell]) -> list[TrainingCurve]:

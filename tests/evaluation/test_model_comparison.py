@@ -13,6 +13,8 @@ from swinssl.evaluation.model_comparison import ALL, compare_models
 from swinssl.evaluation.organ_groups import read_groups
 from swinssl.evaluation.paired_tests import holm
 from swinssl.evaluation.performance_gap import performance_gaps
+from swinssl.evaluation.score_table import ScoreTable
+from swinssl.evaluation.study import make_study
 
 LEVELS = {"scratch": 0.6, "smit": 0.612, "simmim": 0.606, "rotation": 0.602}
 
@@ -129,3 +131,20 @@ def test_convergence_is_the_first_step_at_95_per_cent_of_the_last_dice(tmp_path)
     assert len(curve.loss) == 6 and len(curve.scores) == 5
     with pytest.raises(UserError, match="cannot be read"):
         read_curve(f"smit={tmp_path / 'none'}")
+
+
+def test_settings_with_other_models_are_compared_as_far_as_they_go():
+    lung = drawn({"scratch": 0.5, "smit": 0.6}, task="lung", structures=("tumour",))
+    organs = drawn({"scratch": 0.5, "simmim": 0.6}, task="organs")
+    alone = drawn({"smit": 0.9}, task="liver")
+    scores = ScoreTable((*lung.scores, *organs.scores, *alone.scores))
+    study = make_study(scores, named=["smit:scratch", "simmim:scratch:left"], reference="smit")
+    named = {
+        name: [(one.compared.first, one.scope.name) for one in own.contrasts if one.named]
+        for name, own in study.settings.items()
+    }
+    assert named == {"lung": [("smit", ALL)], "organs": [("simmim", "left")]}
+    with pytest.raises(UserError, match="no model 'smti'"):
+        make_study(scores, named=["smti:scratch"])
+    with pytest.raises(UserError, match="--against me: no such model"):
+        make_study(scores, reference="me")
