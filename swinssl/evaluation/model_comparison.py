@@ -22,6 +22,7 @@ from swinssl.evaluation.performance_gap import performance_gaps
 from swinssl.evaluation.rankings import CriticalDifference, critical_difference, order_probabilities, standing
 from swinssl.evaluation.score_table import DICE, ScoreTable, less_is_better
 from swinssl.evaluation.wording import counted, listed
+from swinssl.progress import track
 
 ALL = "all structures"
 
@@ -146,6 +147,8 @@ def compare_models(
             found = compare(table, first, second, metric=metric, structures=scope.structures)
             if found is not None:
                 contrasts.append(Contrast(scope, found, (first, second, scope) in chosen))
+    for contrast in track(contrasts, "comparing models"):
+        _ = contrast.compared.interval  # which takes the time; it is kept
     corrected = _corrected(contrasts)
     place = {one: number for number, one in enumerate(chosen)}
     corrected.sort(key=lambda c: place.get((c.compared.first, c.compared.second, c.scope), len(place)))
