@@ -90,6 +90,7 @@ class Run:
     starts: int = 0
     saving_seconds: list[float] = field(default_factory=list)
     left_over: int | None = None
+    failed: bool = False
 
     @property
     def output(self) -> Path:
@@ -226,7 +227,7 @@ def killed(method: str, work: Path, *, kills: int, seed: int) -> Row:
         for _ in interrupted(run, row, chance, kills=kills, lifetime=lifetime, saving_seconds=saving_seconds):
             print(f"{method}: kill {row.kills} {run.phase()}", flush=True)
         code = run.finish(PATIENCE * lifetime) if row.kills == kills and row.kills > before else 0
-        failed = code != 0 or not (run.checkpoints / f"step_{STEPS:09d}").exists()
+        failed = run.failed or code != 0 or not (run.checkpoints / f"step_{STEPS:09d}").exists()
         row.runs += 1
         row.survived += row.kills - before - (1 if failed else 0)
         same = not failed and equal(run.outcome(result), expected)
@@ -252,10 +253,8 @@ def interrupted(
         else:
             ended = sleep_or_end(process, chance.uniform(0, lifetime))
         if ended:
-            if process.returncode:
-                return
-            if (run.checkpoints / f"step_{STEPS:09d}").exists():
-                return
+            run.failed = process.returncode != 0
+            return
         process.kill()
         process.wait()
         row.kills += 1
