@@ -40,11 +40,14 @@ _early: dict[str, None] = {}
 
 @dataclass(frozen=True)
 class Crash:
-    """The process that worked on a job died: out of memory, most often, or a fault in a library."""
+    """The process that worked on a job died: out of memory, most often, or a fault in a library; or what is said."""
 
     exit_code: int | None
+    said: str = ""
 
     def __str__(self) -> str:
+        if self.said:
+            return self.said
         if self.exit_code == -9:  # SIGKILL, which Windows does not name
             return "its process was killed, most likely for want of memory. Use fewer --workers."
         return f"its process died (exit code {self.exit_code}). Try it alone with --workers 0."
@@ -59,14 +62,14 @@ class _Worker(Generic[J]):
 
 
 def run_jobs(
-    function: Callable[[J], R], jobs: Sequence[J], *, workers: int, names: Sequence[str] = ()
+    function: Callable[[J], R], jobs: Sequence[J], *, workers: int, name: Callable[[J], str] = str
 ) -> Iterator[tuple[int, R | Crash]]:
     """Yield (index of the job, its result) as results come; a `Crash` stands for the result of a process that died.
 
     Args:
         function: importable by name, since new processes begin without this one's memory; it does not raise.
         workers: processes; 0 works in this one.
-        names: of the jobs, for the warning about one that takes very long; none: their numbers.
+        name: of a job, for the warning about one that takes very long.
     """
     if workers == 0:
         for index, job in enumerate(jobs):
@@ -80,7 +83,7 @@ def run_jobs(
             _assign(pool[-1], left, jobs)
         while busy := [worker for worker in pool if worker.job is not None]:
             ready = wait([worker.connection for worker in busy], SLOW_SECONDS)
-            _warn_of_slow(busy, names)
+            _warn_of_slow(busy, lambda index: name(jobs[index]))
             for place, worker in enumerate(pool):
                 if worker.connection not in ready or worker.job is None:
                     continue
@@ -149,7 +152,7 @@ def _assign(worker: _Worker, left: Iterator[int], jobs: Sequence[Any]) -> None:
             worker.connection.send(jobs[worker.job])
 
 
-def _warn_of_slow(busy: Sequence[_Worker], names: Sequence[str]) -> None:
+def _warn_of_slow(busy: Sequence[_Worker], name: Callable[[int], str]) -> None:
     """Say which jobs have taken very long, each once in a while: they may go on for ever."""
     for worker in busy:
         if worker.job is None or time.monotonic() - worker.since < SLOW_SECONDS:
@@ -157,7 +160,7 @@ def _warn_of_slow(busy: Sequence[_Worker], names: Sequence[str]) -> None:
         worker.since = time.monotonic()
         logger.warning(
             "%s: no answer for %g minutes. If it hangs: Ctrl-C ends it, and the same command goes on with the others.",
-            names[worker.job] if names else f"job {worker.job + 1}",
+            name(worker.job),
             SLOW_SECONDS / 60,
         )
 

@@ -69,7 +69,7 @@ def test_stopping_ends_the_workers():
 def test_a_job_that_hangs_is_named_and_can_be_stopped(monkeypatch, caplog):
     monkeypatch.setattr("swinssl.case_pool.SLOW_SECONDS", 0.2)
     monkeypatch.setattr("swinssl.case_pool.ENDING_SECONDS", 0.2)
-    results = run_jobs(hang, [4, 600], workers=2, names=["quick", "stuck"])
+    results = run_jobs(hang, [4, 600], workers=2, name=lambda job: {4: "quick", 600: "stuck"}[job])
     assert next(results) == (0, 4)
     results.close()
     assert "stuck: no answer for" in caplog.text and "Ctrl-C ends it" in caplog.text

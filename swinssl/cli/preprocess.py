@@ -17,6 +17,7 @@ from swinssl.workspace import Workspace
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from swinssl.cluster_pool import Cluster
     from swinssl.dataset.raw_dataset import RawDataset
     from swinssl.preprocessing.plans import Plans
     from swinssl.preprocessing.preprocess import CaseReport, PreprocessReport
@@ -39,6 +40,18 @@ CodecName = Annotated[
     str, typer.Option("--codec", help="lz4 (fastest), lz4hc or zstd (about 15 % smaller) for the stored arrays.")
 ]
 
+ClusterAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        help="Let the workers of a dask scheduler do it: tls://HOST:PORT, or tcp:// with --insecure-cluster.",
+        metavar="ADDRESS",
+    ),
+]
+InsecureCluster = Annotated[
+    bool, typer.Option("--insecure-cluster", help="The network is yours alone: tcp:// will do.")
+]
+
 
 def preprocess(
     dataset: Dataset,
@@ -46,6 +59,8 @@ def preprocess(
     workers: Workers = None,
     part: Part = "1/1",
     codec: CodecName = "lz4",
+    cluster: ClusterAddress = None,
+    insecure_cluster: InsecureCluster = False,
     json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
@@ -54,10 +69,12 @@ def preprocess(
     Cases that are current are left alone, so the same command goes on where it was stopped, mends damaged cases and
     takes new ones up. Several processes, on several machines, may do so at once: no case is made twice.
     """
+    from swinssl.cluster_pool import Cluster
     from swinssl.dataset.raw_dataset import RawDataset
     from swinssl.preprocessing.plans import Plans
 
     check_flags(part=part, codec=codec)
+    found = None if cluster is None else Cluster.at(cluster, insecure=insecure_cluster)
     workspace = Workspace.locate(root)
     raw = RawDataset.load(workspace.raw(dataset))
     folder = workspace.preprocessed(dataset)
@@ -69,7 +86,7 @@ def preprocess(
         else:
             print(rehearsal)
         return
-    outcome = run(raw, plans, folder, workers=workers, part=part, codec=codec)
+    outcome = run(raw, plans, folder, workers=workers, part=part, codec=codec, cluster=found)
     if json:
         print_json(outcome.as_json())
     else:
@@ -88,12 +105,24 @@ def check_flags(*, part: str, codec: str) -> None:
         raise UserError(f"--codec {codec}: unknown. Choose one of {', '.join(CODECS)}.")
 
 
-def run(raw: RawDataset, plans: Plans, folder: Path, *, workers: int | None, part: str, codec: str) -> PreprocessReport:
+def run(
+    raw: RawDataset,
+    plans: Plans,
+    folder: Path,
+    *,
+    workers: int | None,
+    part: str,
+    codec: str,
+    cluster: Cluster | None = None,
+) -> PreprocessReport:
     """Preprocess with these (checked) flags."""
     from swinssl.preprocessing.preprocess import default_workers, preprocess_dataset
 
-    workers = default_workers(raw, plans) if workers is None else workers
-    return preprocess_dataset(raw, plans, folder, workers=workers, part=_parse_part(part), codec=CODECS[codec])
+    if workers is None:
+        workers = default_workers(raw, plans) if cluster is None else 0
+    return preprocess_dataset(
+        raw, plans, folder, workers=workers, part=_parse_part(part), codec=CODECS[codec], cluster=cluster
+    )
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,7 @@ def extract_fingerprint(raw: RawDataset, *, workers: int | None = None, known_ha
     measures: dict[int, CaseMeasure] = {}
     failures: dict[str, str] = {}
     workers = default_workers(raw) if workers is None else workers
-    results = run_jobs(_measured, jobs, workers=workers, names=[case.id for case in cases])
+    results = run_jobs(_measured, jobs, workers=workers, name=lambda job: job.case.id)
     for index, result in track(results, "measuring", total=len(jobs)):
         if isinstance(result, CaseMeasure):
             measures[index] = result

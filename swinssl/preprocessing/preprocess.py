@@ -10,8 +10,9 @@ import errno
 import logging
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ import numpy as np
 
 from swinssl import files
 from swinssl.case_pool import Crash, fitting_workers, run_jobs
+from swinssl.cluster_pool import Cluster
 from swinssl.dataset.raw_dataset import Case, RawDataset
 from swinssl.errors import UserError
 from swinssl.imageio.endings import required_ending
@@ -109,6 +111,10 @@ class PreprocessReport:
         }
 
 
+# What works jobs off: each one's index and its result, as results come.
+Run = Callable[[Callable[["_Job"], CaseReport], Sequence["_Job"]], Iterator[tuple[int, CaseReport | Crash]]]
+
+
 @dataclass(frozen=True)
 class _Job:
     """A case to bring into the store; `wait` for another process that is at it, or leave it for later."""
@@ -128,6 +134,7 @@ def preprocess_dataset(
     workers: int,
     part: tuple[int, int] = (1, 1),
     codec: Codec = "lz4",
+    cluster: Cluster | None = None,
 ) -> PreprocessReport:
     """Bring every case of a raw data set into the store; may be stopped, called again, and called by many at once.
 
@@ -140,6 +147,7 @@ def preprocess_dataset(
         workers: processes; 0 works in this one.
         part: (i, n) takes the i-th of n parts, counted from 1, so that n machines share the work.
         codec: of the stored arrays.
+        cluster: whose workers do it instead.
     """
     folder = Path(folder)
     plans.write(folder / PLANS_FILE)
@@ -147,7 +155,10 @@ def preprocess_dataset(
     jobs = [_Job(case, plans, folder, codec) for case in part_of(raw.cases, part)]
     stored = {path.parent.name for path in (folder / CASES).glob(f"*/{PROPERTIES}")}
     reports: dict[str, CaseReport] = {}
-    for report in track(_worked_off(jobs, workers=workers), "preprocessing", total=len(jobs)):
+    run: Run = partial(run_jobs, workers=workers, name=lambda job: job.case.id)
+    if cluster is not None:
+        jobs, run = [_from_anywhere(job) for job in jobs], cluster.run_jobs
+    for report in track(_worked_off(jobs, run), "preprocessing", total=len(jobs)):
         if report.status == "failed":
             if report.case_id in stored:
                 report = replace(report, message=f"{report.message} {EARLIER}")
@@ -159,21 +170,25 @@ def preprocess_dataset(
     )
 
 
-def _worked_off(jobs: Sequence[_Job], *, workers: int) -> Iterator[CaseReport]:
+def _from_anywhere(job: _Job) -> _Job:
+    """The job by paths that do not depend on where a process was started."""
+    case = job.case
+    label = None if case.label is None else case.label.absolute()
+    images = tuple(path.absolute() for path in case.images)
+    return replace(job, case=replace(case, images=images, label=label), folder=job.folder.absolute())
+
+
+def _worked_off(jobs: Sequence[_Job], run: Run) -> Iterator[CaseReport]:
     """What became of each case; those that other processes are at come last, when these have finished or are gone."""
     busy = []
-    for index, result in run_jobs(_process, jobs, workers=workers, names=_names(jobs)):
+    for index, result in run(_process, jobs):
         report = _report(jobs[index], result)
         if report.status == "busy":
             busy.append(replace(jobs[index], wait=True))
         else:
             yield report
-    for index, result in run_jobs(_process, busy, workers=workers, names=_names(busy)):
+    for index, result in run(_process, busy):
         yield _report(busy[index], result)
-
-
-def _names(jobs: Sequence[_Job]) -> list[str]:
-    return [job.case.id for job in jobs]
 
 
 def _report(job: _Job, result: CaseReport | Crash) -> CaseReport:

@@ -117,6 +117,7 @@ class TestPreprocess:
         [
             ("--part 3/2", "--part 3/2: expected I/N with 1 <= I <= N"),
             ("--part half", "--part half: expected I/N"),
+            ("--cluster tcp://host:8786", "or add --insecure-cluster where the network is yours alone."),
             ("--codec zip", "--codec zip: unknown. Choose one of lz4, lz4hc, zstd."),
         ],
     )
