@@ -21,7 +21,7 @@ from swinssl.errors import UserError
 from swinssl.evaluation.compared_encoder import run_beside
 from swinssl.experiments.benchmark_config import BenchmarkConfig
 from swinssl.experiments.cells import Cell, PretrainingCell, TrainingCell, cells_of, pretraining_of
-from swinssl.experiments.task_cases import known_to_pretraining
+from swinssl.experiments.image_hashes import hashes_of
 from swinssl.experiments.task_workspace import OTHER_OUT, TaskWorkspace
 from swinssl.networks.shipped_encoders import encoder_path
 from swinssl.training.run_description import LearntFrom
@@ -143,13 +143,16 @@ class Benchmark:
         Raises:
             UserError: naming the encoder, the task and the case.
         """
-        for init, images in self._known_images().items():
-            for name, workspace in self.tasks.items():
-                if found := known_to_pretraining(workspace.cases.test, images):
-                    case, there = found
+        tested = {
+            i: (name, case.id) for name, own in self.tasks.items() for case in own.cases.test for i in case.images
+        }
+        hashes = hashes_of(tested, self.folder)
+        for init, known in self._known_images().items():
+            for image, (task, case) in tested.items():
+                if hashes.get(image) in known:
                     raise UserError(
-                        f"inits.{init}: is pretrained on {there}, which is test case {case} of task {name}. Pretrain "
-                        "on a list of volumes (.txt) without it, or test on other cases."
+                        f"inits.{init}: is pretrained on {known[hashes[image]]}, which is test case {case} of task "
+                        f"{task}. Pretrain on a list of volumes (.txt) without it, or test on other cases."
                     )
 
     def _known_images(self) -> dict[str, dict[str, str]]:
@@ -163,10 +166,8 @@ class Benchmark:
                 known[name] = {value: case for case, own in learnt.image_sha256.items() for value in own.values()}
             for dataset in self.config.datasets_of(init) if init.method is not None else ():
                 if dataset not in hashed:
-                    cases = self.raw(dataset).cases
-                    hashed[dataset] = {
-                        files.sha256_of(i): case.id for case in cases for i in case.images if i.is_file()
-                    }
+                    names = {image: case.id for case in self.raw(dataset).cases for image in case.images}
+                    hashed[dataset] = {value: names[i] for i, value in hashes_of(names, self.folder).items()}
                 known.setdefault(name, {}).update(hashed[dataset])
         return known
 

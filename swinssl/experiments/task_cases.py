@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from swinssl import files
 from swinssl.dataset.case import Case
 from swinssl.dataset.raw_dataset import RawDataset
 from swinssl.errors import UserError
@@ -58,15 +56,6 @@ def divide(task: Task, raw: RawDataset, test_raw: RawDataset | None, *, name: st
             f"{len(tested)} to test and {len(validation)} to validate; {most} are asked for. Ask for fewer."
         )
     return TaskCases(tuple(test), validation, pool)
-
-
-def known_to_pretraining(cases: Sequence[Case], known: dict[str, str]) -> tuple[str, str] | None:
-    """The first case of which an image is in `known` (by SHA-256, what it is there), and what it is; None is good."""
-    for case in cases:
-        for image in case.images:
-            if (found := known.get(files.sha256_of(Path(image)))) is not None:
-                return case.id, found
-    return None
 
 
 def _test_cases(task: Task, raw: RawDataset, labelled: Sequence[Case], name: str) -> tuple[Case, ...]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from swinssl.errors import UserError
@@ -102,3 +104,9 @@ def test_a_part_of_the_cells_brings_what_it_needs(tmp_path):
     assert chosen(cells, []) == cells
     with pytest.raises(UserError, match="seed7"):
         chosen(cells, ["seed7"])
+
+
+@pytest.mark.parametrize("path", ["configs/paper/paper.toml", "benchmarks/miniature/first_tier.toml"])
+def test_the_configurations_that_come_with_swinssl_can_be_read(path):
+    config = read_config(Path(__file__).parents[2] / path)
+    assert len(cells_of(config)) >= len(config.seeds) * len(config.inits) * len(config.tasks)

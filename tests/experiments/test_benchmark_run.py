@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ from swinssl.experiments.benchmark import Benchmark
 from swinssl.experiments.benchmark_config import BenchmarkConfig
 from swinssl.experiments.benchmark_run import run_cells
 from swinssl.experiments.cells import PretrainingCell
+from swinssl.experiments.image_hashes import hashes_of
 from swinssl.workspace import Workspace
 
 CONFIG = {
@@ -156,3 +158,15 @@ def test_an_encoder_whose_run_knows_a_test_case_is_refused(workspace, tmp_path, 
     toys = toy(workspace, tmp_path / "out", inits={"given": {"encoder": str(encoder)}}, tasks=tasks)
     with pytest.raises(UserError, match=r"inits\.given: .* elsewhere/scan, which is test case ball_3"):
         run_cells(toys, toys.cells, say=silent)
+
+
+def test_images_are_hashed_again_only_where_they_changed(tmp_path, monkeypatch):
+    image = tmp_path / "scan.nii.gz"
+    image.write_bytes(b"one")
+    first = hashes_of([image, tmp_path / "missing"], tmp_path)
+    assert first == {image: hashlib.sha256(b"one").hexdigest()}
+    monkeypatch.setattr(files, "sha256_of", lambda _: pytest.fail("hashed again"))
+    assert hashes_of([image], tmp_path) == first
+    monkeypatch.undo()
+    image.write_bytes(b"another")
+    assert hashes_of([image], tmp_path) == {image: hashlib.sha256(b"another").hexdigest()}

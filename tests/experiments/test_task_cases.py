@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 from raw_folders import make_raw
 
-from swinssl import files
 from swinssl.dataset.raw_dataset import RawDataset
 from swinssl.errors import UserError
 from swinssl.experiments.benchmark_config import Task
-from swinssl.experiments.task_cases import divide, known_to_pretraining
+from swinssl.experiments.task_cases import divide
 
 GROUPS = {f"case_{i}": f"patient {i // 2}" for i in range(12)}
 
@@ -58,9 +57,3 @@ def test_test_cases_of_another_data_set_leave_all_of_this_one(raw, patients):
 def test_too_few_cases_are_refused_with_the_numbers(raw):
     with pytest.raises(UserError, match=r"12 labelled cases .* leave 3 .* 4 are asked for"):
         divide(Task(dataset="1", test=5, validation=4, shots=(4,)), raw, None, name="livers")
-
-
-def test_an_image_that_pretraining_knows_is_found_whatever_its_name(raw):
-    known = {files.sha256_of(raw.cases[3].images[0]): "elsewhere/scan"}
-    assert known_to_pretraining(raw.cases, known) == (raw.cases[3].id, "elsewhere/scan")
-    assert known_to_pretraining(raw.cases[:3], known) is None
