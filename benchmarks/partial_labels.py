@@ -1,7 +1,7 @@
 """Do structures that only some cases have annotated spoil the others? One data set whole, and with labels taken away.
 
-    python benchmarks/partial_labels.py --raw RAW/Dataset101_HeadNeckOrgansCT --drop parotid_left parotid_right mandible \\
-        --work partial --steps 1500
+    python benchmarks/partial_labels.py --raw RAW/Dataset101_HeadNeckOrgansCT --work partial --steps 1500 \\
+        --drop parotid_left parotid_right mandible
 
 Every second training case loses the structures of --drop: their voxels become background, and labels_present.csv says
 that nobody looked for them there. A third run has the same labels without labels_present.csv, as a tool sees them that
