@@ -7,7 +7,9 @@ import functools
 import inspect
 import io
 import logging
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from pathlib import Path
@@ -62,9 +64,16 @@ def _entry_point(app: typer.Typer) -> Callable[[], None]:
             sys.stdout.reconfigure(errors="backslashreplace")
         logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
         logging.getLogger("swinssl").setLevel(logging.INFO)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _interrupt)
         app()
 
     return main
+
+
+def _interrupt(*_: object) -> None:
+    """A scheduler's request to end is a Ctrl-C: temporary files go, and the exit code says that the work goes on."""
+    raise KeyboardInterrupt
 
 
 def arguments_as_typed() -> Sequence[str]:

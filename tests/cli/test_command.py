@@ -275,7 +275,8 @@ class TestRealProcess:
         assert ("error: a.json: broken. Write it again." in done.stderr) == (what == "mend")
 
     @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-    def test_ctrl_c(self):
+    @pytest.mark.parametrize("request_to_end", [signal.SIGINT, signal.SIGTERM])
+    def test_ctrl_c_and_a_schedulers_request_to_end(self, request_to_end):
         running = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, "wait"],
             stdout=subprocess.PIPE,
@@ -285,7 +286,7 @@ class TestRealProcess:
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         assert running.stdout.readline() == "waiting\n"
-        running.send_signal(signal.SIGINT)
+        running.send_signal(request_to_end)
         _, err = running.communicate(timeout=20)
         assert running.returncode == 130 and err == "\nstopped: the same command goes on where it was.\n"
 
