@@ -11,7 +11,7 @@ import typer
 from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import DryRun, Json, Root
-from swinssl.cli.ranks import Gpus, start_ranks
+from swinssl.cli.ranks import Gpus, first_attempt, start_ranks
 from swinssl.ssl.config import PretrainingConfig, config_of
 from swinssl.ssl.method import Method
 from swinssl.ssl.methods import METHODS
@@ -70,7 +70,8 @@ def pretrain_command(method: type[Method]) -> Callable[..., None]:
         if dry_run:
             _rehearse(method.name, preprocessed, folder, config, options, probe, json=json)
             return
-        done = pretrain(method.name, preprocessed, folder, config=config, options=options, probe=probe, restart=restart)
+        anew = restart and first_attempt()
+        done = pretrain(method.name, preprocessed, folder, config=config, options=options, probe=probe, restart=anew)
         if done.first_rank:
             _report(done, datasets[0], json=json)
 

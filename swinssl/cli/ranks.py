@@ -54,6 +54,11 @@ def start_ranks(entry: str, gpus: int) -> bool:
     return True
 
 
+def first_attempt() -> bool:
+    """Whether this is no run that torchrun has begun again, which goes on even where one was asked to begin anew."""
+    return os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+
+
 @dataclass
 class _Rank:
     process: subprocess.Popen

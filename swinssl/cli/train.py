@@ -10,7 +10,7 @@ import typer
 from swinssl.cli.command import arguments_as_typed, command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, DryRun, Json, Root
-from swinssl.cli.ranks import Gpus, start_ranks
+from swinssl.cli.ranks import Gpus, first_attempt, start_ranks
 from swinssl.cli.slurm import Slurm, array_script
 from swinssl.errors import UserError
 from swinssl.training.config import TrainingConfig
@@ -66,6 +66,10 @@ def train(
     if name is not None:
         safe_name(name, what="--name")
     if slurm:
+        if restart:
+            raise UserError(
+                "--restart: a job that Slurm queues again would begin anew each time. Leave it out, or --name."
+            )
         on_cpu, minutes = config.device == "cpu", config.max_minutes
         print(array_script(dataset, folds, arguments_as_typed(), gpus=gpus, on_cpu=on_cpu, minutes=minutes), end="")
         return
@@ -76,6 +80,7 @@ def train(
         return
     if start_ranks("swinssl.cli.train:main", gpus):
         return
+    restart = restart and first_attempt()
     if len(folds) > 1:
         from swinssl.experiments.cross_validation import cross_validate
 

@@ -185,8 +185,10 @@ def pretrain(
     plan = plan_pretraining(method, preprocessed, config=config, options=options, probe=probe)
     device = select_device(config.device)
     bf16, ranks = use_bf16(device, config.precision), Ranks.join(device)
-    if restart and ranks.first:
-        put_aside(folder)
+    if restart:
+        if ranks.first:
+            put_aside(folder)
+        ranks.meet()
     own = RunFolder(folder)
     with own if ranks.first else nullcontext(own) as run_folder:
         run = _described(plan, config, options, run_folder, device=device, bf16=bf16, ranks=ranks)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from swinssl.errors import UserError
 from swinssl.training.sharding import is_shard
@@ -39,7 +40,7 @@ class Ranks:
         if device.type == "cuda":
             _take_gpu(device)
         if not dist.is_initialized():
-            dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            _join("nccl" if device.type == "cuda" else "gloo")
             # Its threads must end before Python does: one that asks for the interpreter then aborts the process.
             atexit.register(_leave)
         return cls(dist.get_rank(), dist.get_world_size())
@@ -94,6 +95,17 @@ class Ranks:
 def _patient_group() -> dist.ProcessGroup | None:
     """All ranks; those of the ordinary group give up after minutes."""
     return dist.new_group(backend="gloo", timeout=PATIENCE)
+
+
+def _join(backend: str) -> None:
+    """Join the group that the environment announces, under a name of its own for each attempt of torchrun's.
+
+    torchrun keeps one store for all its restarts, where torch finds the addresses of the processes that died and waits
+    for them for ever (torch 2.13, gloo).
+    """
+    store, rank, world = next(rendezvous("env://"))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    dist.init_process_group(backend, store=dist.PrefixStore(f"attempt_{attempt}", store), rank=rank, world_size=world)
 
 
 def _take_gpu(device: torch.device) -> None:

@@ -158,7 +158,7 @@ class TestFineTuning:
         script = tmp_path / "restarted.py"
         script.write_text(RESTARTED)
         torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1")
-        done = train(root, "restarted", program=(*torchrun, str(script)))
+        done = train(root, "restarted", "--restart", program=(*torchrun, str(script)))
         assert done.returncode == 0 and "going on after step 14 of 20" in done.stderr, done.stderr
         assert apart(weights(root, "restarted"), whole) <= 1e-7
 

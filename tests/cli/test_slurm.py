@@ -79,6 +79,11 @@ def test_asks_for_a_job_a_fold_with_what_it_needs(program, script):
     assert "array" not in directives(whole) and whole.read_text().count("--fold all") == 2
 
 
+def test_does_not_begin_anew_each_time(program, typed):
+    done = typed("train", "101", "--slurm", "--restart")
+    assert done.code == 2 and not done.out and "would begin anew each time" in done.error
+
+
 def test_gives_the_command_all_options_and_its_own_fold(program, script, tmp_path):
     options = ["--gpus", "2", "--init", "it's $HOME", "--steps", "7", "--root", "my data", "--no-shard"]
     path = script("101", "--fold=0-4", *options)
