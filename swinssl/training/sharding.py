@@ -7,16 +7,17 @@ import copy
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from swinssl.networks.swin_encoder import SwinBlock
+
+if TYPE_CHECKING:  # FSDP takes 0.7 s to import, which most runs do without
+    from torch.distributed.device_mesh import DeviceMesh
+    from torch.distributed.tensor import DTensor
 
 
 @dataclass
@@ -49,6 +50,8 @@ class Shards:
         self.shares: dict[nn.Parameter, DTensor] = {}
         if not networks:
             return
+        from torch.distributed.device_mesh import init_device_mesh
+
         # The outputs that torch warns of here are changed by nobody in place.
         warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
         mesh = init_device_mesh(device.type, (dist.get_world_size(),))
@@ -102,6 +105,8 @@ class Shards:
         like = self.shares.get(parameter)
         if like is None or not isinstance(value, Tensor) or value.ndim == 0:  # the count of steps has no dimension
             return value
+        from torch.distributed.tensor import DTensor
+
         part = DTensor.from_local(
             value, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
         )
@@ -113,7 +118,7 @@ class Shards:
         for group in optimiser.param_groups:
             for number, before in enumerate(group["params"]):
                 after = now[before]
-                if not isinstance(after, DTensor):
+                if not is_shard(after):
                     continue
                 share = nn.Parameter(own_part(after.detach()))
                 self.shares[share] = after
@@ -131,14 +136,14 @@ class Shards:
             setattr(place.parent, place.name, block.train(place.sharded.training))
 
 
-def is_shard(tensor: Tensor) -> bool:
+def is_shard(tensor: Tensor) -> TypeGuard[DTensor]:
     """Whether other ranks have the rest of it."""
-    return isinstance(tensor, DTensor)
+    return hasattr(tensor, "to_local")
 
 
 def own_part(tensor: Tensor) -> Tensor:
     """The numbers of a tensor that this rank has; all of them unless it is sharded."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if is_shard(tensor) else tensor
 
 
 def norms_over_ranks(tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -154,6 +159,8 @@ def norms_over_ranks(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 def _sharded(network: nn.Module, mesh: DeviceMesh) -> list[_Place]:
     """Shard the transformer blocks of a network; where they are."""
+    from torch.distributed.fsdp import fully_shard
+
     places = []
     for parent in list(network.modules()):
         for name, block in list(parent.named_children()):
@@ -171,8 +178,10 @@ def _part_of(value: Any, like: DTensor) -> Any:
     """This rank's part of a state tensor that every rank has whole."""
     if not isinstance(value, Tensor) or value.ndim == 0:
         return value
+    from torch.distributed.tensor import distribute_tensor
+
     return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None).to_local().clone()
 
 
 def _full(tensor: Tensor) -> Tensor:
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if is_shard(tensor) else tensor
