@@ -35,7 +35,7 @@ CELLS_FILE, REPORT_FILE = "cells.csv", "report.html"
 CAPTIONS = {
     "differences": "Differences between inits: typical difference with its 95 % interval; named comparisons first.",
     "scores": "Every test case, by structure and init.",
-    "order": "How probable it is that the row is better than the column, by resampling test cases.",
+    "order_probabilities": "How probable it is that the row is better than the column, by resampling test cases.",
     "critical_difference": "Average ranks; inits that a bar joins are not told apart.",
     "organ_groups": "Groups of structures.",
     "task_accuracy": "Accuracy by task and init.",

@@ -23,6 +23,7 @@ ATTRIBUTES = """id class style d x y x1 x2 y1 y2 dx dy cx cy r rx ry fx fy width
 PRESENTATION = re.compile(r"(fill|stroke|font|text|clip|mask|marker|stop|letter|word|dominant|alignment|shape|image)-?")
 PICTURE = re.compile(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=\s]+")
 REFERENCE = re.compile(r"""url\(\s*["']?#([^"')\s]+)["']?\s*\)""")
+PIXELS_A_POINT = 4 / 3
 # A rule of a style sheet without nesting.
 RULE = re.compile(r"([^{}]+)\{([^{}]*)\}")
 
@@ -52,6 +53,9 @@ def inline_svg(path: Path, *, prefix: str, alt: str) -> str:
             root.set("viewBox", " ".join(["0 0", *(match.group() for match in size if match)]))
     for side in ("width", "height"):
         root.attrib.pop(side, None)
+    # As large as it was drawn, so that small figures do not get large letters; the page makes it smaller where need be.
+    if view := re.fullmatch(r"\S+ \S+ ([\d.]+) \S+", root.attrib.get("viewBox", "")):
+        root.set("width", f"{float(view[1]) * PIXELS_A_POINT:.0f}")
     root.set("id", "root")
     drawn = _element(root, prefix)
     return drawn.replace("<svg", f'<svg role="img" aria-label="{html.escape(alt)}"', 1)

@@ -60,12 +60,12 @@ def test_ids_and_what_refers_to_them_get_a_prefix(tmp_path):
     assert "#f7-root .f7-a, #f7-root #f7-b {fill: url(#f7-clip)}" in found
 
 
-def test_its_size_is_the_page_s_and_its_words_are_there(tmp_path):
+def test_it_is_as_wide_as_it_was_drawn_and_its_words_are_there(tmp_path):
     found = inlined(tmp_path, "<text>a &lt;b&gt;</text>")
     assert (
         found.startswith('<svg role="img" aria-label="a &quot;b&quot; &lt;c&gt;" ') and 'viewBox="0 0 20 10"' in found
     )
-    assert "<text>a &lt;b&gt;</text>" in found and "width" not in found
+    assert "<text>a &lt;b&gt;</text>" in found and 'width="27"' in found  # 20 points
 
 
 def test_a_figure_of_matplotlib_keeps_all_that_it_draws(tmp_path):
