@@ -105,8 +105,14 @@ def run_jobs(
 
 
 def import_early(*modules: str) -> None:
-    """Modules that later jobs of this program need too; named before its first, every worker comes with them."""
+    """Let the server of workers import what later jobs need, beside whatever this process does until its first job."""
     _early.update(dict.fromkeys(modules))
+    if START_METHOD == "forkserver":
+        multiprocessing.get_context(START_METHOD).set_forkserver_preload(list(_early))
+        from multiprocessing import forkserver
+
+        with _environment(ONE_THREAD):
+            forkserver.ensure_running()
 
 
 def fitting_workers(jobs: int, bytes_each: int) -> int:
@@ -134,9 +140,7 @@ def fitting_workers(jobs: int, bytes_each: int) -> int:
 def _start(function: Callable[[J], R]) -> _Worker:
     ours, theirs = multiprocessing.Pipe()
     context: Any = multiprocessing.get_context(START_METHOD)
-    if START_METHOD == "forkserver":  # heeded until the server runs
-        import_early(getattr(function, "__module__", ""))
-        context.set_forkserver_preload(list(_early))
+    import_early(getattr(function, "__module__", type(function).__module__))  # heeded until the server runs
     process = context.Process(target=_serve, args=(theirs, function), daemon=True)
     with _environment(ONE_THREAD):
         process.start()

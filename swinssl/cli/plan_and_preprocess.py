@@ -32,7 +32,8 @@ def plan_and_preprocess(
     from swinssl.dataset.raw_dataset import RawDataset
     from swinssl.preprocessing.plan_dataset import plan_dataset
 
-    import_early("swinssl.preprocessing.preprocess")
+    if workers != 0:
+        import_early("swinssl.preprocessing.preprocess")
     preprocess_command.check_flags(part=part, codec=codec)
     workspace = Workspace.locate(root)
     raw = RawDataset.load(workspace.raw(dataset))

@@ -116,6 +116,10 @@ def run(
     cluster: Cluster | None = None,
 ) -> PreprocessReport:
     """Preprocess with these (checked) flags."""
+    from swinssl.case_pool import import_early
+
+    if workers != 0 and cluster is None:
+        import_early("swinssl.preprocessing.preprocess")
     from swinssl.preprocessing.preprocess import default_workers, preprocess_dataset
 
     if workers is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,9 +73,12 @@ def plan_dataset(
     folder = Path(folder)
     # What can fail at once comes before the measuring, which can take minutes.
     encoder = None if init is None else read_encoder_facts(encoder_path(init))
-    machine = target_machine(device, gpu_memory=options.gpu_memory)
-    fingerprint, measured = current_fingerprint(raw, folder, workers=workers)
-    plans = make_plans(fingerprint, options, machine=machine, encoder=encoder)
+    if device != "auto":
+        target_machine(device, gpu_memory=options.gpu_memory)
+    with ThreadPoolExecutor(1) as beside:  # torch takes a second to import
+        machine = beside.submit(target_machine, device, gpu_memory=options.gpu_memory)
+        fingerprint, measured = current_fingerprint(raw, folder, workers=workers)
+    plans = make_plans(fingerprint, options, machine=machine.result(), encoder=encoder)
     before = _plans_there(folder)
     if write:
         if measured:
