@@ -15,23 +15,9 @@ from pathlib import Path
 
 import pytest
 from raw_folders import make_raw
+from whole_way import STEPS
 
 from swinssl.training.checkpoint import load_checkpoint
-
-STEPS = {
-    "check": lambda root: ("7", "--root", root),
-    "plan": lambda root: ("7", "--root", root, "--device", "cpu", "--workers", 0, "--preset", "tiny"),
-    "preprocess": lambda root: ("7", "--root", root, "--workers", 2),
-    "train": lambda root: ("7", "--root", root, "--device", "cpu", "--steps", 1, "--decoder", "light", "--name", "toy"),
-    "predict": lambda root: (
-        *("-i", root / "raw" / "Dataset007_Toy" / "imagesTr", "-o", root / "Ausgabe für Ärzte", "--device", "cpu"),
-        *("-m", root / "results" / "Dataset007_Toy" / "toy"),
-    ),
-    "evaluate": lambda root: (
-        *("-p", root / "Ausgabe für Ärzte", "-r", root / "raw" / "Dataset007_Toy" / "labelsTr", "--workers", 0),
-        *("--out", root / "Bericht"),
-    ),
-}
 
 
 def test_the_whole_way_in_a_folder_with_spaces_and_accents(tmp_path, typed):
