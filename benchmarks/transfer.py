@@ -38,12 +38,13 @@ from commands import leave_after
 from few_labels import SEEDS, TEST, TRAIN, VALIDATION, divide
 from transfer_cells import run_cell, scratch_minutes
 from transfer_rows import add_rows, is_done, read_rows
-from transfer_study import PEERS, RESENC, SCRATCH, ZEROED, Init, Study, prepare
+from transfer_study import RESENC, SCRATCH, ZEROED, Init, Study, prepare
 from transfer_table import make_table
 
 from swinssl import files
 from swinssl.dataset.raw_dataset import RawDataset
 from swinssl.errors import UserError
+from swinssl.experiments.nnunet_side import PEER_PLANS
 from swinssl.networks.shipped_encoders import encoder_path
 from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.target_spacing import show
@@ -124,7 +125,7 @@ def parse_init(text: str) -> Init:
         UserError: neither a known name nor NAME=ENCODER.
     """
     name, given, encoder = text.partition("=")
-    own = (SCRATCH, ZEROED, RESENC, *PEERS)
+    own = (SCRATCH, ZEROED, RESENC, *PEER_PLANS)
     if not given and name in own:
         return Init(name)
     if not (given and encoder) or name in own:

@@ -6,18 +6,16 @@ import json
 from pathlib import Path
 
 from transfer_rows import Row
-from transfer_study import PEERS, RESENC, SCRATCH, ZEROED, Init, Study, options_of
+from transfer_study import RESENC, SCRATCH, ZEROED, Init, Study, options_of
 
 from swinssl import files
 from swinssl.dataset.splits import SPLITS_FILE
 from swinssl.errors import UserError
 from swinssl.experiments.commands import run_swinssl
-from swinssl.experiments.nnunet_side import NnunetSide
+from swinssl.experiments.nnunet_side import LEFT_RIGHT, PEER_PLANS, NnunetSide
 from swinssl.experiments.zeroed_encoder import FOR_EVER, write_zeroed_encoder
 from swinssl.networks.shipped_encoders import encoder_path
 from swinssl.preprocessing.plans import Plans
-
-LEFT_RIGHT = 2
 
 
 def run_cell(study: Study, init: Init, seed: int) -> tuple[Row, ...]:
@@ -80,7 +78,7 @@ def _peer(study: Study, init: Init, seed: int) -> tuple[Path, int, float]:
         )
     if minutes is None:
         raise UserError(f"{init.name}, seed {seed}: gets the minutes of {SCRATCH}, which is not done. Run that first.")
-    side, plans = NnunetSide(study.peer_python, study.work / "nnunet", study.raw), PEERS[init.name]
+    side, plans = NnunetSide(study.peer_python, study.work / "nnunet", study.raw), PEER_PLANS[init.name]
     side.prepare(study.preprocessed / SPLITS_FILE, plans=plans, spacing=Plans.read(study.preprocessed).spacing)
     found = side.train(
         minutes=minutes,

@@ -17,7 +17,7 @@ from swinssl.dataset.splits import SPLITS_FILE
 from swinssl.errors import UserError
 from swinssl.evaluation.compared_encoder import run_beside
 from swinssl.experiments.commands import run_swinssl
-from swinssl.experiments.nnunet_side import PLAIN, SMALL
+from swinssl.experiments.nnunet_side import PEER_PLANS
 from swinssl.networks.shipped_encoders import encoder_path
 from swinssl.preprocessing.encoder_facts import read_encoder_facts
 from swinssl.preprocessing.plans import PLANS_FILE, Plans
@@ -25,8 +25,6 @@ from swinssl.preprocessing.store import PreprocessedDataset
 from swinssl.training.run_description import content_hashes
 
 SCRATCH, ZEROED, RESENC = "scratch", "zeroed", "resenc"
-# nnU-Net's plans, by the name of the cell.
-PEERS = {"nnunet": PLAIN, "nnunet_resencm": "nnUNetResEncUNetMPlans", "nnunet_small": SMALL}
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ class Init:
 
     @property
     def is_peer(self) -> bool:
-        return self.name in PEERS
+        return self.name in PEER_PLANS
 
 
 @dataclass(frozen=True)

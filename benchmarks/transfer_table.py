@@ -10,11 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from transfer_rows import Row, scores_of
-from transfer_study import PEERS, RESENC, SCRATCH, ZEROED
+from transfer_study import RESENC, SCRATCH, ZEROED
 
 from swinssl.evaluation.paired_comparison import SIGNIFICANT, Compared, compare_pairs
 from swinssl.evaluation.paired_tests import holm
 from swinssl.evaluation.score_table import ScoreTable
+from swinssl.experiments.nnunet_side import PEER_PLANS
 
 SMIT, NNUNET = "smit", "nnunet"
 NAMED = ((SMIT, SCRATCH), (SMIT, NNUNET))
@@ -132,8 +133,8 @@ def _goals(scores: ScoreTable, inits: Sequence[str], *, counts: bool) -> list[st
             if second == SCRATCH:
                 reached = one.mean >= GAIN and one.p < SIGNIFICANT
                 lines.append(f"Goal, {first} - {second} >= {GAIN:g} with p < {SIGNIFICANT:g}: {_said(reached)}.")
-    ours = [init for init in inits if init not in (*PEERS, ZEROED, RESENC)]
-    for peer in (init for init in inits if init in PEERS):
+    ours = [init for init in inits if init not in (*PEER_PLANS, ZEROED, RESENC)]
+    for peer in (init for init in inits if init in PEER_PLANS):
         leads = [one for init in ours if (one := compare_pairs(scores, init, peer))]
         if leads and counts:
             best = max(leads, key=lambda one: one.mean)

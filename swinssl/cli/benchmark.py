@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from swinssl.cli.command import command, run_typed
+from swinssl.cli.command import arguments_as_typed, command, run_typed
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Device, DryRun, Json, Root
 from swinssl.cli.slurm import shared_work_script
@@ -79,7 +79,10 @@ def benchmark(
     cells = chosen(run.cells, only or ())
     if slurm is not None:
         on_cpu = device == "cpu"
-        print(shared_work_script(read.name, slurm, sys.argv[1:], program="swinssl_benchmark", on_cpu=on_cpu), end="")
+        print(
+            shared_work_script(read.name, slurm, arguments_as_typed(), program="swinssl_benchmark", on_cpu=on_cpu),
+            end="",
+        )
         return
     if dry_run:
         _rehearse(run, cells, json=json)

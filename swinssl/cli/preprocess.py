@@ -118,7 +118,7 @@ def run(
     """Preprocess with these (checked) flags."""
     from swinssl.case_pool import import_early
 
-    if workers != 0 and cluster is None:
+    if workers != 0 and cluster is None:  # before this process imports the same
         import_early("swinssl.preprocessing.preprocess")
     from swinssl.preprocessing.preprocess import default_workers, preprocess_dataset
 

@@ -18,7 +18,7 @@ from swinssl.workspace import safe_name
 Peer = Literal["nnunet", "nnunet_resencm", "nnunet_small"]
 Start = Literal["scratch", "zeroed", "resenc", "plainconv", Peer]
 SCRATCH: Start = "scratch"
-STARTS: tuple[str, ...] = (*get_args(Start)[:4], *get_args(Peer))
+STARTS: tuple[str, ...] = get_args(Start)
 PEERS = get_args(Peer)
 ALL = "all"
 REMEDY = "Correct it; docs/benchmark-your-data.md says what may stand there."

@@ -57,8 +57,9 @@ def write_benchmark_report(benchmark: Benchmark) -> Path:
     done = [cell for cell in training_cells(benchmark) if benchmark.is_done(cell)]
     if not done:
         raise UserError(f"{benchmark.folder}: no cell is done, so there is nothing to report. Run it first.")
+    cells = [_cell_row(benchmark, cell) for cell in done]
     files.write_text(folder / SCORES_FILE, _table([row for cell in done for row in _scores(benchmark, cell)]))
-    files.write_text(folder / CELLS_FILE, _table([_cell_row(benchmark, cell) for cell in done]))
+    files.write_text(folder / CELLS_FILE, _table(cells))
     table = read_scores([str(folder / SCORES_FILE)])
     study: Study | None = None
     figures: tuple[str, ...] = ()
@@ -73,7 +74,7 @@ def write_benchmark_report(benchmark: Benchmark) -> Path:
         sections=[
             *_result_sections(table, study, figures, folder),
             *_case_sections(benchmark, done),
-            _how_section(benchmark, done),
+            _how_section(benchmark, cells),
         ],
         summary=summary(study) if study is not None else ["One init only: nothing to compare."],
     )
@@ -202,12 +203,10 @@ def _case_sections(benchmark: Benchmark, done: Sequence[TrainingCell]) -> list[S
     return sections
 
 
-def _how_section(benchmark: Benchmark, done: Sequence[TrainingCell]) -> Section:
-    rows = [list(_cell_row(benchmark, cell).values()) for cell in done]
-    columns = list(_cell_row(benchmark, done[0]))
+def _how_section(benchmark: Benchmark, cells: Sequence[Mapping[str, Any]]) -> Section:
     paragraphs = []
     for name, workspace in benchmark.tasks.items():
-        if not any(cell.task == name for cell in done):
+        if not any(cell["task"] == name for cell in cells):
             continue
         plans, cases = workspace.plans, workspace.cases
         paragraphs.append(
@@ -219,4 +218,6 @@ def _how_section(benchmark: Benchmark, done: Sequence[TrainingCell]) -> Section:
     for name, init in benchmark.config.inits.items():
         what = init.encoder or (f"pretrained by {init.method}" if init.method else init.start)
         paragraphs.append(f"{name}: {what}.")
-    return Section("How it was made", paragraphs, [Table("Cells", columns, rows)])
+    return Section(
+        "How it was made", paragraphs, [Table("Cells", list(cells[0]), [list(cell.values()) for cell in cells])]
+    )

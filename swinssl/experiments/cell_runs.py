@@ -15,12 +15,10 @@ from swinssl.experiments.benchmark import Benchmark
 from swinssl.experiments.benchmark_config import ALL, Init
 from swinssl.experiments.cells import PretrainingCell, TrainingCell
 from swinssl.experiments.commands import run_swinssl
-from swinssl.experiments.nnunet_side import PLAIN, RESENC_M, SMALL, NnunetSide
+from swinssl.experiments.nnunet_side import LEFT_RIGHT, PEER_PLANS, NnunetSide
 from swinssl.experiments.zeroed_encoder import FOR_EVER, write_zeroed_encoder
 
 SCORES_FILE = "scores.csv"
-PLANS_OF_PEERS = {"nnunet": PLAIN, "nnunet_resencm": RESENC_M, "nnunet_small": SMALL}
-LEFT_RIGHT = 2
 REMEDY = "Delete the cell's folder, and it is done again."
 
 
@@ -130,7 +128,7 @@ def _start(benchmark: Benchmark, init: Init, cell: TrainingCell) -> list[object]
 
 def _peer(benchmark: Benchmark, cell: TrainingCell, log: IO[str]) -> tuple[Path, dict[str, Any]]:
     """nnU-Net on the same cases, for the minutes that scratch took."""
-    workspace, plans = benchmark.tasks[cell.task], PLANS_OF_PEERS[str(benchmark.config.inits[cell.init].start)]
+    workspace, plans = benchmark.tasks[cell.task], PEER_PLANS[str(benchmark.config.inits[cell.init].start)]
     if benchmark.peer_python is None:
         raise UserError(f"{cell.init}: needs --peer-python, the Python of an environment with nnunetv2.")
     scratch = next(own for own in benchmark.cells if own.key in cell.needs)

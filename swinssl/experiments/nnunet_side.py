@@ -23,6 +23,10 @@ PLANNERS = {
     RESENC_M: ("-pl", "nnUNetPlannerResEncM"),
     SMALL: ("-overwrite_plans_name", SMALL, "-gpu_memory_target", "0.3", "-overwrite_target_spacing"),
 }
+# By the name under which it is compared.
+PEER_PLANS = {"nnunet": PLAIN, "nnunet_resencm": RESENC_M, "nnunet_small": SMALL}
+# Axis (z, y, x) that neither side mirrors where ours does not.
+LEFT_RIGHT = 2
 MOST_PROCESSES = 12
 
 

@@ -73,10 +73,10 @@ def plan_dataset(
     folder = Path(folder)
     # What can fail at once comes before the measuring, which can take minutes.
     encoder = None if init is None else read_encoder_facts(encoder_path(init))
-    if device != "auto":
-        target_machine(device, gpu_memory=options.gpu_memory)
     with ThreadPoolExecutor(1) as beside:  # torch takes a second to import
         machine = beside.submit(target_machine, device, gpu_memory=options.gpu_memory)
+        if device != "auto":  # it may not be there
+            machine.result()
         fingerprint, measured = current_fingerprint(raw, folder, workers=workers)
     plans = make_plans(fingerprint, options, machine=machine.result(), encoder=encoder)
     before = _plans_there(folder)
