@@ -50,6 +50,14 @@ Log = Annotated[
     list[str] | None,
     typer.Option("--log", metavar="NAME=FOLDER", help="Training run, for its convergence; may be repeated."),
 ]
+Expect = Annotated[
+    str | None,
+    typer.Option(
+        "--expect",
+        metavar="A>B=C",
+        help="Order of models that others found, best first, = for alike: how probable is each pair of it here?",
+    ),
+]
 Cka = Annotated[
     list[str] | None,
     typer.Option("--cka", metavar="NAME=FOLDER", help="What swinssl_cka wrote, for a figure; may be repeated."),
@@ -66,6 +74,7 @@ def compare(
     metric: Metric = "Dice",
     patients: Patients = None,
     unpaired: Unpaired = False,
+    expect: Expect = None,
     log: Log = None,
     cka: Cka = None,
     json: Json = False,
@@ -80,6 +89,7 @@ def compare(
     """
     from swinssl.dataset.case_tables import read_groups as read_patients
     from swinssl.evaluation.convergence import read_curve
+    from swinssl.evaluation.expected_order import ExpectedOrder
     from swinssl.evaluation.figures.cka_curves import read_cka
     from swinssl.evaluation.figures.drawing import draw_study
     from swinssl.evaluation.organ_groups import read_groups
@@ -88,6 +98,8 @@ def compare(
     from swinssl.evaluation.study_files import CSV_FILE, JSON_FILE, TEXT_FILE, report, summary, write_files
     from swinssl.evaluation.wording import counted
 
+    if expect is not None and unpaired:
+        raise UserError("--expect: an order is judged on patients that all models have. Leave --unpaired away.")
     if out.is_file():
         raise UserError(f"--out {out}: a file. Give a folder; it need not exist yet.")
     table = read_scores(results)
@@ -102,6 +114,7 @@ def compare(
         groups=structures,
         metric=metric,
         paired=not unpaired,
+        expected=None if expect is None else ExpectedOrder.parse(expect),
         curves=[read_curve(one) for one in log or ()],
     )
     write_files(study, out)

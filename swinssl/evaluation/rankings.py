@@ -130,14 +130,14 @@ def rank_correlation(
     here, there = (one.values[:, [one.models.index(model) for model in common]] for one in (first, second))
 
     def rho(weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        return _rho(weights[:, : len(here)] @ here, weights[:, len(here) :] @ there)
+        return spearman_rho(weights[:, : len(here)] @ here, weights[:, len(here) :] @ there)
 
     groups = (len(here), len(there))
     return float(rho(np.ones((1, sum(groups))))[0]), bootstrap_interval(rho, groups, seed=seed)
 
 
-def _rho(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(B, models) twice -> (B,); NaN where all models of a row are equal."""
+def spearman_rho(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(B, models) twice -> (B,) of their rows; NaN where all models of a row are equal."""
     from scipy.stats import rankdata
 
     a, b = (rankdata(np.round(own, 12), axis=1) for own in (first, second))

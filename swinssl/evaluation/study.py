@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import combinations
 
+from swinssl.dataset.finding import did_you_mean
+from swinssl.errors import UserError
 from swinssl.evaluation.convergence import TrainingCurve
+from swinssl.evaluation.expected_order import ExpectedOrder, OrderAgreement, agreement_with
 from swinssl.evaluation.model_comparison import ALL, ModelComparison, compare_models
 from swinssl.evaluation.organ_groups import groups_within
 from swinssl.evaluation.rankings import rank_correlation, standing
 from swinssl.evaluation.score_table import DICE, ScoreTable
+from swinssl.evaluation.wording import listed
 
 
 @dataclass(frozen=True)
@@ -30,11 +34,13 @@ class Study:
     Args:
         settings: a comparison by the name of its setting; the name of a single one is empty.
         agreements: of each two settings that have three models in common.
+        expected: by setting, what it says about an order that was expected; those that have two of its models.
         curves: of training runs.
     """
 
     settings: dict[str, ModelComparison]
     agreements: tuple[RankAgreement, ...] = ()
+    expected: dict[str, OrderAgreement] = field(default_factory=dict)
     curves: tuple[TrainingCurve, ...] = ()
 
     @property
@@ -50,13 +56,26 @@ def make_study(
     groups: Mapping[str, Sequence[str]] | None = None,
     metric: str = DICE,
     paired: bool = True,
+    expected: ExpectedOrder | None = None,
     curves: Sequence[TrainingCurve] = (),
 ) -> Study:
     """Compare the models of a table in each of its settings; arguments and errors as of `compare_models`.
 
     A comparison that was named counts in the settings that have both models, and the structure if one was named; one
     that fits nowhere is an error. Settings with a single model are left out, if there are others.
+
+    Args:
+        expected: an order of the models that others found.
+        curves: of training runs.
+
+    Raises:
+        UserError: the expected order names a model that no setting has.
     """
+    for name in expected.models if expected is not None else ():
+        if name not in table.models:
+            raise UserError(
+                f"the expected order: no model {name!r}. {did_you_mean(name, table.models)}Have {listed(table.models)}."
+            )
     parts = {name: part for name, part in table.settings.items() if len(part.models) > 1} or table.settings
     fitting = {name: [one for one in named if _fits(one, part, groups or {})] for name, part in parts.items()}
     nowhere = [one for one in named if not any(one in own for own in fitting.values())]
@@ -78,7 +97,9 @@ def make_study(
         for first, second in combinations(standings, 2)
         if (found := rank_correlation(standings[first], standings[second])) is not None
     ]
-    return Study(settings, tuple(agreements), tuple(curves))
+    own = {name: agreement_with(expected, one) for name, one in standings.items()} if expected is not None else {}
+    agreeing = {name: one for name, one in own.items() if one is not None}
+    return Study(settings, tuple(agreements), agreeing, tuple(curves))
 
 
 def _fits(named: str, table: ScoreTable, groups: Mapping[str, Sequence[str]]) -> bool:

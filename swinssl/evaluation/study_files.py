@@ -17,6 +17,7 @@ import swinssl
 from swinssl import files
 from swinssl.evaluation.bootstrap import LEVEL, RESAMPLES
 from swinssl.evaluation.convergence import SHARE
+from swinssl.evaluation.expected_order import OrderAgreement
 from swinssl.evaluation.model_comparison import Contrast, ModelComparison, ModelScores
 from swinssl.evaluation.paired_comparison import SIGNIFICANT
 from swinssl.evaluation.score_table import less_is_better
@@ -26,6 +27,7 @@ from swinssl.evaluation.wording import counted
 JSON_FILE, CSV_FILE, TEXT_FILE = "comparison.json", "comparison.csv", "comparison.md"
 VERSION = 1
 NOTHING = "-"
+HALF = 0.5
 
 
 def write_files(study: Study, folder: Path) -> None:
@@ -48,6 +50,7 @@ def report(study: Study) -> dict[str, Any]:
             {"first": one.first, "second": one.second, "spearman_rho": one.rho, "interval": _ends(one.interval)}
             for one in study.agreements
         ],
+        "expected_order": {name: _agreement(one) for name, one in study.expected.items()},
         "convergence": [
             {
                 "model": curve.model,
@@ -84,10 +87,19 @@ def text(study: Study) -> str:
     if study.agreements:
         lines += ["## Do settings put the models in one order?", "", *_line_up(["first", "second", "Spearman's rho"])]
         for agreement in study.agreements:
-            ends = agreement.interval
-            interval = f" [{ends[0]:.2f}, {ends[1]:.2f}]" if ends else ""
-            lines.append(_line([agreement.first, agreement.second, f"{agreement.rho:.2f}{interval}"]))
+            lines.append(_line([agreement.first, agreement.second, _rho(agreement.rho, agreement.interval)]))
         lines.append("")
+    if study.expected:
+        lines += [
+            "## Is it the order that was expected?",
+            "",
+            *_line_up(["in", "better", "worse", "how probable here"]),
+        ]
+        for name, found in study.expected.items():
+            lines += [
+                _line([name or NOTHING, pair.better, pair.worse, f"{pair.probability:.2f}"]) for pair in found.pairs
+            ]
+        lines += ["", *(f"- {line}" for line in _expected(study)), ""]
     if study.curves:
         lines += ["## Convergence", "", *_line_up(["model", "last validation Dice", f"steps to {SHARE:.0%} of it"])]
         for curve in study.curves:
@@ -113,7 +125,7 @@ def summary(study: Study) -> list[str]:
             )
         if one.ranking is not None:
             lines.append(f"{where}{_ranks(one)}")
-    return lines
+    return lines + _expected(study)
 
 
 def _sentence(contrast: Contrast, whole: ModelComparison) -> str:
@@ -155,6 +167,22 @@ def _ranks(one: ModelComparison) -> str:
         f"{ranking.difference:.2f} is the critical difference of average ranks (Nemenyi, {ranking.patients} patients); "
         + (f"not told apart: {alike}." if alike else "all models are told apart.")
     )
+
+
+def _expected(study: Study) -> list[str]:
+    """A sentence a setting on the order that was expected."""
+    lines = []
+    for name, found in study.expected.items():
+        where = f"{name}: " if name else ""
+        held = sum(pair.probability > HALF for pair in found.pairs)
+        line = f"{where}{held} of {counted(len(found.pairs), 'pair')} stand in the expected order ({found.expected})"
+        if found.rho is not None:
+            line += f"; Spearman's rho with it {_rho(found.rho, found.interval)}"
+        weakest = min(found.pairs, key=lambda pair: pair.probability)
+        lines.append(
+            f"{line}. The least probable here: {weakest.better} above {weakest.worse}, {weakest.probability:.0%}."
+        )
+    return lines
 
 
 # --- tables
@@ -201,6 +229,10 @@ def _mean_sd(one: ModelScores) -> str:
     if one.mean is None:
         return NOTHING
     return f"{one.mean:.3f}" + ("" if one.spread is None else f" ({one.spread:.3f})")
+
+
+def _rho(rho: float, interval: tuple[float, float] | None) -> str:
+    return f"{rho:.2f}" + ("" if interval is None else f" [{interval[0]:.2f}, {interval[1]:.2f}]")
 
 
 def _patients(contrast: Contrast) -> str:
@@ -256,6 +288,15 @@ def _setting(one: ModelComparison) -> dict[str, Any]:
             for i, row in enumerate(one.models)
         },
         "notes": list(one.notes),
+    }
+
+
+def _agreement(one: OrderAgreement) -> dict[str, Any]:
+    return {
+        "order": str(one.expected),
+        "pairs": [{"better": p.better, "worse": p.worse, "probability": _number(p.probability)} for p in one.pairs],
+        "spearman_rho": one.rho,
+        "interval": _ends(one.interval),
     }
 
 

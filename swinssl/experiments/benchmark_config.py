@@ -10,6 +10,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from swinssl.errors import UserError
+from swinssl.evaluation.expected_order import ExpectedOrder
 from swinssl.json_model import first_fault
 from swinssl.ssl.methods import METHODS
 from swinssl.workspace import safe_name
@@ -125,6 +126,7 @@ class BenchmarkConfig(_Table):
         title: of the report.
         seeds: of training, and of which cases are the few.
         named: comparisons that are made before all others and are not corrected for them, `A:B`.
+        expected: an order of inits that others found, best first: `smit > simmim > ibot = dino > scratch`.
         plan_for: the init whose encoder all tasks are planned for. Default: the first that has one.
     """
 
@@ -132,6 +134,7 @@ class BenchmarkConfig(_Table):
     title: str = ""
     seeds: tuple[int, ...] = (0, 1, 2)
     named: tuple[str, ...] = ()
+    expected: str | None = None
     plan_for: str | None = None
     pretraining: Pretraining = Pretraining()
     inits: dict[str, Init] = Field(min_length=1)
@@ -143,6 +146,13 @@ class BenchmarkConfig(_Table):
             wrong = [name for name in pair.split(":") if name not in self.inits]
             if wrong or pair.count(":") != 1:
                 raise ValueError(f"named: {pair!r} is not two inits with a colon between them")
+        if self.expected is not None:
+            try:
+                models = ExpectedOrder.parse(self.expected).models
+            except UserError as error:
+                raise ValueError(f"expected: {error}") from None
+            if strange := [name for name in models if name not in self.inits]:
+                raise ValueError(f"expected: {strange[0]!r} is no init")
         if self.plan_for is not None and self.plan_for not in self.inits:
             raise ValueError(f"plan_for: {self.plan_for!r} is no init")
         for name, init in self.inits.items():

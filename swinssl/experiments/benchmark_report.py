@@ -17,6 +17,7 @@ from typing import Any
 from swinssl import files
 from swinssl.errors import UserError
 from swinssl.evaluation.convergence import TrainingCurve, read_curve
+from swinssl.evaluation.expected_order import ExpectedOrder
 from swinssl.evaluation.figures.drawing import draw_study, folder_of
 from swinssl.evaluation.html_report.content import Better, Case, Cell, Figure, HtmlReport, Section, Table
 from swinssl.evaluation.html_report.write import write_report
@@ -65,7 +66,13 @@ def write_benchmark_report(benchmark: Benchmark) -> Path:
     figures: tuple[str, ...] = ()
     if any(len(part.models) > 1 for part in table.settings.values()):
         groups = _groups(benchmark)
-        study = make_study(table, named=_named(benchmark, table), groups=groups, curves=_curves(benchmark, done))
+        study = make_study(
+            table,
+            named=_named(benchmark, table),
+            groups=groups,
+            expected=_expected(benchmark, table),
+            curves=_curves(benchmark, done),
+        )
         write_files(study, folder)
         figures = draw_study(study, table, folder, groups=groups)
     page = HtmlReport(
@@ -119,6 +126,12 @@ def _named(benchmark: Benchmark, table: ScoreTable) -> list[str]:
     """The named comparisons of which both inits are done somewhere together."""
     parts = [set(part.models) for part in table.settings.values()]
     return [pair for pair in benchmark.config.named if any(models.issuperset(pair.split(":")) for models in parts)]
+
+
+def _expected(benchmark: Benchmark, table: ScoreTable) -> ExpectedOrder | None:
+    """The expected order of the inits that are done."""
+    text = benchmark.config.expected
+    return None if text is None else ExpectedOrder.parse(text).among(table.models)
 
 
 def _curves(benchmark: Benchmark, done: Sequence[TrainingCell]) -> list[TrainingCurve]:
