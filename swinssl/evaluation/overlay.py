@@ -1,8 +1,6 @@
 """A picture of the worst and the median case: reference and prediction as contours on the image, in three planes.
 
-Planes lie along the patient's axes and look as radiologists expect: the patient's right on the left, anterior and
-superior up, anterior left in sagittal planes. Each plane is the one where the two maps differ most in the structure
-with the lowest Dice.
+Each plane is the one where the two maps differ most in the structure with the lowest Dice.
 """
 
 from __future__ import annotations
@@ -21,19 +19,17 @@ from swinssl.errors import UserError
 from swinssl.evaluation.pairing import Pair
 from swinssl.evaluation.results import CaseResult, Evaluation
 from swinssl.evaluation.shown_case import COLOURS, box_around, image_on, window_of
+from swinssl.evaluation.shown_plane import PLANES, draw_legend, draw_plane
 from swinssl.evaluation.structure import Structure
 from swinssl.imageio.volume import Geometry, Triple, Volume
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 logger = logging.getLogger(__name__)
 
 OVERLAYS_FILE = "overlays.png"
 INCHES, DOTS_PER_INCH = 3.6, 140
-# Per plane: its name, and the letters at left, right, bottom and top.
-PLANES = (("axial", "RLPA"), ("coronal", "RLIS"), ("sagittal", "APIS"))
 
 
 def draw_overlays(evaluation: Evaluation, path: Path, *, images: Mapping[str, Path], ct: bool) -> bool:
@@ -55,7 +51,9 @@ def draw_overlays(evaluation: Evaluation, path: Path, *, images: Mapping[str, Pa
     colours = dict(zip((s.name for s in structures), COLOURS, strict=False))
     scenes = {rank: _scene(case, structures, images.get(case.case_id)) for rank, case in shown.items()}
     figure = _figure(scenes, colours, ct=ct)
-    _legend(figure, colours, len(evaluation.structures))
+    count = len(evaluation.structures)
+    few = None if len(colours) == count else f"the {len(colours)} of {count} structures with the lowest Dice"
+    draw_legend(figure, colours, title=few)
     with files.atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=DOTS_PER_INCH, facecolor="white")
     return True
@@ -143,48 +141,15 @@ def _figure(scenes: Mapping[str, _Scene], colours: Mapping[str, str], *, ct: boo
         row.suptitle(f"{rank} case: {scene.case.case_id}, Dice {scene.case.dice:.3f}{lowest}", fontsize=11)
         window = None if scene.image is None else window_of(scene.image, ct=ct)
         for axis, axes in enumerate(row.subplots(1, 3)):
-            _draw_plane(axes, scene, axis, colours, window)
+            draw_plane(
+                axes,
+                scene.image,
+                scene.masks,
+                axis=axis,
+                index=scene.planes()[axis],
+                spacing=scene.spacing,
+                window=window,
+                colours=colours,
+            )
+            axes.set_title(PLANES[axis][0], fontsize=9)
     return figure
-
-
-def _draw_plane(axes: Axes, scene: _Scene, axis: int, colours: Mapping[str, str], window: Any) -> None:
-    index = scene.planes()[axis]
-    up, across = (mm for i, mm in enumerate(scene.spacing) if i != axis)
-    shape = next(iter(scene.masks.values())).shape[1:]
-    rows, columns = (n for i, n in enumerate(shape) if i != axis)
-    extent = (0.0, columns * across, 0.0, rows * up)
-    # Contours run between voxel centres.
-    x, y = (np.arange(columns) + 0.5) * across, (np.arange(rows) + 0.5) * up
-    if scene.image is not None:
-        low, high = window
-        picture = _plane(scene.image, axis, index)
-        axes.imshow(picture, cmap="gray", vmin=low, vmax=high, origin="lower", extent=extent, interpolation="nearest")
-    axes.set(facecolor="black", xlim=extent[:2], ylim=extent[2:], xticks=[], yticks=[], aspect="equal")
-    for name, (reference, prediction) in scene.masks.items():
-        for mask, style in ((reference, "solid"), (prediction, "dashed")):
-            plane = _plane(mask, axis, index)
-            if plane.any():
-                axes.contour(x, y, plane, levels=[0.5], colors=colours[name], linestyles=style, linewidths=1.3)
-    name, letters = PLANES[axis]
-    axes.set_title(name, fontsize=9)
-    for letter, (right, top) in zip(letters, ((0.03, 0.5), (0.97, 0.5), (0.5, 0.03), (0.5, 0.97)), strict=True):
-        place: dict[str, Any] = {"ha": "center", "va": "center", "transform": axes.transAxes}
-        ground = {"facecolor": "black", "edgecolor": "none", "alpha": 0.6, "pad": 1.5}
-        axes.text(right, top, letter, color="white", fontsize=9, bbox=ground, **place)
-
-
-def _plane(array: NDArray, axis: int, index: int) -> NDArray:
-    """Rows upwards, columns to the right: x and, in sagittal planes, y run against their axis."""
-    return np.take(array, index, axis=axis)[:, ::-1]
-
-
-def _legend(figure: Figure, colours: Mapping[str, str], structures: int) -> None:
-    from matplotlib.lines import Line2D
-
-    lines = [Line2D([], [], color=colour, label=name, linewidth=2) for name, colour in colours.items()]
-    styles: dict[str, Any] = {"reference": "solid", "prediction": "dashed"}
-    lines += [Line2D([], [], color="black", linestyle=style, label=name) for name, style in styles.items()]
-    title = (
-        None if len(colours) == structures else f"the {len(colours)} of {structures} structures with the lowest Dice"
-    )
-    figure.legend(handles=lines, loc="outside lower center", ncols=5, fontsize=9, frameon=False, title=title)

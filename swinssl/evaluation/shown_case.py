@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinssl.errors import UserError
-from swinssl.evaluation.pairing import GRID_TOLERANCE_VOXELS
+from swinssl.evaluation.pairing import GRID_TOLERANCE_VOXELS, Pair
 from swinssl.imageio.reader import read_channels
-from swinssl.imageio.volume import Geometry, Triple
+from swinssl.imageio.volume import Geometry, Triple, Volume
 
 # Okabe and Ito's colours, which people with colour blindness tell apart, without black; the brightest on grey first.
 COLOURS = ("#E69F00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#D55E00", "#0072B2")
@@ -31,6 +31,17 @@ def image_on(grid: Geometry, path: Path) -> NDArray:
     if image.geometry.shape != grid.shape or grid.corner_displacement(image.geometry) > GRID_TOLERANCE_VOXELS:
         raise UserError(f"{path} lies on another grid than the labels.")
     return image.array[0]
+
+
+def canonical_map(case: str, path: Path, reference: Path) -> tuple[NDArray, Geometry]:
+    """A label map of a case, (Z, Y, X) with axes to superior, anterior and right, and its grid.
+
+    Raises:
+        UserError: it cannot be read, has values that are no labels, or lies on another grid than the reference.
+    """
+    _, labels, geometry = Pair(case, path, reference).read()
+    canonical, _ = Volume(labels[None], geometry).canonical()
+    return canonical.array[0], canonical.geometry
 
 
 def window_of(image: NDArray, *, ct: bool) -> tuple[float, float]:

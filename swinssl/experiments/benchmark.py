@@ -4,6 +4,7 @@
       workspaces/<task>/             workspace of a task (`task_workspace.py`)
       pretraining/<init>[/seedN]/    a pretraining: run/ and cell.json
       cells/<task>/<init>/<shots>/seedN/    scores.csv and cell.json
+      cka/<task>/<init>/<shots>/seedN/      what swinssl_cka wrote, and cell.json
       report/                        what it comes to
 """
 
@@ -20,7 +21,14 @@ from swinssl.dataset.raw_dataset import RawDataset
 from swinssl.errors import UserError
 from swinssl.evaluation.compared_encoder import run_beside
 from swinssl.experiments.benchmark_config import BenchmarkConfig
-from swinssl.experiments.cells import Cell, PretrainingCell, TrainingCell, cells_of, pretraining_of
+from swinssl.experiments.cells import (
+    Cell,
+    ComparisonCell,
+    PretrainingCell,
+    TrainingCell,
+    cells_of,
+    pretraining_of,
+)
 from swinssl.experiments.image_hashes import hashes_of
 from swinssl.experiments.task_workspace import OTHER_OUT, TaskWorkspace
 from swinssl.networks.shipped_encoders import encoder_path
@@ -98,6 +106,8 @@ class Benchmark:
 
     def settings(self, cell: Cell) -> dict[str, Any]:
         """What the result of a cell rests on, as the configuration has it."""
+        if isinstance(cell, ComparisonCell):
+            return self.settings(cell.trained) | {"cka": list(self.config.cka or ())}
         init = self.config.inits[cell.init]
         own: dict[str, Any] = {"init": init.model_dump(mode="json")}
         if init.method is not None:
@@ -126,7 +136,7 @@ class Benchmark:
         return True
 
     def record(self, cell: Cell) -> dict[str, Any] | None:
-        """What is kept of a cell that is done: `settings`, `minutes`, `steps`, `ended`; None before."""
+        """What is kept of a cell that is done: `settings`, `minutes`, `ended`, `steps` of a training; None before."""
         path = self.place(cell) / CELL_FILE
         if not path.is_file():
             return None

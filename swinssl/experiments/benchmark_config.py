@@ -85,6 +85,11 @@ class Init(_Table):
     def is_peer(self) -> bool:
         return self.start in PEERS
 
+    @property
+    def has_encoder(self) -> bool:
+        """Whether it starts from a pretrained one."""
+        return self.start is None
+
 
 class Task(_Table):
     """What is segmented, and on which cases.
@@ -127,6 +132,7 @@ class BenchmarkConfig(_Table):
         seeds: of training, and of which cases are the few.
         named: comparisons that are made before all others and are not corrected for them, `A:B`.
         expected: an order of inits that others found, best first: `smit > simmim > ibot = dino > scratch`.
+        cka: options of swinssl_cka, which looks at what fine-tuning does to each encoder; False: it does not.
         plan_for: the init whose encoder all tasks are planned for. Default: the first that has one.
     """
 
@@ -135,6 +141,7 @@ class BenchmarkConfig(_Table):
     seeds: tuple[int, ...] = (0, 1, 2)
     named: tuple[str, ...] = ()
     expected: str | None = None
+    cka: Options | Literal[False] = ()
     plan_for: str | None = None
     pretraining: Pretraining = Pretraining()
     inits: dict[str, Init] = Field(min_length=1)
@@ -163,7 +170,7 @@ class BenchmarkConfig(_Table):
     @property
     def planned_for(self) -> str | None:
         """The init whose encoder the tasks are planned for; None plans without one."""
-        first = next((name for name, init in self.inits.items() if init.encoder or init.method), None)
+        first = next((name for name, init in self.inits.items() if init.has_encoder), None)
         return self.plan_for or first
 
     def datasets_of(self, init: Init) -> tuple[str, ...]:

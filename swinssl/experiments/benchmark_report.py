@@ -3,6 +3,8 @@
 report/scores.csv          a row a test case and structure of every cell
        cells.csv           steps and minutes of every cell
        comparison.*, *.svg, *.png, large_table.*    as of swinssl_compare
+       <task>/overlays.*   what the best inits drew (figure 5 of the paper)
+       <task>/cka_curves.* what fine-tuning did to encoders (figure 8)
        report.html         all of it, and the cases to look at; needs no other file
 """
 
@@ -19,6 +21,10 @@ from swinssl.errors import UserError
 from swinssl.evaluation.convergence import TrainingCurve, read_curve
 from swinssl.evaluation.expected_order import ExpectedOrder
 from swinssl.evaluation.figures.drawing import draw_study, folder_of
+from swinssl.evaluation.figures.overlays import NAME as OVERLAYS
+from swinssl.evaluation.figures.overlays import overlays_figure, typical_cases
+from swinssl.evaluation.figures.style import save
+from swinssl.evaluation.html_report.case_summary import mean_score, models_of
 from swinssl.evaluation.html_report.content import Better, Case, Cell, Figure, HtmlReport, Section, Table
 from swinssl.evaluation.html_report.write import write_report
 from swinssl.evaluation.score_files import read_scores
@@ -28,9 +34,13 @@ from swinssl.evaluation.study import Study, make_study
 from swinssl.evaluation.study_files import summary, write_files
 from swinssl.evaluation.wording import counted, listed
 from swinssl.experiments.benchmark import Benchmark, training_cells
+from swinssl.experiments.benchmark_config import SCRATCH
 from swinssl.experiments.cell_runs import SCORES_FILE
 from swinssl.experiments.cells import TrainingCell
+from swinssl.experiments.encoder_sections import encoder_sections
 
+# Inits whose outlines are drawn beside those of scratch, as in the paper.
+SHOWN = 4
 CELLS_FILE, REPORT_FILE = "cells.csv", "report.html"
 # What a reader needs to know of a figure, by its file's name.
 CAPTIONS = {
@@ -80,7 +90,8 @@ def write_benchmark_report(benchmark: Benchmark) -> Path:
         subtitle=_extent(benchmark, done),
         sections=[
             *_result_sections(table, study, figures, folder),
-            *_case_sections(benchmark, done),
+            *encoder_sections(benchmark, folder),
+            *_case_sections(benchmark, done, folder),
             _how_section(benchmark, cells),
         ],
         summary=summary(study) if study is not None else ["One init only: nothing to compare."],
@@ -188,7 +199,7 @@ def _figures(names: Sequence[str], folder: Path) -> list[Figure]:
     return made
 
 
-def _case_sections(benchmark: Benchmark, done: Sequence[TrainingCell]) -> list[Section]:
+def _case_sections(benchmark: Benchmark, done: Sequence[TrainingCell], folder: Path) -> list[Section]:
     """The test cases of each task with the predictions of its fewest shots and first seed."""
     sections = []
     for name, workspace in benchmark.tasks.items():
@@ -212,8 +223,26 @@ def _case_sections(benchmark: Benchmark, done: Sequence[TrainingCell]) -> list[S
             scores = by_case.get(case.id, {})
             cases.append(Case(name, case.id, case.images[0], case.label, predictions, scores, structures, ct))
         told = f"Predictions of {counted(len(own), 'init')} with {own[0].shots} shots and seed {own[0].seed}."
-        sections.append(Section(f"Cases of {name}", [told], cases=cases))
+        best = _best_and_scratch(benchmark, cases)
+        figures = []
+        if (overlays := overlays_figure(typical_cases(cases), best)) is not None:
+            drawn, _ = save(overlays, folder / name, OVERLAYS)
+            caption = "The worst, a middling and the best case, where predictions differ most from the reference."
+            figures.append(Figure(folder / name / drawn, caption, f"Outlines of {listed(best)} on three cases."))
+        sections.append(Section(f"Cases of {name}", [told], figures=figures, cases=cases))
     return sections
+
+
+def _best_and_scratch(benchmark: Benchmark, cases: Sequence[Case]) -> list[str]:
+    """The inits with the best means of some cases, best first, and scratch after them."""
+    means = {}
+    for model in models_of(cases):
+        found = [mean for case in cases if (mean := mean_score(case, model)) is not None]
+        if found:
+            means[model] = sum(found) / len(found)
+    scratch = [name for name in means if benchmark.config.inits[name].start == SCRATCH]
+    others = sorted((name for name in means if name not in scratch), key=means.__getitem__, reverse=True)
+    return [*others[:SHOWN], *scratch]
 
 
 def _how_section(benchmark: Benchmark, cells: Sequence[Mapping[str, Any]]) -> Section:

@@ -14,8 +14,8 @@ from typing import IO, Literal
 from swinssl import files
 from swinssl.errors import UserError
 from swinssl.experiments.benchmark import Benchmark
-from swinssl.experiments.cell_runs import prepare_pretraining, run_pretraining, run_training
-from swinssl.experiments.cells import Cell, PretrainingCell
+from swinssl.experiments.cell_runs import prepare_pretraining, run_comparison, run_pretraining, run_training
+from swinssl.experiments.cells import Cell, ComparisonCell, PretrainingCell
 from swinssl.locks import FileLock
 
 logger = logging.getLogger(__name__)
@@ -106,7 +106,8 @@ def _try(benchmark: Benchmark, cell: Cell, failed: dict[str, str], say: Callable
     finally:
         lock.release()
     record = benchmark.record(cell) or {}
-    say(f"{cell.key}: done, {record['steps']} steps in {record['minutes']:.1f} minutes")
+    steps = f"{record['steps']} steps in " if "steps" in record else ""
+    say(f"{cell.key}: done, {steps}{record['minutes']:.1f} minutes")
     return "done"
 
 
@@ -115,6 +116,11 @@ def _run(benchmark: Benchmark, cell: Cell, log: IO[str]) -> None:
         with _alone(benchmark.pretraining_data):
             prepare_pretraining(benchmark, log)
         run_pretraining(benchmark, cell, log)
+        return
+    if isinstance(cell, ComparisonCell):
+        with _alone(benchmark.tasks[cell.trained.task].unseen):
+            benchmark.tasks[cell.trained.task].prepare_unseen(log)
+        run_comparison(benchmark, cell, log)
         return
     workspace, planned_for = benchmark.tasks[cell.task], benchmark.config.planned_for
     encoder = None if planned_for is None else benchmark.encoder(planned_for, benchmark.config.seeds[0])

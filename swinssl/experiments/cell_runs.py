@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import time
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,10 +14,11 @@ from swinssl.errors import UserError
 from swinssl.evaluation.summary import METRICS_FILE
 from swinssl.experiments.benchmark import Benchmark
 from swinssl.experiments.benchmark_config import ALL, Init
-from swinssl.experiments.cells import PretrainingCell, TrainingCell
+from swinssl.experiments.cells import ComparisonCell, PretrainingCell, TrainingCell
 from swinssl.experiments.commands import run_swinssl
 from swinssl.experiments.nnunet_side import LEFT_RIGHT, PEER_PLANS, NnunetSide
 from swinssl.experiments.zeroed_encoder import FOR_EVER, write_zeroed_encoder
+from swinssl.networks.encoder_file import FIRST_KERNEL, read_encoder_header
 
 SCORES_FILE = "scores.csv"
 REMEDY = "Delete the cell's folder, and it is done again."
@@ -87,6 +89,26 @@ def run_training(benchmark: Benchmark, cell: TrainingCell, log: IO[str]) -> None
     patients = {case.id: case.group or "" for case in workspace.cases.test}
     files.write_text(place / SCORES_FILE, _scores(evaluation / METRICS_FILE, about, patients))
     benchmark.keep(cell, predictions=str(predictions), **facts)
+
+
+def run_comparison(benchmark: Benchmark, cell: ComparisonCell, log: IO[str]) -> None:
+    """What fine-tuning did to the encoder, on the test cases of its task, which neither has seen.
+
+    Raises:
+        subprocess.CalledProcessError: the command failed; it has said why.
+        KeyboardInterrupt: it was stopped.
+    """
+    workspace, place, began = benchmark.tasks[cell.trained.task], benchmark.place(cell), time.monotonic()
+    encoder = benchmark.encoder(cell.init, cell.seed)
+    assert encoder is not None  # else there is no such cell
+    seen, channels = read_encoder_header(encoder)[1][FIRST_KERNEL][1], len(workspace.raw.channel_names)
+    if seen != channels:  # it took the images' kernels on when it was fine-tuned
+        benchmark.keep(cell, minutes=0.0, left_out=f"the encoder sees {seen} channels, the images have {channels}")
+        return
+    fold = (benchmark.record(cell.trained) or {})["training"]
+    where = ["--root", workspace.unseen, "--data", workspace.raw.name, "--device", benchmark.device, "--out", place]
+    run_swinssl("cka", encoder, fold, *where, *(benchmark.config.cka or ()), log=log)
+    benchmark.keep(cell, minutes=(time.monotonic() - began) / 60)
 
 
 def _ours(benchmark: Benchmark, cell: TrainingCell, log: IO[str]) -> tuple[Path, dict[str, Any]]:

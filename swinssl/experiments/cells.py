@@ -1,4 +1,4 @@
-"""The cells of a benchmark: what is pretrained, and what is trained from it, each with a place of its own."""
+"""The cells of a benchmark: what is pretrained, what is trained from it and what became of the encoder."""
 
 from __future__ import annotations
 
@@ -54,7 +54,35 @@ class TrainingCell:
         return f"{shots}/seed{self.seed}"
 
 
-Cell = PretrainingCell | TrainingCell
+@dataclass(frozen=True)
+class ComparisonCell:
+    """The encoder that a fine-tuning started from against the one that it ended with.
+
+    Args:
+        trained: that fine-tuning.
+    """
+
+    trained: TrainingCell
+
+    @property
+    def key(self) -> str:
+        """Its name, and its place beneath the benchmark's folder."""
+        return f"cka/{self.trained.task}/{self.trained.init}/{self.trained.run}"
+
+    @property
+    def init(self) -> str:
+        return self.trained.init
+
+    @property
+    def seed(self) -> int:
+        return self.trained.seed
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        return (self.trained.key,)
+
+
+Cell = PretrainingCell | TrainingCell | ComparisonCell
 
 
 def cells_of(config: BenchmarkConfig) -> tuple[Cell, ...]:
@@ -84,6 +112,9 @@ def cells_of(config: BenchmarkConfig) -> tuple[Cell, ...]:
                         needs.append(TrainingCell(task, scratch, shots, seed).key)
                     own.append(TrainingCell(task, name, shots, seed, tuple(dict.fromkeys(needs))))
                 cells += own
+    trained = [cell for cell in cells if isinstance(cell, TrainingCell) and config.inits[cell.init].has_encoder]
+    if config.cka is not False:  # one seed shows it
+        cells += [ComparisonCell(cell) for cell in trained if cell.seed == config.seeds[0]]
     return tuple(cells)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 
 from swinssl.experiments.benchmark import Benchmark
-from swinssl.experiments.cells import Cell, PretrainingCell, TrainingCell
+from swinssl.experiments.cells import Cell, ComparisonCell, PretrainingCell, TrainingCell
 from swinssl.preprocessing.plans import Plans
 
 
@@ -22,6 +22,8 @@ def minutes_of(
     like = [record["minutes"] for own in benchmark.cells if _alike(own, cell) and (record := benchmark.record(own))]
     if like:
         return float(median(like))
+    if isinstance(cell, ComparisonCell):
+        return None
     if isinstance(cell, PretrainingCell):
         options = (*benchmark.config.pretraining.options, *benchmark.config.inits[cell.init].options)
         return _option(options, "--max-minutes")
@@ -41,6 +43,8 @@ def minutes_of(
 def _alike(one: Cell, other: Cell) -> bool:
     if isinstance(one, TrainingCell) and isinstance(other, TrainingCell):
         return (one.task, one.init, one.shots) == (other.task, other.init, other.shots)
+    if isinstance(one, ComparisonCell) and isinstance(other, ComparisonCell):
+        return one.trained.task == other.trained.task
     return one.init == other.init and type(one) is type(other)
 
 

@@ -4,6 +4,7 @@ workspaces/<task>/raw/<data set>/            links to the cases that train and v
                   preprocessed, results      as of any workspace
                   test/images, test/labels   links to the test cases
                   test/dataset.json          how they are labelled
+                  unseen/                    workspace of the test cases, preprocessed as the training cases are
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from swinssl.experiments.benchmark_config import Task
 from swinssl.experiments.commands import run_swinssl
 from swinssl.experiments.task_cases import TaskCases, divide
 from swinssl.imageio.endings import required_ending
-from swinssl.preprocessing.plans import Plans
+from swinssl.preprocessing.plans import PLANS_FILE, Plans
 
 PREPARED = "prepared.json"
 OTHER_OUT = "Give what it was begun with, or another --out."
@@ -106,6 +107,23 @@ class TaskWorkspace:
         run_swinssl("plan", *where, "--device", device, *init, *self.task.plan, log=log)
         run_swinssl("preprocess", *where, log=log)
         files.write_json(path, settings)
+
+    @property
+    def unseen(self) -> Path:
+        return self.root / "unseen"
+
+    def prepare_unseen(self, log: IO[str]) -> None:
+        """Preprocess the test cases by the plans of the others, to look at what encoders see in them.
+
+        Raises:
+            subprocess.CalledProcessError: a command failed; it has said why.
+        """
+        dataset = self.unseen / "raw" / self.raw.name
+        for case in self.cases.test:
+            _place(case, dataset / "imagesTr", dataset / "labelsTr")
+        files.write_json(dataset / DESCRIPTION_FILE, _description(self.raw.description, self.cases.test))
+        self.plans.write(self.unseen / "preprocessed" / self.raw.name / PLANS_FILE)
+        run_swinssl("preprocess", dataset, "--root", self.unseen, log=log)
 
     def _link(self) -> None:
         own, cases = self.raw.description, self.cases

@@ -14,17 +14,20 @@ from toy_dataset import NAME, write_raw
 
 CONFIG = f"""
 seeds = [0]
-named = ["scratch:zeroed"]
+named = ["shipped:scratch"]
+expected = "shipped > scratch"
+cka = "--crops 8 --batch-size 4"
 
 [inits.scratch]
-[inits.zeroed]
+[inits.shipped]
+encoder = "tiny_smit_headneck_ct"
 
 [tasks.balls]
 dataset = "{NAME}"
 test = 2
 validation = 1
 shots = [2]
-plan = "--preset tiny --decoder light --patch 32 32 32 --batch-size 2"
+plan = "--spacing 1 1 1 --preset tiny --decoder light --patch 32 32 32 --batch-size 2"
 train = "--steps 2 --readers 0"
 """
 
@@ -59,7 +62,7 @@ def ran(folder):
 def test_a_dry_run_lists_the_cells_and_writes_nothing(folder):
     before = sorted(folder.rglob("*"))
     said = json.loads(typed(folder, "--dry-run", "--json").stdout)
-    keys = ["cells/balls/scratch/2shots/seed0", "cells/balls/zeroed/2shots/seed0"]
+    keys = [f"{place}/2shots/seed0" for place in ("cells/balls/scratch", "cells/balls/shipped", "cka/balls/shipped")]
     assert [cell["cell"] for cell in said["cells"]] == keys
     if not (folder / "root" / "results").exists():  # the other tests of this file may have run before
         assert sorted(folder.rglob("*")) == before
@@ -71,13 +74,31 @@ def test_every_test_case_and_structure_of_every_cell_has_a_row(folder, ran):
         rows = list(csv.DictReader(stream))
     assert len(rows) == 2 * 2 * 2
     assert {(row["model"], row["shots"], row["seed"], row["task"]) for row in rows} == {
-        (name, "2", "0", "balls") for name in ("scratch", "zeroed")
+        (name, "2", "0", "balls") for name in ("scratch", "shipped")
     }
     assert all(0 <= float(row["Dice"]) <= 1 for row in rows)
     tested = {row["case"] for row in rows}
     planned = json.loads((out / "workspaces" / "balls" / "preprocessed" / NAME / "dataset.json").read_text())
     stored = {path.name for path in (out / "workspaces" / "balls" / "preprocessed" / NAME / "cases").iterdir()}
     assert planned["numTraining"] == 4 and not stored & tested  # no plan and no training has seen them
+
+
+def test_encoders_are_compared_on_the_test_cases_and_shown(folder, ran):
+    out = folder / "root" / "results" / "benchmarks" / "toy"
+    found = json.loads((out / "cka" / "balls" / "shipped" / "2shots" / "seed0" / "cka.json").read_text())
+    with (out / "report" / "scores.csv").open() as stream:
+        assert set(found["cases"]) == {row["case"] for row in csv.DictReader(stream)}
+    assert found["curve"][0]["block_A"] == "1.1" and found["encoders"]["A"]["name"] == "tiny_smit_headneck_ct"
+    page = (out / "report" / "report.html").read_text()
+    for said in (
+        "Encoders of balls",
+        "SD of heads before",
+        "CKA, stage 4",
+        "shipped &gt; scratch",
+        "Outlines of shipped",
+    ):
+        assert said in page
+    assert all((out / "report" / "balls" / f"{name}.svg").is_file() for name in ("cka_curves", "overlays"))
 
 
 def test_a_second_call_trains_nothing(folder, ran):

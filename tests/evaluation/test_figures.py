@@ -150,9 +150,12 @@ def test_cka_curves_are_those_of_the_files(tmp_path):
     curve = [{"block_A": b, "block_B": b, "cka": v, "standard_error": 0.01} for b, v in (("1.1", 0.9), ("2.1", None))]
     (tmp_path / "cka.json").write_text(json.dumps({"curve": curve}))
     name, found = read_cka(f"5 shots={tmp_path}")
-    figure = cka_curves_figure({name: found})
+    figure = cka_curves_figure({"": {name: found}})
     values = figure.axes[0].containers[0].lines[0].get_ydata()
     assert values[0] == 0.9 and np.isnan(values[1])
+    two = cka_curves_figure({"smit": {name: found}, "dino": {name: found, "20 shots": found}})
+    assert [axes.get_title() for axes in two.axes] == ["smit", "dino"]
+    assert [text.get_text() for text in two.legends[0].get_texts()] == ["5 shots"]
     with pytest.raises(UserError, match="no comparison of encoders here"):
         read_cka("x=/nowhere/cka.json")
 

@@ -89,15 +89,6 @@ def test_what_is_drawn_does_not_depend_on_the_storage_order(made, tmp_path):
         assert np.array_equal(turned.masks[name], masks)
 
 
-def test_the_right_of_the_patient_is_on_the_left():
-    volume = np.zeros((2, 3, 4))
-    volume[:, :, 3] = 1  # x grows to the patient's right
-    assert module._plane(volume, 0, 0)[0].tolist() == [1, 0, 0, 0]
-    volume = np.zeros((2, 3, 4))
-    volume[:, 2] = 1  # y grows to anterior
-    assert module._plane(volume, 2, 0)[0].tolist() == [1, 0, 0]
-
-
 def test_of_many_structures_the_worst_are_drawn_and_the_worst_of_each_case():
     structures = tuple(Structure.of_value(value) for value in range(1, 13))
     bad = {s.name: metrics(s.values[0], 10, 10) for s in structures}

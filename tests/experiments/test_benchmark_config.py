@@ -77,7 +77,10 @@ def test_what_does_not_fit_is_named(tmp_path, old, new, said):
 def test_every_init_has_a_cell_for_every_task_shots_and_seed(tmp_path):
     cells = cells_of(read(tmp_path))
     keys = [cell.key for cell in cells]
-    assert len(set(keys)) == len(keys) == 1 + 2 + 4 * 2 * 2
+    assert len(set(keys)) == len(keys) == 1 + 2 + 4 * 2 * 2 + 2 * 2
+    assert [key for key in keys if key.startswith("cka/")] == [
+        f"cka/organs/{init}/{shots}/seed0" for shots in ("5shots", "all") for init in ("smit", "half")
+    ]
     assert {"pretraining/smit", "pretraining/half/seed1", "cells/organs/nnunet/all/seed0"} <= {*keys}
     for cell in cells:
         assert all(keys.index(need) < keys.index(cell.key) for need in cell.needs)

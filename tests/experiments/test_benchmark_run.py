@@ -25,6 +25,7 @@ from swinssl.workspace import Workspace
 CONFIG = {
     "name": "toy",
     "seeds": [0, 1],
+    "cka": False,
     "pretraining": {"datasets": ["Unlabelled"]},
     "inits": {"scratch": {"start": "scratch"}, "smit": {"method": "smit"}, "own": {"method": "dino", "per_seed": True}},
     "tasks": {"balls": {"dataset": NAME, "test": 2, "validation": 1, "shots": [2]}},
@@ -68,6 +69,16 @@ def test_every_cell_runs_once_and_a_second_call_runs_nothing(workspace, tmp_path
     assert set(outcome.done) == {cell.key for cell in toys.cells} and len(outcome.done) == 1 + 2 + 6
     run_cells(toy(workspace, tmp_path), toys.cells, say=silent)
     assert set(ran.values()) == {1} and len(ran) == 9
+
+
+def test_encoders_are_compared_after_they_were_trained_and_for_one_seed(workspace, tmp_path, ran):
+    toys = toy(workspace, tmp_path, cka=["--crops", "8"])
+    run_cells(toys, toys.cells, say=silent)
+    compared = [key for key in ran if key.startswith("cka/")]
+    assert compared == ["cka/balls/smit/2shots/seed0", "cka/balls/own/2shots/seed0"]
+    assert [*ran].index("cells/balls/own/2shots/seed0") < [*ran].index(compared[1])
+    with pytest.raises(UserError, match="another cka"):
+        run_cells(other := toy(workspace, tmp_path, cka=["--crops", "9"]), other.cells, say=silent)
 
 
 def test_two_at_once_share_the_cells(workspace, tmp_path, monkeypatch):

@@ -35,7 +35,7 @@ def draw_study(
     folder: Path,
     *,
     groups: Mapping[str, Sequence[str]] | None = None,
-    cka: Mapping[str, list[dict[str, Any]]] | None = None,
+    cka: Mapping[str, cka_curves.Curve] | None = None,
 ) -> tuple[str, ...]:
     """Write every figure that there are data for, as SVG and PNG, and the table of all scores.
 
@@ -66,7 +66,7 @@ def draw_study(
         modality.NAME: modality.modality_figure(table, metric=study.metric),
         convergence.NAME: convergence.convergence_figure(study.curves),
         few_shot.NAME: few_shot.few_shot_figure(table, metric=study.metric),
-        cka_curves.NAME: cka_curves.cka_curves_figure(cka or {}),
+        cka_curves.NAME: cka_curves.cka_curves_figure({"": cka or {}}),
         "volumes": scaling.scaling_figure(table, "volumes", metric=study.metric),
         "parameters": scaling.scaling_figure(table, "parameters", metric=study.metric),
     }

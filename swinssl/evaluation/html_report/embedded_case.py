@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 
 from swinssl.errors import UserError
 from swinssl.evaluation.html_report.content import Case
-from swinssl.evaluation.pairing import Pair
-from swinssl.evaluation.shown_case import box_around, image_on, window_of
+from swinssl.evaluation.shown_case import box_around, canonical_map, image_on, window_of
 from swinssl.evaluation.structure import Structure
 from swinssl.imageio.image_fault import ImageFault
-from swinssl.imageio.volume import Geometry, Shape, Volume
+from swinssl.imageio.volume import Geometry, Shape
 from swinssl.imageio.writer import write_volume
 
 # A voxel this many times as long shows no organ any more.
@@ -90,21 +89,18 @@ _IMAGE, _REFERENCE = "\0image", "\0reference"
 
 def _maps(case: Case, models: Sequence[str]) -> tuple[dict[str, NDArray], Geometry, list[str]]:
     """The reference and the predictions, canonical, and what is missing in words."""
-    reference, _, geometry = Pair(case.case, case.reference, case.reference).read()
-    canonical, _ = Volume(reference[None], geometry).canonical()
-    maps, notes = {_REFERENCE: canonical.array[0]}, []
+    reference, grid = canonical_map(case.case, case.reference, case.reference)
+    maps, notes = {_REFERENCE: reference}, []
     for model in models:
         path = case.predictions.get(model)
         if path is None or not path.is_file():
             notes.append(f"{model}: no prediction of this case.")
             continue
         try:
-            _, prediction, on = Pair(case.case, path, case.reference).read()
+            maps[model], _ = canonical_map(case.case, path, case.reference)
         except UserError as error:
             notes.append(f"{model}: the prediction {_reason(error)}.")
-        else:
-            maps[model] = Volume(prediction[None], on).canonical()[0].array[0]
-    return maps, canonical.geometry, notes
+    return maps, grid, notes
 
 
 def _reason(error: UserError) -> str:
