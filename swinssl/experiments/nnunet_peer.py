@@ -9,7 +9,6 @@ with is its last weights, as nnU-Net does.
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import os
 import random
@@ -48,7 +47,9 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="predict the images of this folder instead")
     parser.add_argument("--name", default="", help="of the run, which keeps it apart from others of the fold")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, functools.partial(stop, os.getpid()))
+    signal.signal(signal.SIGTERM, stop)
+    # A pool ends its workers by SIGTERM, at times one that waits for a lock: there only the default ends it.
+    os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
     if arguments.minutes == 0:
         untrained = make_trainer(arguments, "", epochs=1, iterations=1)
         untrained.save_checkpoint(str(Path(untrained.output_folder) / "checkpoint_final.pth"))
@@ -98,10 +99,8 @@ def predict(trainer: nnUNetTrainer, images: Path, out: Path) -> None:
     predictor.predict_from_files(str(images), str(out), save_probabilities=False, overwrite=True)
 
 
-def stop(main_process: int, *_: object) -> None:
-    """End with the processes that augment, which a bare SIGTERM would leave behind; they inherit this."""
-    if os.getpid() != main_process:
-        os._exit(STOPPED)
+def stop(*_: object) -> None:
+    """End with the processes that augment, which a bare SIGTERM would leave behind."""
     sys.exit(STOPPED)
 
 
