@@ -75,7 +75,7 @@ def _figures(
 def _table(found: Mapping[ComparisonCell, Mapping[str, Any]]) -> Table:
     """A row a fine-tuning; CKA at the last block of each stage."""
     stages = max((_stage(point) for one in found.values() for point in one["curve"]), default=0)
-    attention = ("attention before", "after", "SD of heads before", "after ")
+    attention = ("attention before", "after", "SD before", "SD after")
     rows: list[list[Cell]] = []
     for cell, one in found.items():
         last = {_stage(point): point["cka"] for point in one["curve"]}
@@ -83,8 +83,9 @@ def _table(found: Mapping[ComparisonCell, Mapping[str, Any]]) -> Table:
         row: list[Cell] = [cell.init, cell.trained.shots]
         row += [last.get(stage) for stage in range(1, stages + 1)]
         rows.append([*row, *map(fmean, heads), *map(pstdev, heads)])
-    columns = ["init", "shots", *(f"CKA, stage {stage}" for stage in range(1, stages + 1)), *attention]
-    return Table("Encoders before and after fine-tuning", columns, rows)
+    columns = ["init", "shots", *(f"stage {stage}" for stage in range(1, stages + 1)), *attention]
+    caption = "CKA at the last block of each stage; attention distance before and after, as a share of even attention's"
+    return Table(caption, columns, rows)
 
 
 def _stage(point: Mapping[str, Any]) -> int:

@@ -92,8 +92,8 @@ def test_encoders_are_compared_on_the_test_cases_and_shown(folder, ran):
     page = (out / "report" / "report.html").read_text()
     for said in (
         "Encoders of balls",
-        "SD of heads before",
-        "CKA, stage 4",
+        "SD before",
+        "stage 4",
         "shipped &gt; scratch",
         "Outlines of shipped",
     ):

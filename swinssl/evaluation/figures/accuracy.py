@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = 3
+# More numbers would touch each other.
+TICKS = 4
 ROW = 0.22
 
 
@@ -47,6 +49,8 @@ def accuracy_of(
 
 def accuracy_panels(panels: Mapping[str, Mapping[str, Accuracy]], models: Sequence[str], *, metric: str) -> Figure:
     """A panel a title, a row a model, a dot with its 95 % interval; the best of a panel is ringed by a line."""
+    from matplotlib.ticker import MaxNLocator
+
     columns = min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
     figure = new_figure(WIDTH, rows * (0.55 + ROW * len(models)) + 0.4)
@@ -63,6 +67,7 @@ def accuracy_panels(panels: Mapping[str, Mapping[str, Accuracy]], models: Sequen
         one.set_title(title, fontsize=TEXT)
         one.set_yticks(range(len(models)), models)
         one.set_ylim(len(models) - 0.5, -0.5)
+        one.xaxis.set_major_locator(MaxNLocator(TICKS))
         plain(one, grid="x")
     for one in axes.flat[len(panels) :]:
         one.set_visible(False)

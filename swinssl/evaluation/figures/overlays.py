@@ -14,7 +14,7 @@ from swinssl.errors import UserError
 from swinssl.evaluation.figures.style import SMALL, new_figure
 from swinssl.evaluation.html_report.case_summary import case_score, mean_score, worst_first
 from swinssl.evaluation.html_report.content import Case
-from swinssl.evaluation.shown_case import COLOURS, box_around, canonical_map, image_on, window_of
+from swinssl.evaluation.shown_case import COLOURS, Box, box_around, canonical_map, image_on, window_of
 from swinssl.evaluation.shown_plane import draw_legend, draw_plane
 from swinssl.evaluation.structure import Structure
 from swinssl.imageio.volume import Triple
@@ -41,24 +41,25 @@ def overlays_figure(cases: Sequence[Case], models: Sequence[str]) -> Figure | No
     a case.
     """
     scenes = [scene for case in cases if (scene := _scene(case, models)) is not None]
-    if not scenes or not models:
+    structures = _drawn(cases, models) if cases else []
+    if not scenes or not models or not structures:
         return None
-    structures = _drawn(cases, models)
     colours = dict(zip((one.name for one in structures), COLOURS, strict=False))
     figure = new_figure(INCHES * len(models) + 0.3, (INCHES + 0.35) * len(scenes) + 0.6)
     axes = figure.subplots(len(scenes), len(models), squeeze=False)
     for row, scene in zip(axes, scenes, strict=True):
-        case, plane = scene.case, scene.plane
+        case, shown = scene.case, scene.shown
         window = None if scene.image is None else window_of(scene.image, ct=case.ct)
         for one, model in zip(row, models, strict=True):
-            both = np.stack([scene.reference, scene.predictions.get(model, np.zeros_like(scene.reference))])
+            prediction = scene.predictions.get(model, np.zeros_like(scene.reference))
+            both = np.stack([scene.reference[shown], prediction[shown]])
             masks = {s.name: np.isin(both, s.values) for s in structures}
             draw_plane(
                 one,
-                scene.image,
-                {name: mask for name, mask in masks.items() if mask.any()},
+                None if scene.image is None else scene.image[shown],
+                masks,
                 axis=AXIAL,
-                index=plane,
+                index=0,
                 spacing=scene.spacing,
                 window=window,
                 colours=colours,
@@ -84,7 +85,7 @@ def _drawn(cases: Sequence[Case], models: Sequence[str]) -> list[Structure]:
 
 @dataclass(frozen=True, eq=False)
 class _Scene:
-    """A case cropped to what anyone drew; axes (z, y, x) to superior, anterior, right."""
+    """A case on its canonical grid: axes (z, y, x) to superior, anterior, right."""
 
     case: Case
     reference: NDArray
@@ -100,6 +101,20 @@ class _Scene:
         size = (self.reference > 0).sum(axis=across)
         differing = np.sum(wrong, axis=0) if wrong else size
         return int(max(range(len(size)), key=lambda i: (size[i] > 0, differing[i], size[i])))
+
+    @property
+    def shown(self) -> Box:
+        """The plane alone, and of it a square in mm round what anyone drew there."""
+        plane = self.plane
+        drawn = np.logical_or.reduce([one[plane] > 0 for one in (self.reference, *self.predictions.values())])
+        if not drawn.any():
+            return slice(plane, plane + 1), slice(None), slice(None)
+        _, *box = box_around(drawn[None], self.spacing)
+        mm = self.spacing[1:]
+        ends = [part.indices(n)[:2] for part, n in zip(box, drawn.shape, strict=True)]
+        longest = max((stop - start) * one for (start, stop), one in zip(ends, mm, strict=True))
+        y, x = (_widened(*own, round(longest / one), n) for own, one, n in zip(ends, mm, drawn.shape, strict=True))
+        return slice(plane, plane + 1), y, x
 
 
 def _scene(case: Case, models: Sequence[str]) -> _Scene | None:
@@ -118,7 +133,11 @@ def _scene(case: Case, models: Sequence[str]) -> _Scene | None:
         image: NDArray | None = image_on(grid, case.image)
     except UserError:
         image = None
-    either = np.logical_or.reduce([array > 0 for array in (reference, *predictions.values())])
-    box = box_around(either, grid.spacing) if either.any() else (slice(None),) * 3
-    cropped = {name: array[box] for name, array in predictions.items()}
-    return _Scene(case, reference[box], cropped, None if image is None else image[box], grid.spacing)
+    return _Scene(case, reference, predictions, image, grid.spacing)
+
+
+def _widened(start: int, stop: int, length: int, size: int) -> slice:
+    """So long, round the same middle, as far as the array goes."""
+    more = max(0, length - (stop - start))
+    first = max(0, min(start - more // 2, size - length))
+    return slice(first, min(size, max(stop, first + length)))
