@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -90,18 +90,29 @@ def predict(trainer: nnUNetTrainer, images: Path, out: Path) -> None:
     from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 
     predictor = nnUNetPredictor(use_mirroring=False, device=trainer.device, verbose=False, allow_tqdm=False)
+    trainer.set_deep_supervision_enabled(False)  # or it gives a prediction for every scale
     network = trainer.network
     plans, configuration = trainer.plans_manager, trainer.configuration_manager
     weights = [network.state_dict()]
     predictor.manual_initialization(
         network, plans, configuration, weights, trainer.dataset_json, type(trainer).__name__, None
     )
-    predictor.predict_from_files(str(images), str(out), save_probabilities=False, overwrite=True)
+    processes = int(os.environ["nnUNet_n_proc_DA"])  # noqa: SIM112 (their spelling)
+    predictor.predict_from_files(
+        str(images),
+        str(out),
+        save_probabilities=False,
+        overwrite=True,
+        num_processes_preprocessing=processes,
+        num_processes_segmentation_export=processes,
+    )
 
 
 def stop(*_: object) -> None:
-    """End with the processes that augment, which a bare SIGTERM would leave behind."""
-    sys.exit(STOPPED)
+    """End with the processes that augment, which a bare SIGTERM would leave behind, and wait for no pool's locks."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    os._exit(STOPPED)
 
 
 def seconds_per_iteration(arguments: argparse.Namespace) -> float:
