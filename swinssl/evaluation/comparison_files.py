@@ -5,8 +5,6 @@ JSON is strict: what is undefined is null, in CSV an empty field.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from swinssl import files, provenance
+from swinssl.csv_text import csv_text
 from swinssl.evaluation.compared_encoder import ComparedEncoder
 from swinssl.evaluation.encoder_comparison import LETTERS, Comparison, ComparisonPlan
 
@@ -81,12 +80,9 @@ def plan_report(plan: ComparisonPlan) -> dict[str, Any]:
 
 def attention_csv(comparison: Comparison) -> str:
     """One row a head, every number in its column."""
-    rows = [{"encoder": letter, **row} for which, letter in enumerate(LETTERS) for row in _heads(comparison, which)]
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
+    return csv_text(
+        {"encoder": letter, **row} for which, letter in enumerate(LETTERS) for row in _heads(comparison, which)
+    )
 
 
 def _encoder(encoder: ComparedEncoder) -> dict[str, Any]:

@@ -6,8 +6,6 @@ JSON is strict: what is undefined is null, in CSV an empty field.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 
 import swinssl
 from swinssl import files
+from swinssl.csv_text import csv_text
 from swinssl.evaluation.bootstrap import LEVEL, RESAMPLES
 from swinssl.evaluation.convergence import SHARE
 from swinssl.evaluation.expected_order import OrderAgreement
@@ -65,16 +64,11 @@ def report(study: Study) -> dict[str, Any]:
 
 def contrasts_csv(study: Study) -> str:
     """One row a comparison, every number in its column."""
-    rows = [
+    return csv_text(
         {"setting": name, "metric": one.metric, **_flat(contrast)}
         for name, one in study.settings.items()
         for contrast in one.contrasts
-    ]
-    stream = io.StringIO()
-    writer = csv.DictWriter(stream, list(rows[0]) if rows else ["setting"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return stream.getvalue()
+    )
 
 
 def text(study: Study) -> str:

@@ -11,12 +11,12 @@ report/scores.csv          a row a test case and structure of every cell
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from swinssl import files
+from swinssl.csv_text import csv_text
 from swinssl.errors import UserError
 from swinssl.evaluation.convergence import TrainingCurve, read_curve
 from swinssl.evaluation.expected_order import ExpectedOrder
@@ -69,8 +69,8 @@ def write_benchmark_report(benchmark: Benchmark) -> Path:
     if not done:
         raise UserError(f"{benchmark.folder}: no cell is done, so there is nothing to report. Run it first.")
     cells = [_cell_row(benchmark, cell) for cell in done]
-    files.write_text(folder / SCORES_FILE, _table([row for cell in done for row in _scores(benchmark, cell)]))
-    files.write_text(folder / CELLS_FILE, _table(cells))
+    files.write_text(folder / SCORES_FILE, csv_text(row for cell in done for row in _scores(benchmark, cell)))
+    files.write_text(folder / CELLS_FILE, csv_text(cells))
     table = read_scores([str(folder / SCORES_FILE)])
     study: Study | None = None
     figures: tuple[str, ...] = ()
@@ -118,15 +118,6 @@ def _cell_row(benchmark: Benchmark, cell: TrainingCell) -> dict[str, Any]:
         "device": record["device"],
         "mean Dice": round(sum(scores) / len(scores), 4) if scores else None,
     }
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _groups(benchmark: Benchmark) -> dict[str, tuple[str, ...]]:

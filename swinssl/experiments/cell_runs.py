@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-import io
 import time
 from pathlib import Path
 from typing import IO, Any
 
 from swinssl import files
+from swinssl.csv_text import csv_text
 from swinssl.dataset.splits import Fold
 from swinssl.errors import UserError
 from swinssl.evaluation.summary import METRICS_FILE
@@ -192,11 +192,7 @@ def _volumes(benchmark: Benchmark, cell: TrainingCell) -> int | str:
 
 def _scores(metrics: Path, about: dict[str, Any], patients: dict[str, str]) -> str:
     """The rows of a metrics.csv, each with what the cell is, and with the patient of its case."""
-    table = io.StringIO()
     with metrics.open(newline="", encoding="utf-8") as stream:
         rows = csv.DictReader(stream)
-        names = [name for name in rows.fieldnames or () if name != "label"]
-        writer = csv.DictWriter(table, [*about, "patient", *names], lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows({**about, "patient": patients.get(row["case"], ""), **row} for row in rows)
-    return table.getvalue()
+        columns = [*about, "patient", *(name for name in rows.fieldnames or () if name != "label")]
+        return csv_text(({**about, "patient": patients.get(row["case"], ""), **row} for row in rows), columns)
