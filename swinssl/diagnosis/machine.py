@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from swinssl.diagnosis.facts import Facts
+from swinssl.hardware import cpu_name_and_flags
 
 GB = 1e9
 THREAD_VARIABLES = (
@@ -51,7 +52,7 @@ def system_facts() -> Facts:
 
 def cpu_facts() -> Facts:
     """The processor, the cores that this process may use, and how busy they are."""
-    model, flags = _cpu_model()
+    model, flags = cpu_name_and_flags()
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     facts: Facts = {"model": model, "cores": os.cpu_count(), "usable": usable}
     if quota := _cgroup_cores():
@@ -102,20 +103,6 @@ def graphics_facts() -> Facts:
 def thread_facts() -> Facts:
     """Environment variables that change how libraries use cores and cards, where they are set."""
     return {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
-
-
-def _cpu_model() -> tuple[str, set[str]]:
-    """Name and flags; the flags are known on Linux only."""
-    if sys.platform == "darwin":
-        query = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        return subprocess.run(query, capture_output=True, text=True, timeout=5, check=True).stdout.strip(), set()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
-    except OSError:
-        return platform.processor(), set()
-    values = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
-    name = values.get("model name") or platform.processor() or platform.machine()
-    return name, set((values.get("flags") or values.get("Features") or "").split())
 
 
 def _cgroup_cores() -> float | None:

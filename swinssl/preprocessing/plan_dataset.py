@@ -73,7 +73,7 @@ def plan_dataset(
     folder = Path(folder)
     # What can fail at once comes before the measuring, which can take minutes.
     encoder = None if init is None else read_encoder_facts(encoder_path(init))
-    with ThreadPoolExecutor(1) as beside:  # torch takes a second to import
+    with ThreadPoolExecutor(1) as beside:  # where torch has to tell, which takes a second to import
         machine = beside.submit(target_machine, device, gpu_memory=options.gpu_memory)
         if device != "auto":  # it may not be there
             machine.result()

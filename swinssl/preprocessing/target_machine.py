@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import psutil
 
+from swinssl.hardware import cpu_has_bf16, has_only_cpu
+
 # Of what is free or built in, a plan uses this share: other programs, fragmentation, and the model's own error.
 USABLE_SHARE = {"cpu": 0.6, "cuda": 0.85, "mps": 0.6}
 
@@ -52,6 +54,10 @@ def target_machine(device: str = "auto", *, gpu_memory: float | None = None) -> 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if gpu_memory is not None:
         return TargetMachine("cuda", gpu_memory, cores)
+    if device == "cpu" or (device == "auto" and has_only_cpu()):
+        bf16 = cpu_has_bf16()
+        if bf16 is not None:
+            return TargetMachine("cpu", psutil.virtual_memory().available / 1e9, cores, bf16)
     import torch
 
     from swinssl.devices import select_device, use_bf16
