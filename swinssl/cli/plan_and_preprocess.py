@@ -33,7 +33,7 @@ def plan_and_preprocess(
     from swinssl.preprocessing.plan_dataset import plan_dataset
 
     if workers != 0:
-        import_early("swinssl.preprocessing.preprocess")
+        import_early(*preprocess_command.WORKER_MODULES)
     preprocess_command.check_flags(part=part, codec=codec)
     workspace = Workspace.locate(root)
     raw = RawDataset.load(workspace.raw(dataset))

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from swinssl.preprocessing.preprocess import CaseReport, PreprocessReport
     from swinssl.preprocessing.store import Codec
 
+# What its workers import, those too that they import only when they get there.
+WORKER_MODULES = ("swinssl.preprocessing.preprocess", "blosc2")
 # Literals of the store's `Codec`, which would take its heavy imports with it.
 CODECS: dict[str, Codec] = {"lz4": "lz4", "lz4hc": "lz4hc", "zstd": "zstd"}
 
@@ -119,7 +121,7 @@ def run(
     from swinssl.case_pool import import_early
 
     if workers != 0 and cluster is None:  # before this process imports the same
-        import_early("swinssl.preprocessing.preprocess")
+        import_early(*WORKER_MODULES)
     from swinssl.preprocessing.preprocess import default_workers, preprocess_dataset
 
     if workers is None:

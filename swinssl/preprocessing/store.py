@@ -17,7 +17,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import blosc2
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
@@ -256,6 +255,8 @@ def _locations(label: NDArray, labels: LabelSet, case_id: str) -> dict[str, NDAr
 
 
 def _write_array(path: Path, array: NDArray, codec: Codec) -> None:
+    import blosc2  # takes as long to import as twenty small cases to write; who only looks at properties does without
+
     lead = (1,) * (array.ndim - 3)
     # Single bytes have nothing to shuffle; trying costs most of a label's decoding.
     filters = [blosc2.Filter.NOFILTER if array.itemsize == 1 else blosc2.Filter.SHUFFLE]
@@ -274,6 +275,8 @@ def _write_array(path: Path, array: NDArray, codec: Codec) -> None:
 
 
 def _open_array(path: Path) -> Any:
+    import blosc2
+
     # One decoding thread: training has several readers already.
     array = blosc2.open(str(path), mode="r", dparams=blosc2.DParams(nthreads=1))
     check_version(path, array.schunk.vlmeta["swinssl"]["version"])
