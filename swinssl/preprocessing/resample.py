@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from swinssl.preprocessing.axis_operator import apply_along, nearest_places
+from swinssl.preprocessing.axis_operator import apply_along, apply_to_planes, nearest_places
 from swinssl.preprocessing.label_vote import vote
 
 Shape = tuple[int, int, int]
@@ -125,40 +125,48 @@ def resample_label(
 def _resample_channel(channel: Channel, order: int, *, out: NDArray[np.float32]) -> None:
     """Resampled to the shape of `out`, and within the range of the channel where it changes."""
     low, high = np.inf, -np.inf
-    slices = channel.shape[0]
-    in_plane = out if slices == len(out) else np.empty((slices, *out.shape[1:]), np.float32)
-    for start in range(0, slices, SLICES_AT_ONCE):
-        part = channel[start : start + SLICES_AT_ONCE]
-        low, high = min(low, float(part.min())), max(high, float(part.max()))
-        in_plane[start : start + SLICES_AT_ONCE] = _resample_planes(part, out.shape[1:], order)
-    if in_plane is not out:
-        apply_along(in_plane, 0, len(out), order=order, out=out)
+
+    def in_plane() -> Iterator[NDArray[np.float32]]:
+        nonlocal low, high
+        for start in range(0, channel.shape[0], SLICES_AT_ONCE):
+            part = channel[start : start + SLICES_AT_ONCE]
+            low, high = min(low, float(part.min())), max(high, float(part.max()))
+            for axis in _in_plane_axes(part.shape, out.shape[1:]):
+                part = apply_along(part, axis, out.shape[axis], order=order)
+            yield part
+
+    apply_to_planes(in_plane(), channel.shape[0], order=order, out=out)
     if order > 1 and channel.shape != out.shape:
         np.clip(out, low, high, out=out)
 
 
 def _resample_stack(stack: Channel, order: int, order_z: int, *, out: NDArray[np.float32]) -> None:
     """Slices (the first axis) resampled each alone, then among each other, to the shape of `out`."""
-    slices, plane = stack.shape[0], out.shape[1:]
+    slices = stack.shape[0]
     chosen = nearest_places(slices, len(out)) if order_z == 0 and len(out) < slices else np.arange(slices)
-    in_plane = out if len(chosen) == len(out) else np.empty((len(chosen), *plane), np.float32)
-    for start in range(0, len(chosen), SLICES_AT_ONCE):
-        part = stack[chosen[start : start + SLICES_AT_ONCE]]
-        resampled = _resample_planes(part, plane, order)
-        if order > 1 and resampled is not part:
-            low, high = part.min(axis=(1, 2), keepdims=True), part.max(axis=(1, 2), keepdims=True)
-            np.clip(resampled, low, high, out=resampled)
-        in_plane[start : start + SLICES_AT_ONCE] = resampled
-    if in_plane is not out:
-        apply_along(in_plane, 0, len(out), order=order_z, out=out)
+
+    def in_plane() -> Iterator[NDArray[np.float32]]:
+        for start in range(0, len(chosen), SLICES_AT_ONCE):
+            part = stack[chosen[start : start + SLICES_AT_ONCE]]
+            resampled = _resample_planes(part, out.shape[1:], order)
+            if order > 1 and resampled is not part:
+                low, high = part.min(axis=(1, 2), keepdims=True), part.max(axis=(1, 2), keepdims=True)
+                np.clip(resampled, low, high, out=resampled)
+            yield resampled
+
+    apply_to_planes(in_plane(), len(chosen), order=order_z, out=out)
 
 
 def _resample_planes(part: NDArray[np.float32], plane: tuple[int, ...], order: int) -> NDArray[np.float32]:
     """The last two axes of a few slices resampled, without clipping; the array itself where nothing changes."""
-    # The axis that shrinks more goes first, so that the second product is the smaller.
-    for axis in sorted((1, 2), key=lambda axis: plane[axis - 1] / part.shape[axis]):
+    for axis in _in_plane_axes(part.shape, plane):
         part = apply_along(part, axis, plane[axis - 1], order=order)
     return part
+
+
+def _in_plane_axes(shape: tuple[int, ...], plane: tuple[int, ...]) -> list[int]:
+    """The axis that shrinks more goes first, so that the second product is the smaller."""
+    return sorted((1, 2), key=lambda axis: plane[axis - 1] / shape[axis])
 
 
 def _resample_codes(codes: NDArray, new_shape: Shape, order: int) -> NDArray:

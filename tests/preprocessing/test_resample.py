@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.transform import resize
 
+from swinssl.preprocessing.axis_operator import apply_along, apply_to_planes
 from swinssl.preprocessing.resample import resample_image, resample_label, resampled_shape, separate_z_axis
 
 # (old shape, new shape): up, down, both, primes, few slices, one voxel, one axis unchanged, sizes past one band of 64.
@@ -201,3 +202,21 @@ def test_separate_axis_rule(spacing, new_spacing, force, axis):
 )
 def test_resampled_shape(shape, spacing, new_spacing, expected):
     assert resampled_shape(shape, spacing, new_spacing) == expected
+
+
+@pytest.mark.parametrize("order", [0, 1, 3])
+@pytest.mark.parametrize(("length", "size"), [(5, 5), (1, 4), (7, 1), (40, 90), (160, 130), (200, 30)])
+@pytest.mark.parametrize("at_once", [1, 16, 500])
+def test_planes_that_come_a_few_at_a_time_give_the_same_to_the_bit(length, size, order, at_once):
+    array = np.random.default_rng(0).normal(size=(length, 5, 7)).astype(np.float32)
+    asked = []
+
+    def parts():
+        for start in range(0, length, at_once):
+            asked.append(start)
+            yield array[start : start + at_once]
+
+    out = np.full((size, 5, 7), np.nan, np.float32)
+    apply_to_planes(parts(), length, order=order, out=out)
+    np.testing.assert_array_equal(out, apply_along(array, 0, size, order=order))
+    assert asked == list(range(0, length, at_once))  # to the end, for the range of the values
