@@ -3,7 +3,7 @@
     python benchmarks/growth.py --out benchmarks/results/speed
 
 One thread, a fresh process a run; prediction with a network of one 1 x 1 x 1 convolution, so that what is seen is ours.
-Writes growth.json, and growth_volume.svg and growth_structures.svg, time above and memory below.
+Writes growth.json, and growth_volume and growth_structures as .svg and .png, time above and memory below.
 """
 
 from __future__ import annotations
