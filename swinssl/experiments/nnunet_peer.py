@@ -22,7 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import numpy as np
 import torch
-from batchgenerators.utilities.file_and_folder_operations import load_json
+from batchgenerators.utilities.file_and_folder_operations import load_json, save_json
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 EPOCHS, VALIDATION_ITERATIONS = 20, 1
@@ -53,6 +53,9 @@ def main() -> None:
     if arguments.minutes == 0:
         untrained = make_trainer(arguments, "", epochs=1, iterations=1)
         untrained.save_checkpoint(str(Path(untrained.output_folder) / "checkpoint_final.pth"))
+        # As the start of a training leaves them for nnUNetv2_predict.
+        for content, name in ((untrained.plans_manager.plans, "plans.json"), (untrained.dataset_json, "dataset.json")):
+            save_json(content, str(Path(untrained.output_folder_base) / name), sort_keys=False)
         return
     seconds = seconds_per_iteration(arguments)
     iterations = max(1, int(arguments.minutes * 60 / seconds))

@@ -47,6 +47,8 @@ logger = logging.getLogger(__name__)
 
 # Below this much input, starting processes takes longer than they save.
 WORTH_A_POOL = 20_000_000
+# However small it is, a case takes as long as so much more input: its files are made and named.
+CASE_BYTES = 200_000
 EARLIER = "An earlier version of it is in the store and is what training would use."
 
 
@@ -228,7 +230,8 @@ def is_current(case: Case, plans: Plans, folder: Path) -> bool:
 def default_workers(raw: RawDataset, plans: Plans) -> int:
     """Processes that fill the cores and fit into the free memory with the largest case; 0 for little data."""
     paths = [path for case in raw.cases for path in case.images]
-    if sum(path.stat().st_size for path in paths if files.is_file(path)) < WORTH_A_POOL:
+    size = sum(path.stat().st_size for path in paths if files.is_file(path))
+    if size + CASE_BYTES * len(raw.cases) < WORTH_A_POOL:
         return 0
     return fitting_workers(len(raw.cases), max((peak_bytes(case.images, plans) for case in raw.cases), default=0))
 

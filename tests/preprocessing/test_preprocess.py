@@ -336,7 +336,8 @@ class TestDataset:
             available = 10**12
 
         assert default_workers(raw, make_plans()) == 0  # starting processes would take longer than these small files
-        monkeypatch.setattr(module, "WORTH_A_POOL", 0)
+        monkeypatch.setattr(module, "CASE_BYTES", module.WORTH_A_POOL // 2)
+        assert default_workers(raw, make_plans()) > 0  # three small ones take as long as a large one
         monkeypatch.setattr(case_pool.psutil, "virtual_memory", Memory)
         monkeypatch.setattr(case_pool.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
         assert default_workers(raw, make_plans()) == 3  # never more than cases
