@@ -33,6 +33,7 @@ from swinssl.preprocessing.case_properties import (
     check_version,
     content_hash,
 )
+from swinssl.preprocessing.half_precision import is_half_enough, to_half
 from swinssl.preprocessing.plans import Plans
 from swinssl.randomness import generator
 
@@ -42,8 +43,6 @@ CASES = "cases"
 REFERENCES = "gt_segmentations"
 IMAGE, LABEL, LOCATIONS, PROPERTIES = "image.b2nd", "label.b2nd", "locations.safetensors", "properties.json"
 
-# float16 has 11 bits: up to 1e3 its steps are at most 0.5, and below 1e-3 for intensities in [0, 1].
-FLOAT16_LIMIT = 1e3
 # A block is what one read decodes at least: 32^3 keeps a 96^3 patch within 1.8 times its own voxels on average,
 # and a chunk of 96^3 keeps the index small.
 BLOCK, CHUNK = 32, 96
@@ -216,7 +215,8 @@ def write_case(
     files.clear_unfinished(own)
     # Nothing waits for the disk: what a power cut leaves has other lengths or hashes than the properties say.
     written = [IMAGE]
-    _write_array(own / IMAGE, _storage_precision(image), codec)
+    stored = to_half(image) if is_half_enough(image) else image.astype(np.float32, copy=False)
+    _write_array(own / IMAGE, stored, codec)
     if label is not None:
         written += [LABEL, LOCATIONS]
         _write_array(own / LABEL, label.astype(labels.code_dtype, copy=False), codec)
@@ -227,11 +227,6 @@ def write_case(
     kept = {n: StoredFile(bytes=(own / n).stat().st_size, sha256=files.sha256_of(own / n)) for n in written}
     complete = properties.model_copy(update={"files": kept})
     files.write_json(own / PROPERTIES, complete.model_dump(mode="json"), durable=False)
-
-
-def _storage_precision(image: NDArray) -> NDArray:
-    small = image.size == 0 or max(float(image.max()), -float(image.min())) <= FLOAT16_LIMIT
-    return image.astype(np.float16 if small else np.float32)
 
 
 def _locations(label: NDArray, labels: LabelSet, case_id: str) -> dict[str, NDArray]:

@@ -15,6 +15,7 @@ from swinssl.dataset.labels import LabelSet
 from swinssl.errors import UserError
 from swinssl.networks.network_plan import NetworkPlan
 from swinssl.preprocessing import store
+from swinssl.preprocessing.half_precision import to_half
 from swinssl.preprocessing.plans import PLANS_FILE, Cost, Intensity, IntensityStatistics, Plans, TrainingPlan
 from swinssl.preprocessing.store import (
     CaseProperties,
@@ -84,7 +85,7 @@ class TestRoundTrip:
         write_case(tmp_path, properties(), image=image, label=label, labels=LABELS, codec=codec)
         case = PreprocessedCase.open(tmp_path, "case")
         assert np.array_equal(case.label(), label)
-        assert np.array_equal(case.image(), image.astype(np.float16).astype(np.float32))
+        assert np.array_equal(case.image(), to_half(image).astype(np.float32))
 
     @pytest.mark.parametrize(
         ("largest", "kept_exactly"), [(1e3, False), (-1e3, False), (1000.5, True), (-1000.5, True), (1.7e6, True)]
@@ -173,7 +174,7 @@ class TestLocations:
 def test_threads_and_processes_share_a_case(written):
     folder, image, label = written
     case = PreprocessedCase.open(folder, "case")
-    expected = image.astype(np.float16)
+    expected = to_half(image)
 
     def read(seed):
         z, y, x = np.random.default_rng(seed).integers(0, (20, 50, 25))
