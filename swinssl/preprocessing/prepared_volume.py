@@ -116,6 +116,7 @@ def prepare(volume: Volume, plans: Plans, *, label: Volume | None = None) -> Pre
         raise ValueError(f"label of {label.geometry.shape} voxels; the image has {volume.geometry.shape}")
     canonical, axes = volume.canonical()
     codes = None if label is None else plans.labels.encode(axes.apply(label.array[0]))
+    del label  # who calls may have left it to this function alone
     before = _structure_voxels(codes, plans.labels)
 
     image, mask, crop = _cropped(canonical.array, plans)

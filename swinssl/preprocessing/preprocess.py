@@ -279,12 +279,12 @@ def _bring_up_to_date(job: _Job) -> Literal["done", "current"]:
     if _is_stored(job.folder, case.id, expected):
         _copy_reference(case, job.folder, renew=False)
         return "current"
-    image, label = _read(case)
+    volumes: list[Any] = [*_read(case)]
     try:
-        prepared = prepare(image, plans, label=label)
+        # Nobody else holds them, so that each goes when it is not needed any more.
+        prepared = prepare(volumes.pop(0), plans, label=volumes.pop())
     except ValueError as error:
         raise UserError(f"{case.label or case.images[0]}: {error}. Run swinssl_check for the whole list.") from None
-    del image, label  # as large as what is written now
     # Before the case, which counts as current once it is there; and not of a case that fails.
     _copy_reference(case, job.folder, renew=True)
     properties = prepared.properties(case.id, labels_present=present, input_sha256=hashes, content_hash=expected)
