@@ -46,6 +46,8 @@ IMAGE, LABEL, LOCATIONS, PROPERTIES = "image.b2nd", "label.b2nd", "locations.saf
 # A block is what one read decodes at least: 32^3 keeps a 96^3 patch within 1.8 times its own voxels on average,
 # and a chunk of 96^3 keeps the index small.
 BLOCK, CHUNK = 32, 96
+# Smaller arrays are put together in memory: blosc2 opens a file for each part of it, a millisecond in all.
+AT_ONCE_BYTES = 2**22
 MAX_LOCATIONS = 100_000
 
 Codec = Literal["lz4", "lz4hc", "zstd"]
@@ -256,16 +258,20 @@ def _write_array(path: Path, array: NDArray, codec: Codec) -> None:
     # Single bytes have nothing to shuffle; trying costs most of a label's decoding.
     filters = [blosc2.Filter.NOFILTER if array.itemsize == 1 else blosc2.Filter.SHUFFLE]
     parameters = blosc2.CParams(codec=getattr(blosc2.Codec, codec.upper()), clevel=1, filters=filters, nthreads=1)
+    small = array.nbytes < AT_ONCE_BYTES
     with files.atomic_path(path, durable=False) as temporary:
         stored = blosc2.asarray(
             np.ascontiguousarray(array),
             chunks=(*lead, *(min(CHUNK, n) for n in array.shape[-3:])),
             blocks=(*lead, *(min(BLOCK, n) for n in array.shape[-3:])),
             cparams=parameters,
-            urlpath=str(temporary),
+            urlpath=None if small else str(temporary),
+            contiguous=True,
             mode="w",
         )
         stored.schunk.vlmeta["swinssl"] = {"version": STORE_VERSION}
+        if small:
+            temporary.write_bytes(stored.to_cframe())
         del stored
 
 

@@ -1,0 +1,54 @@
+"""Keeps what a benchmark's report says in small files: rows, comparison, and the figures that are drawn in lines.
+
+    python benchmarks/miniature/keep.py ROOT/results/benchmarks/first_tier
+
+The page with its cases (`report.html`) and pictures of patients stay out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from swinssl import files
+from swinssl.csv_text import csv_text
+
+RESULTS = Path(__file__).parent / "results"
+ENDINGS = {".csv", ".json", ".md", ".svg"}
+# Pictures of patients: data of others, and large.
+LEFT_OUT = {"overlays.svg"}
+
+
+def main() -> None:
+    """Copy, in place of what was kept before."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("benchmark", type=Path, help="its folder")
+    given = parser.parse_args()
+    report, kept = given.benchmark / "report", RESULTS / given.benchmark.name
+    if not report.is_dir():
+        parser.error(f"{report}: no such folder. Run swinssl_benchmark first.")
+    shutil.rmtree(kept, ignore_errors=True)
+    for path in sorted(report.rglob("*")):
+        if path.suffix in ENDINGS and path.name not in LEFT_OUT:
+            target = kept / path.relative_to(report)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+    if rows := list(curves(given.benchmark / "cka")):
+        files.write_text(kept / "cka.csv", csv_text(rows))
+    print(f"kept: {kept}")
+
+
+def curves(folder: Path) -> Iterator[dict[str, Any]]:
+    """A row a block: CKA of the encoder before fine-tuning with itself after it."""
+    for path in sorted(folder.rglob("cka.json")):
+        task, init, shots, seed = path.parent.relative_to(folder).parts
+        cell = {"task": task, "init": init, "shots": shots, "seed": seed}
+        content = files.read_json(path, what="comparison of encoders", remedy="Delete its folder and run it again.")
+        yield from ({**cell, **point} for point in content["curve"])
+
+
+if __name__ == "__main__":
+    main()
