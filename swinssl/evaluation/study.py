@@ -97,9 +97,18 @@ def make_study(
         for first, second in combinations(standings, 2)
         if (found := rank_correlation(standings[first], standings[second])) is not None
     ]
-    own = {name: agreement_with(expected, one) for name, one in standings.items()} if expected is not None else {}
-    agreeing = {name: one for name, one in own.items() if one is not None}
+    agreeing = _agreeing(parts, expected, metric) if expected is not None and paired else {}
     return Study(settings, tuple(agreements), agreeing, tuple(curves))
+
+
+def _agreeing(parts: Mapping[str, ScoreTable], expected: ExpectedOrder, metric: str) -> dict[str, OrderAgreement]:
+    """By setting; a model that the order does not name takes no seeds and no patients away."""
+    found = {}
+    for name, part in parts.items():
+        own = ScoreTable(tuple(score for score in part.scores if score.model in expected.models))
+        if own.scores and (one := agreement_with(expected, standing(own, metric=metric))) is not None:
+            found[name] = one
+    return found
 
 
 def _fits(named: str, table: ScoreTable, groups: Mapping[str, Sequence[str]]) -> bool:

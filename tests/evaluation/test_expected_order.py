@@ -10,6 +10,7 @@ from scipy import stats
 from swinssl.errors import UserError
 from swinssl.evaluation.expected_order import ExpectedOrder, agreement_with
 from swinssl.evaluation.rankings import order_probabilities, standing
+from swinssl.evaluation.score_table import ScoreTable
 from swinssl.evaluation.study import make_study
 from swinssl.evaluation.study_files import report, summary
 
@@ -64,6 +65,19 @@ def test_a_study_says_which_pair_is_the_least_probable():
     (own,) = report(study)["expected_order"].values()
     assert len(own["pairs"]) == 3 and own["spearman_rho"] == pytest.approx(study.expected[""].rho)
     assert np.isfinite(own["spearman_rho"])
+
+
+def test_a_model_outside_the_order_takes_no_seeds_away():
+    """The first seed has another order than the mean of both, and the fourth model has the first seed only."""
+    first, second = drawn({"a": 0.6, "b": 0.7, "c": 0.9}), drawn({"a": 0.8, "b": 0.7, "c": 0.9}, seeds=(1,))
+    few = drawn({"d": 0.2})
+    order = ExpectedOrder.parse("c>a>b")
+    alone, with_few = (
+        make_study(ScoreTable(scores), expected=order).expected[""]
+        for scores in (first.scores + second.scores, first.scores + second.scores + few.scores)
+    )
+    assert alone == with_few
+    assert make_study(first, expected=order).expected[""] != alone
 
 
 def test_a_model_that_nobody_has_is_named():
