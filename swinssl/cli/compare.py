@@ -55,7 +55,7 @@ Expect = Annotated[
     typer.Option(
         "--expect",
         metavar="A>B=C",
-        help="Order of models that others found, best first, = for alike: how probable is each pair of it here?",
+        help="Order of models that others found, best first, = for alike; says how probable each pair of it is here.",
     ),
 ]
 Cka = Annotated[
