@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import errno
 import functools
 import inspect
 import io
 import logging
+import os
 import signal
 import sys
 import threading
@@ -66,9 +68,30 @@ def _entry_point(app: typer.Typer) -> Callable[[], None]:
         logging.getLogger("swinssl").setLevel(logging.INFO)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _interrupt)
-        app()
+        try:
+            app()
+        except SystemExit as end:
+            if _is_of_a_group():
+                _end_at_once(end)
+            raise
 
     return main
+
+
+def _is_of_a_group() -> bool:
+    distributed = sys.modules.get("torch.distributed")
+    return distributed is not None and distributed.is_available() and distributed.is_initialized()
+
+
+def _end_at_once(end: SystemExit) -> None:
+    """All that Python does at its end but for taking itself down.
+
+    Threads of gloo may still hold tensors then, which aborts a run that has ended well (pytorch issue 190489).
+    """
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(end.code if isinstance(end.code, int) else int(end.code is not None))
 
 
 def _interrupt(*_: object) -> None:

@@ -3,7 +3,7 @@
 <out>/pretraining_data/              workspace of what is pretrained on
       workspaces/<task>/             workspace of a task (`task_workspace.py`)
       pretraining/<init>[/seedN]/    a pretraining: run/ and cell.json
-      cells/<task>/<init>/<shots>/seedN/    scores.csv and cell.json
+      cells/<task>/<init>/<shots>/seedN/    scores.csv, log.jsonl and cell.json: all that tables and curves need
       cka/<task>/<init>/<shots>/seedN/      what swinssl_cka wrote, and cell.json
       report/                        what it comes to
 """
@@ -136,7 +136,11 @@ class Benchmark:
         return True
 
     def record(self, cell: Cell) -> dict[str, Any] | None:
-        """What is kept of a cell that is done: `settings`, `minutes`, `ended`, `steps` of a training; None before."""
+        """What is kept of a cell that is done: `settings`, `minutes`, `ended`; of a training more; None before.
+
+        Of a training: `steps`, `device`, and beneath the benchmark's folder, which may be moved, `predictions`; of our
+        own also `training` (the fold), `train_cases` and `validation_cases`.
+        """
         path = self.place(cell) / CELL_FILE
         if not path.is_file():
             return None

@@ -18,7 +18,7 @@ from typing import Any
 from swinssl import files
 from swinssl.csv_text import csv_text
 from swinssl.errors import UserError
-from swinssl.evaluation.convergence import TrainingCurve, read_curve
+from swinssl.evaluation.convergence import LOG_FILE, TrainingCurve, read_curve
 from swinssl.evaluation.expected_order import ExpectedOrder
 from swinssl.evaluation.figures.drawing import draw_study, folder_of
 from swinssl.evaluation.figures.overlays import NAME as OVERLAYS
@@ -140,9 +140,10 @@ def _curves(benchmark: Benchmark, done: Sequence[TrainingCell]) -> list[Training
     """Of every init, the first seed of the first task and number of shots."""
     first: dict[str, TrainingCell] = {}
     for cell in done:
-        if not benchmark.config.inits[cell.init].is_peer and (cell.task, cell.shots) == (done[0].task, done[0].shots):
+        logged = (benchmark.place(cell) / LOG_FILE).is_file()  # a peer's is not
+        if logged and (cell.task, cell.shots) == (done[0].task, done[0].shots):
             first.setdefault(cell.init, cell)
-    return [read_curve(f"{name}={(benchmark.record(cell) or {})['training']}") for name, cell in first.items()]
+    return [read_curve(f"{name}={benchmark.place(cell)}") for name, cell in first.items()]
 
 
 def _extent(benchmark: Benchmark, done: Sequence[TrainingCell]) -> str:
@@ -198,7 +199,8 @@ def _case_sections(benchmark: Benchmark, done: Sequence[TrainingCell], folder: P
         own = [cell for cell in own if (cell.shots, cell.seed) == (own[0].shots, own[0].seed)]
         if not own:
             continue
-        shown = {cell.init: Path((benchmark.record(cell) or {})["predictions"]) for cell in own}
+        found = {cell.init: benchmark.folder / (benchmark.record(cell) or {})["predictions"] for cell in own}
+        shown = {init: where for init, where in found.items() if where.is_dir()}
         by_case: dict[str, dict[str, dict[str, float | None]]] = {}
         for cell in own:
             for row in _scores(benchmark, cell):

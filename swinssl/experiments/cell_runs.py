@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import shutil
 import time
 from pathlib import Path
 from typing import IO, Any
@@ -11,6 +13,7 @@ from swinssl import files
 from swinssl.csv_text import csv_text
 from swinssl.dataset.splits import Fold
 from swinssl.errors import UserError
+from swinssl.evaluation.convergence import LOG_FILE
 from swinssl.evaluation.summary import METRICS_FILE
 from swinssl.experiments.benchmark import Benchmark
 from swinssl.experiments.benchmark_config import ALL, Init
@@ -88,7 +91,7 @@ def run_training(benchmark: Benchmark, cell: TrainingCell, log: IO[str]) -> None
     }
     patients = {case.id: case.group or "" for case in workspace.cases.test}
     files.write_text(place / SCORES_FILE, _scores(evaluation / METRICS_FILE, about, patients))
-    benchmark.keep(cell, predictions=str(predictions), **facts)
+    benchmark.keep(cell, predictions=os.path.relpath(predictions, benchmark.folder), **facts)
 
 
 def run_comparison(benchmark: Benchmark, cell: ComparisonCell, log: IO[str]) -> None:
@@ -105,7 +108,7 @@ def run_comparison(benchmark: Benchmark, cell: ComparisonCell, log: IO[str]) -> 
     if seen != channels:  # it took the images' kernels on when it was fine-tuned
         benchmark.keep(cell, minutes=0.0, left_out=f"the encoder sees {seen} channels, the images have {channels}")
         return
-    fold = (benchmark.record(cell.trained) or {})["training"]
+    fold = benchmark.folder / (benchmark.record(cell.trained) or {})["training"]
     where = ["--root", workspace.unseen, "--data", workspace.raw.name, "--device", benchmark.device, "--out", place]
     run_swinssl("cka", encoder, fold, *where, *(benchmark.config.cka or ()), log=log)
     benchmark.keep(cell, minutes=(time.monotonic() - began) / 60)
@@ -124,12 +127,15 @@ def _ours(benchmark: Benchmark, cell: TrainingCell, log: IO[str]) -> tuple[Path,
     what = ["-i", workspace.test_images, "-o", predictions, "-m", fold, "--device", benchmark.device]
     run_swinssl("predict", *what, *workspace.task.predict, log=log)
     run = files.read_json(fold / "run.json", what="run description", remedy=REMEDY)
+    shutil.copyfile(fold / LOG_FILE, benchmark.place(cell) / LOG_FILE)
     return predictions, {
         "minutes": run["seconds"] / 60,
         "steps": run["steps"],
         "device": run["device"],
         "parameters": run["parameters"] / 1e6,
-        "training": str(fold),
+        "training": os.path.relpath(fold, benchmark.folder),
+        "train_cases": run["train_cases"],
+        "validation_cases": run["validation_cases"],
     }
 
 
@@ -155,7 +161,6 @@ def _peer(benchmark: Benchmark, cell: TrainingCell, log: IO[str]) -> tuple[Path,
         raise UserError(f"{cell.init}: needs --peer-python, the Python of an environment with nnunetv2.")
     scratch = next(own for own in benchmark.cells if own.key in cell.needs)
     record = benchmark.record(scratch) or {}
-    run = files.read_json(Path(record["training"]) / "run.json", what="run description", remedy=REMEDY)
     side = NnunetSide(benchmark.peer_python, workspace.root / "nnunet", workspace.dataset)
     side.prepare(plans=plans, spacing=workspace.plans.spacing, log=log)
     found = side.train(
@@ -164,7 +169,7 @@ def _peer(benchmark: Benchmark, cell: TrainingCell, log: IO[str]) -> tuple[Path,
         seed=cell.seed,
         device=_device(benchmark),
         keep_sides=LEFT_RIGHT not in workspace.plans.training.mirror_axes,
-        split=Fold(tuple(run["train_cases"]), tuple(run["validation_cases"])),
+        split=Fold(tuple(record["train_cases"]), tuple(record["validation_cases"])),
         images=workspace.test_images,
         name=cell.run.replace("/", "_"),
         log=log,
