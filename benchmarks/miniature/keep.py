@@ -1,8 +1,9 @@
-"""Keeps what a benchmark's report says in small files: rows, comparison, and the figures that are drawn in lines.
+"""Keeps a benchmark in small files: its finished cells, the comparison, and the figures that are drawn in lines.
 
     python benchmarks/miniature/keep.py ROOT/results/benchmarks/first_tier
 
-The page with its cases (`report.html`) and pictures of patients stay out.
+The page with its cases (`report.html`), weights, predictions and pictures of patients stay out. Where `cells/` is put
+back beneath another ROOT, the benchmark goes on with the cells that are left.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from swinssl.csv_text import csv_text
 
 RESULTS = Path(__file__).parent / "results"
 ENDINGS = {".csv", ".json", ".md", ".svg"}
-# Pictures of patients: data of others, and large.
-LEFT_OUT = {"overlays.svg"}
+# Pictures of patients: data of others, and large. All scores: those of the cells once more.
+LEFT_OUT = {"overlays.svg", "scores.csv"}
+OF_A_CELL = ("cell.json", "scores.csv", "log.jsonl")
 
 
 def main() -> None:
@@ -33,12 +35,20 @@ def main() -> None:
     shutil.rmtree(kept, ignore_errors=True)
     for path in sorted(report.rglob("*")):
         if path.suffix in ENDINGS and path.name not in LEFT_OUT:
-            target = kept / path.relative_to(report)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+            copy(path, kept / path.relative_to(report))
+    for record in sorted((given.benchmark / "cells").rglob("cell.json")):
+        for path in (record.parent / name for name in OF_A_CELL):
+            if path.is_file():
+                copy(path, kept / path.relative_to(given.benchmark))
     if rows := list(curves(given.benchmark / "cka")):
         files.write_text(kept / "cka.csv", csv_text(rows))
     print(f"kept: {kept}")
+
+
+def copy(path: Path, target: Path) -> None:
+    """Into a folder that is made where it is missing."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, target)
 
 
 def curves(folder: Path) -> Iterator[dict[str, Any]]:

@@ -163,6 +163,40 @@ class TestFineTuning:
         assert apart(weights(root, "restarted"), whole) <= 1e-7
 
 
+ENDS = """
+import atexit, os
+import torch.distributed as dist
+from swinssl.cli.command import command
+from swinssl.errors import UserError
+
+class Teardown:
+    abort = os.abort
+
+    def __del__(self):
+        self.abort()
+
+def work(grouped: bool = False, mend: bool = False) -> None:
+    'Work.'
+    if grouped:
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    atexit.register(print, "closed")
+    if mend:
+        raise UserError("found. Mend it.")
+
+kept = Teardown()
+command(work)()
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "code"), [([], -signal.SIGABRT), (["--grouped"], 0), (["--grouped", "--mend"], 2)], ids=str
+)
+def test_a_rank_that_is_done_is_spared_the_interpreter_s_teardown(options, code):
+    """In which gloo's threads may abort what ended well; what was to be closed at the end is closed all the same."""
+    done = subprocess.run([sys.executable, "-c", ENDS, *options], capture_output=True, text=True, check=False)
+    assert done.returncode == code and done.stdout == "closed\n", done.stderr
+
+
 def test_a_batch_smaller_than_the_ranks_is_refused(root):
     done = train(root, "m", "--gpus", "3")
     assert done.returncode == 2 and "error: --batch-size 2: each of 3 processes needs a sample" in done.stderr
