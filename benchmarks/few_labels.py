@@ -26,6 +26,24 @@ class FewLabels:
     test: tuple[str, ...]
     folds: tuple[Fold, ...]
 
+    @property
+    def members(self) -> tuple[tuple[Fold, ...], ...]:
+        """Of each seed, its training cases cross-validated: as many folds, each trained on all of them but one."""
+        return tuple(
+            tuple(Fold(tuple(other for other in fold.train if other != case), (case,)) for case in fold.train)
+            for fold in self.folds
+        )
+
+    @property
+    def all_folds(self) -> tuple[Fold, ...]:
+        """As they are numbered in the file of splits."""
+        return (*self.folds, *(member for own in self.members for member in own))
+
+    def numbers_of_members(self, seed: int) -> range:
+        """Where those of a seed are among all folds."""
+        first = len(self.folds) + sum(map(len, self.members[:seed]))
+        return range(first, first + len(self.members[seed]))
+
 
 def divide(
     cases: Collection[str], *, train: int = TRAIN, validation: int = VALIDATION, test: int = TEST, seeds: int = SEEDS

@@ -4,7 +4,8 @@
         --raw RAW/Dataset101_HeadNeckOrgansCT --plan-for SMIT.safetensors --steps 3000 --peer-python peers/bin/python
 
 Inits: `scratch`; NAME=ENCODER, any number (a file, or a name that comes with swinssl); `zeroed`, whose encoder gives
-nothing but zeros (is the transformer used at all?); `resenc`, nnU-Net's residual CNN in our engine; `nnunet`,
+nothing but zeros (is the transformer used at all?); `averaged=ENCODER`, as many models as training cases, each trained
+on all but one of them and validated on that one, averaged; `resenc`, nnU-Net's residual CNN in our engine; `nnunet`,
 `nnunet_resencm` and `nnunet_small`, nnU-Net itself, in an environment of its own, on the same cases for the minutes
 that scratch took. The small one, for machines where the others make a handful of steps, is planned by nnU-Net too, but
 on our grid and for a GPU of 0.3 GB.

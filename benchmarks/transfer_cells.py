@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from transfer_rows import Row
-from transfer_study import RESENC, SCRATCH, ZEROED, Init, Study, options_of
+from transfer_study import AVERAGED, RESENC, SCRATCH, ZEROED, Init, Study, options_of
 
 from swinssl import files
 from swinssl.dataset.splits import SPLITS_FILE
@@ -53,7 +53,7 @@ def scratch_minutes(study: Study, seed: int) -> float | None:
 
 
 def _ours(study: Study, init: Init, seed: int) -> tuple[Path, int, float]:
-    """Where the predictions are, the steps and the minutes."""
+    """Where the predictions are, the steps and the minutes; of several models, of each and of all."""
     # What is in --work under this name is of this very encoder, whatever becomes of the file.
     encoder = "" if init.encoder is None else f"_{files.sha256_of(encoder_path(init.encoder))[:8]}"
     name = f"{init.name}{encoder}_{study.steps}steps"
@@ -61,13 +61,16 @@ def _ours(study: Study, init: Init, seed: int) -> tuple[Path, int, float]:
     start = {RESENC: ["--network", "resenc"], SCRATCH: []}.get(init.name, ["--init", init.encoder])
     if init.name == ZEROED:
         start = ["--init", zeroed_encoder(study), "--freeze-epochs", FOR_EVER]
-    where = ["--root", study.root, "--name", name, "--fold", seed, "--seed", seed, "--device", study.device]
-    run_swinssl("train", study.raw, *where, *length, *start, *options_of(study, init))
-    fold = study.root / "results" / study.raw.name / name / f"fold_{seed}"
+    folds = study.cases.numbers_of_members(seed) if init.name == AVERAGED else [seed]
+    for fold in folds:
+        where = ["--root", study.root, "--name", name, "--fold", fold, "--seed", seed, "--device", study.device]
+        run_swinssl("train", study.raw, *where, *length, *start, *options_of(study, init))
+    trained = study.root / "results" / study.raw.name / name
     predictions = study.work / "predictions" / f"{name}_seed{seed}"
-    run_swinssl("predict", "-i", study.images, "-o", predictions, "-m", fold, "--device", study.device)
-    run = json.loads((fold / "run.json").read_text(encoding="utf-8"))
-    return predictions, run["steps"], run["seconds"] / 60
+    models = ["-m", trained, "--folds", ",".join(map(str, folds))]
+    run_swinssl("predict", "-i", study.images, "-o", predictions, *models, "--device", study.device)
+    runs = [json.loads((trained / f"fold_{fold}" / "run.json").read_text(encoding="utf-8")) for fold in folds]
+    return predictions, runs[0]["steps"], sum(run["seconds"] for run in runs) / 60
 
 
 def _peer(study: Study, init: Init, seed: int) -> tuple[Path, int, float]:

@@ -24,7 +24,7 @@ from swinssl.preprocessing.plans import PLANS_FILE, Plans
 from swinssl.preprocessing.store import PreprocessedDataset
 from swinssl.training.run_description import content_hashes
 
-SCRATCH, ZEROED, RESENC = "scratch", "zeroed", "resenc"
+SCRATCH, ZEROED, RESENC, AVERAGED = "scratch", "zeroed", "resenc", "averaged"
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def prepare(study: Study, inits: Sequence[Init], *, plan_for: Path | None, plan_
     encoders = {init.name: encoder_path(init.encoder) for init in inits if init.encoder is not None}
     _plan(study, plan_for, plan_options)
     run_swinssl("preprocess", study.raw, "--root", study.root)
-    folds = [{"train": list(fold.train), "val": list(fold.val)} for fold in study.cases.folds]
+    folds = [{"train": list(fold.train), "val": list(fold.val)} for fold in study.cases.all_folds]
     files.write_json(study.preprocessed / SPLITS_FILE, folds)
     _link_test_cases(study)
     for name, path in encoders.items():

@@ -20,6 +20,16 @@ def test_no_case_is_on_two_sides(tmp_path):
     check_splits(tmp_path / "splits_final.json", cases.folds, cases=CASES)
 
 
+def test_members_of_a_seed_are_its_training_cases_cross_validated():
+    cases = divide(CASES)
+    for seed in (0, 3):
+        members = [cases.all_folds[number] for number in cases.numbers_of_members(seed)]
+        train = cases.folds[seed].train
+        assert [fold.val for fold in members] == [(case,) for case in train]
+        assert all({*fold.train, *fold.val} == {*train} and len(fold.train) == 4 for fold in members)
+    assert cases.all_folds[:10] == cases.folds and len(cases.all_folds) == 60
+
+
 def test_the_test_cases_do_not_depend_on_seeds_or_on_who_trains():
     test = divide(CASES).test
     assert divide(CASES, seeds=3).test == divide(CASES, train=2, validation=1).test == test

@@ -178,7 +178,7 @@ class TestPreparation:
     def test_the_folds_are_what_training_reads(self, study):
         prepare(study, [Init("scratch")], plan_for=None)
         folds = json.loads((study.preprocessed / "splits_final.json").read_text())
-        assert [fold["train"] for fold in folds] == [list(fold.train) for fold in study.cases.folds]
+        assert [fold["train"] for fold in folds] == [list(fold.train) for fold in study.cases.all_folds]
 
     def test_the_plan_of_the_results_stands_above_the_one_in_the_work_folder(self, study):
         prepare(study, [Init("scratch")], plan_for=None)

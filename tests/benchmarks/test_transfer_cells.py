@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import transfer_cells
@@ -11,6 +12,7 @@ from transfer_cells import run_cell
 from transfer_rows import Row, add_rows
 from transfer_study import Init, Study
 
+from swinssl.dataset.splits import Fold
 from swinssl.errors import UserError
 
 SUMMARY = {
@@ -76,6 +78,15 @@ def test_each_init_has_its_own_start(study, typed, tmp_path):
     assert int(after(typed["train"], "--freeze-epochs")) > 30  # what is 0 stays 0
 
 
+def test_averaged_trains_each_member_and_counts_all_their_minutes(study, typed, tmp_path):
+    encoder = tmp_path / "smit.safetensors"
+    encoder.write_bytes(b"weights")
+    own = replace(study, cases=FewLabels(("a",), (Fold(("b", "c"), ()), Fold(("b", "d"), ()))))
+    (row,) = run_cell(own, Init("averaged", encoder), 1)
+    assert (row.steps, row.minutes) == (30, 3.0)
+    assert after(typed["predict"], "--folds") == "4,5" and after(typed["train"], "--init") == str(encoder)
+
+
 def test_options_of_all_and_of_an_init_are_handed_on(study, typed, tmp_path):
     encoder = tmp_path / "smit.safetensors"
     encoder.touch()
@@ -98,7 +109,7 @@ def test_another_encoder_in_the_same_file_is_another_run(study, typed, tmp_path)
 
 def test_predictions_come_from_that_fold_and_are_judged_on_the_test_labels(study, typed):
     run_cell(study, Init("scratch"), 1)
-    assert after(typed["predict"], "-m").endswith("scratch_30steps/fold_1")
+    assert after(typed["predict"], "-m").endswith("scratch_30steps") and after(typed["predict"], "--folds") == "1"
     assert after(typed["predict"], "-i") == str(study.images)
     assert after(typed["evaluate"], "-p") == after(typed["predict"], "-o")
     assert after(typed["evaluate"], "-r") == str(study.references)
