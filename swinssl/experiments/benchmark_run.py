@@ -118,8 +118,8 @@ def _run(benchmark: Benchmark, cell: Cell, log: IO[str]) -> None:
         run_pretraining(benchmark, cell, log)
         return
     if isinstance(cell, ComparisonCell):
-        with _alone(benchmark.tasks[cell.trained.task].unseen):
-            benchmark.tasks[cell.trained.task].prepare_unseen(log)
+        with _alone(benchmark.tasks[cell.trained.task].test):
+            benchmark.tasks[cell.trained.task].preprocess_test(log)
         run_comparison(benchmark, cell, log)
         return
     workspace, planned_for = benchmark.tasks[cell.task], benchmark.config.planned_for

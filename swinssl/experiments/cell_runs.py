@@ -109,7 +109,7 @@ def run_comparison(benchmark: Benchmark, cell: ComparisonCell, log: IO[str]) -> 
         benchmark.keep(cell, minutes=0.0, left_out=f"the encoder sees {seen} channels, the images have {channels}")
         return
     fold = benchmark.folder / (benchmark.record(cell.trained) or {})["training"]
-    where = ["--root", workspace.unseen, "--data", workspace.raw.name, "--device", benchmark.device, "--out", place]
+    where = ["--root", workspace.test, "--data", workspace.raw.name, "--device", benchmark.device, "--out", place]
     run_swinssl("cka", encoder, fold, *where, *(benchmark.config.cka or ()), log=log)
     benchmark.keep(cell, minutes=(time.monotonic() - began) / 60)
 

@@ -31,8 +31,9 @@ def encoder_sections(benchmark: Benchmark, folder: Path) -> list[Section]:
     sections = []
     for task in benchmark.tasks:
         own = [cell for cell in done if cell.trained.task == task]
-        compared = [cell for cell in own if "left_out" not in (benchmark.record(cell) or {})]
-        notes = [f"{c.init}: {reason}." for c in own if (reason := (benchmark.record(c) or {}).get("left_out"))]
+        left_out = {cell: (benchmark.record(cell) or {}).get("left_out") for cell in own}
+        compared = [cell for cell in own if left_out[cell] is None]
+        notes = [f"{cell.init}: {reason}." for cell, reason in left_out.items() if reason is not None]
         found = {cell: _read(benchmark.place(cell)) for cell in compared}
         if not own:
             continue

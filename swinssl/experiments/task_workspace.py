@@ -2,9 +2,7 @@
 
 workspaces/<task>/raw/<data set>/            links to the cases that train and validate
                   preprocessed, results      as of any workspace
-                  test/images, test/labels   links to the test cases
-                  test/dataset.json          how they are labelled
-                  unseen/                    workspace of the test cases, preprocessed as the training cases are
+                  test/                      workspace of the test cases: raw, and preprocessed as the others are
 """
 
 from __future__ import annotations
@@ -72,16 +70,25 @@ class TaskWorkspace:
         return Plans.read(self.preprocessed)
 
     @property
+    def test(self) -> Path:
+        """Workspace of the test cases."""
+        return self.root / "test"
+
+    @property
+    def test_dataset(self) -> Path:
+        return self.test / "raw" / self.raw.name
+
+    @property
     def test_images(self) -> Path:
-        return self.root / "test" / "images"
+        return self.test_dataset / "imagesTr"
 
     @property
     def test_labels(self) -> Path:
-        return self.root / "test" / "labels"
+        return self.test_dataset / "labelsTr"
 
     @property
     def test_description(self) -> Path:
-        return self.root / "test" / DESCRIPTION_FILE
+        return self.test_dataset / DESCRIPTION_FILE
 
     def prepare(self, *, encoder: Path | None, device: str, log: IO[str]) -> None:
         """Link, plan for an encoder, and preprocess, unless that was done.
@@ -108,22 +115,14 @@ class TaskWorkspace:
         run_swinssl("preprocess", *where, log=log)
         files.write_json(path, settings)
 
-    @property
-    def unseen(self) -> Path:
-        return self.root / "unseen"
-
-    def prepare_unseen(self, log: IO[str]) -> None:
+    def preprocess_test(self, log: IO[str]) -> None:
         """Preprocess the test cases by the plans of the others, to look at what encoders see in them.
 
         Raises:
             subprocess.CalledProcessError: a command failed; it has said why.
         """
-        dataset = self.unseen / "raw" / self.raw.name
-        for case in self.cases.test:
-            _place(case, dataset / "imagesTr", dataset / "labelsTr")
-        files.write_json(dataset / DESCRIPTION_FILE, _description(self.raw.description, self.cases.test))
-        self.plans.write(self.unseen / "preprocessed" / self.raw.name / PLANS_FILE)
-        run_swinssl("preprocess", dataset, "--root", self.unseen, log=log)
+        self.plans.write(self.test / "preprocessed" / self.raw.name / PLANS_FILE)
+        run_swinssl("preprocess", self.test_dataset, "--root", self.test, log=log)
 
     def _link(self) -> None:
         own, cases = self.raw.description, self.cases
