@@ -2,8 +2,8 @@
 
     python benchmarks/miniature/keep.py ROOT/results/benchmarks/first_tier
 
-The page with its cases (`report.html`), weights, predictions and pictures of patients stay out. Where `cells/` is put
-back beneath another ROOT, the benchmark goes on with the cells that are left.
+The page with its cases (`report.html`), weights, predictions and pictures of patients stay out. Where `cells/` and
+`workspaces/` are put back beneath another ROOT, the benchmark goes on with the cells that are left, by the same plan.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ def main() -> None:
     for path in sorted(report.rglob("*")):
         if path.suffix in ENDINGS and path.name not in LEFT_OUT:
             copy(path, kept / path.relative_to(report))
+    for plans in sorted(given.benchmark.glob("workspaces/*/preprocessed/*/swinsslPlans.json")):
+        copy(plans, kept / plans.relative_to(given.benchmark))
     for record in sorted((given.benchmark / "cells").rglob("cell.json")):
         for path in (record.parent / name for name in OF_A_CELL):
             if path.is_file():

@@ -1,7 +1,7 @@
 """A benchmark on disk: its places, what each cell rests on, and what is done.
 
 <out>/pretraining_data/              workspace of what is pretrained on
-      workspaces/<task>/             workspace of a task (`task_workspace.py`)
+      workspaces/<task>/             workspace of a task (`task_workspace.py`); its plan is wanted below too
       pretraining/<init>[/seedN]/    a pretraining: run/ and cell.json
       cells/<task>/<init>/<shots>/seedN/    scores.csv, log.jsonl and cell.json: all that tables and curves need
       cka/<task>/<init>/<shots>/seedN/      what swinssl_cka wrote, and cell.json

@@ -91,7 +91,7 @@ class TaskWorkspace:
         return self.test_dataset / DESCRIPTION_FILE
 
     def prepare(self, *, encoder: Path | None, device: str, log: IO[str]) -> None:
-        """Link, plan for an encoder, and preprocess, unless that was done.
+        """Link, plan for an encoder, and preprocess, unless that was done; a plan that is there already is kept.
 
         Raises:
             UserError: it was done for something else, or the test cases are labelled in another way.
@@ -107,13 +107,16 @@ class TaskWorkspace:
             before = files.read_json(path, what="preparation of a task", remedy="Delete its folder.")
             if changed := [what for what, value in settings.items() if before.get(what) != value]:
                 raise UserError(f"{path}: task {self.name} was prepared with another {changed[0]}. {OTHER_OUT}")
-            return
+            if before["done"]:
+                return
+        files.write_json(path, {**settings, "done": False})
         self._link()
-        init = [] if encoder is None else ["--init", encoder]
         where = [self.dataset, "--root", self.root]
-        run_swinssl("plan", *where, "--device", device, *init, *self.task.plan, log=log)
+        if not (self.preprocessed / PLANS_FILE).is_file():
+            init = [] if encoder is None else ["--init", encoder]
+            run_swinssl("plan", *where, "--device", device, *init, *self.task.plan, log=log)
         run_swinssl("preprocess", *where, log=log)
-        files.write_json(path, settings)
+        files.write_json(path, {**settings, "done": True})
 
     def preprocess_test(self, log: IO[str]) -> None:
         """Preprocess the test cases by the plans of the others, to look at what encoders see in them.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -105,6 +106,21 @@ def test_a_second_call_trains_nothing(folder, ran):
     assert "begins" in ran.stderr
     again = typed(folder)
     assert "begins" not in again.stderr and "report" in again.stdout
+
+
+def test_small_files_of_the_cells_are_enough_for_tables_and_curves_and_to_go_on(folder, ran, tmp_path):
+    out, elsewhere = (root / "root" / "results" / "benchmarks" / "toy" for root in (folder, tmp_path))
+    small = [path for name in ("cell.json", "scores.csv", "log.jsonl") for path in (out / "cells").rglob(name)]
+    for path in (*small, out / "workspaces" / "balls" / "preprocessed" / NAME / "swinsslPlans.json"):
+        target = elsewhere / path.relative_to(out)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+    (tmp_path / "root" / "raw").symlink_to(folder / "root" / "raw")
+    shutil.copyfile(folder / "toy.toml", tmp_path / "toy.toml")
+    assert "begins" not in typed(tmp_path, "--only", "cells/*").stderr
+    for name in ("scores.csv", "comparison.csv", "convergence.svg"):
+        assert (elsewhere / "report" / name).read_text() == (out / "report" / name).read_text()
+    assert str(folder) not in "".join(path.read_text() for path in (out / "cells").rglob("cell.json"))
 
 
 def test_a_script_for_slurm_is_one_that_bash_can_read(folder, tmp_path):
