@@ -39,7 +39,7 @@ from swinssl.training.effective_plans import length_of
 from swinssl.training.engine import Engine, Length, Progress
 from swinssl.training.initial_weights import draws_of
 from swinssl.training.progress_picture import draw_progress
-from swinssl.training.run_description import surroundings
+from swinssl.training.run_description import sha256_of_init, surroundings
 from swinssl.training.run_folder import RunFolder, put_aside
 
 logger = logging.getLogger(__name__)
@@ -240,6 +240,7 @@ def _described(
         unreadable=plan.sources.unreadable,
         plans_sha256=hashlib.sha256(json.dumps(rests_on, sort_keys=True).encode()).hexdigest(),
         image_sha256=plan.sources.image_sha256,
+        init_sha256=sha256_of_init(config.init),
         **surroundings(device, bf16=bf16, ranks=ranks.world),
     )
     return run.going_on_at(run_folder.run_file)

@@ -42,7 +42,7 @@ from swinssl.training.grid_validation import GridValidation
 from swinssl.training.initial_weights import draws_of
 from swinssl.training.optimiser import EncoderPace
 from swinssl.training.progress_picture import draw_progress
-from swinssl.training.run_description import RunDescription, surroundings
+from swinssl.training.run_description import RunDescription, sha256_of_init, surroundings
 from swinssl.training.run_folder import RunFolder, put_aside
 from swinssl.training.segmentation_task import SegmentationTask
 
@@ -242,6 +242,7 @@ def _described(setting: _Setting, fold: str, config: TrainingConfig) -> RunDescr
         train_cases=setting.train,
         validation_cases=setting.validation,
         image_sha256={c.properties.case_id: c.properties.image_sha256 for c in setting.cases(setting.train)},
+        init_sha256=sha256_of_init(config.init),
         **surroundings(setting.device, bf16=setting.bf16, ranks=setting.ranks.world),
     )
 

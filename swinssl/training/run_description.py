@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from swinssl import files, provenance
 from swinssl.errors import UserError
 from swinssl.json_model import read_model
+from swinssl.networks.shipped_encoders import encoder_path
 from swinssl.training.config import TrainingConfig
 from swinssl.training.engine_config import MAY_CHANGE_ON_RESUME, EngineConfig
 
@@ -28,6 +29,7 @@ class EngineRun(BaseModel):
         status: `running` also of a run that was killed.
         config: what the user chose.
         image_sha256: per case, content hashes of its image files: whoever tests the model can see whether it knew them.
+        init_sha256: of the encoder's file, wherever that lies; None from scratch.
         init_report: what was taken from the pretrained encoder, in words.
         parameters: trained numbers.
         steps: done.
@@ -40,6 +42,7 @@ class EngineRun(BaseModel):
     status: Literal["running", "stopped", "done"] = "running"
     config: EngineConfig
     image_sha256: dict[str, dict[str, str]] = {}
+    init_sha256: str | None = None
     init_report: str | None = None
     parameters: int = 0
     device: str = ""
@@ -100,6 +103,11 @@ class EngineRun(BaseModel):
             UserError: it is another run: other choices, plans or cases.
         """
         mine, theirs = self.choices, other.choices
+        if None not in (self.init_sha256, other.init_sha256):
+            if self.init_sha256 == other.init_sha256:
+                theirs["init"] = mine["init"]  # the same encoder at another place
+            elif theirs["init"] == mine["init"]:
+                raise UserError(f"{path}: {mine['init']} has changed since the run that is here was started. {REMEDY}")
         changed = [n for n in mine if mine[n] != theirs.get(n) and n not in MAY_CHANGE_ON_RESUME]
         if changed:
             listed = ", ".join(f"--{n.replace('_', '-')} {mine[n]} (now {theirs.get(n)})" for n in changed)
@@ -177,6 +185,16 @@ class LearntFrom(BaseModel):
 def content_hashes(image_sha256: Mapping[str, Mapping[str, str]]) -> frozenset[str]:
     """Of all image files of all cases, from what a run description says of each."""
     return frozenset(value for own in image_sha256.values() for value in own.values())
+
+
+def sha256_of_init(init: str) -> str | None:
+    """Of the encoder's file; None from scratch.
+
+    Raises:
+        UserError: there is no such encoder.
+    """
+    path = None if init == StartOfRun().init else encoder_path(init)
+    return None if path is None or not path.is_file() else files.sha256_of(path)
 
 
 def surroundings(device: torch.device, *, bf16: bool, ranks: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from swinssl.imageio.reader import read_label
 from swinssl.imageio.volume import Geometry, Volume
 from swinssl.inference.predictor import Predictor
 from swinssl.inference.trained_model import TrainedModel
-from swinssl.networks.weights_file import read_weights
+from swinssl.networks.weights_file import read_weights, write_weights
 from swinssl.preprocessing.preprocess import preprocess_dataset
 from swinssl.training.config import TrainingConfig
 from swinssl.training.fine_tuning import default_name, fine_tune
@@ -205,6 +206,20 @@ class TestPretrainedEncoder:
         waiting = kept_weights(tmp_path, name="waiting")
         assert same(pretrained, of_the_encoder(waiting))
         assert not torch.equal(waiting["head.weight"], kept_weights(tmp_path, name="frozen")["head.weight"])
+
+    def test_the_same_encoder_may_lie_elsewhere_and_another_at_its_place_is_refused(self, folder, tmp_path, encoder):
+        first, moved = tmp_path / "encoder.safetensors", tmp_path / "moved" / "encoder.safetensors"
+        shutil.copyfile(encoder[0], first)
+        train(folder, tmp_path, steps=1, init=str(first))
+        moved.parent.mkdir()
+        shutil.copyfile(first, moved)
+        assert train(folder, tmp_path, steps=2, init=str(moved)).run.steps == 2
+        tensors, metadata = read_weights(moved)
+        write_weights(moved, {name: tensor + 1 for name, tensor in tensors.items()}, metadata=metadata)
+        with pytest.raises(UserError, match=r"encoder\.safetensors has changed since the run"):
+            train(folder, tmp_path, steps=3, init=str(moved))
+        with pytest.raises(UserError, match="--init"):
+            train(folder, tmp_path, steps=3)
 
     def test_low_rank_adaptation_changes_its_linear_layers_alone(self, folder, tmp_path, encoder):
         path, pretrained = encoder
