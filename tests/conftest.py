@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,6 +27,22 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}: set SWINSSL_TEST_DATA to the folder with raw/ and volumes/")
     return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _folders_go_with_their_module(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """What the fixtures of a module wrote, unless a test of it failed: all together is more than a small disk holds."""
+    base, failed = tmp_path_factory.getbasetemp(), request.session.testsfailed
+    before = {*base.iterdir()}
+    yield
+    if request.session.testsfailed == failed:
+        for folder in {*base.iterdir()} - before:
+            if folder.is_symlink():
+                folder.unlink()
+            else:
+                shutil.rmtree(folder)
 
 
 @pytest.fixture
