@@ -16,12 +16,16 @@ from typing import Any
 
 from swinssl import files
 from swinssl.csv_text import csv_text
+from swinssl.evaluation.convergence import LOG_FILE
+from swinssl.experiments.benchmark import CELL_FILE
+from swinssl.experiments.cell_runs import SCORES_FILE
+from swinssl.preprocessing.plans import PLANS_FILE
 
 RESULTS = Path(__file__).parent / "results"
 ENDINGS = {".csv", ".json", ".md", ".svg"}
 # Pictures of patients: data of others, and large. All scores: those of the cells once more.
-LEFT_OUT = {"overlays.svg", "scores.csv"}
-OF_A_CELL = ("cell.json", "scores.csv", "log.jsonl")
+LEFT_OUT = {"overlays.svg", SCORES_FILE}
+OF_A_CELL = (CELL_FILE, SCORES_FILE, LOG_FILE)
 
 
 def main() -> None:
@@ -36,9 +40,9 @@ def main() -> None:
     for path in sorted(report.rglob("*")):
         if path.suffix in ENDINGS and path.name not in LEFT_OUT:
             copy(path, kept / path.relative_to(report))
-    for plans in sorted(given.benchmark.glob("workspaces/*/preprocessed/*/swinsslPlans.json")):
+    for plans in sorted(given.benchmark.glob(f"workspaces/*/preprocessed/*/{PLANS_FILE}")):
         copy(plans, kept / plans.relative_to(given.benchmark))
-    for record in sorted((given.benchmark / "cells").rglob("cell.json")):
+    for record in sorted((given.benchmark / "cells").rglob(CELL_FILE)):
         for path in (record.parent / name for name in OF_A_CELL):
             if path.is_file():
                 copy(path, kept / path.relative_to(given.benchmark))

@@ -102,17 +102,20 @@ class TaskWorkspace:
             "plan": list(self.task.plan),
             "cases": {part: [case.id for case in getattr(self.cases, part)] for part in ("pool", "validation", "test")},
         }
-        path = self.root / PREPARED
+        path, plans = self.root / PREPARED, self.preprocessed / PLANS_FILE
         if path.is_file():
             before = files.read_json(path, what="preparation of a task", remedy="Delete its folder.")
-            if changed := [what for what, value in settings.items() if before.get(what) != value]:
+            changed = [what for what, value in settings.items() if before.get(what) != value]
+            if before["done"] and changed:
                 raise UserError(f"{path}: task {self.name} was prepared with another {changed[0]}. {OTHER_OUT}")
             if before["done"]:
                 return
+            if changed:  # nothing rests on what was never finished
+                plans.unlink(missing_ok=True)
         files.write_json(path, {**settings, "done": False})
         self._link()
         where = [self.dataset, "--root", self.root]
-        if not (self.preprocessed / PLANS_FILE).is_file():
+        if not plans.is_file():
             init = [] if encoder is None else ["--init", encoder]
             run_swinssl("plan", *where, "--device", device, *init, *self.task.plan, log=log)
         run_swinssl("preprocess", *where, log=log)

@@ -123,6 +123,16 @@ def test_small_files_of_the_cells_are_enough_for_tables_and_curves_and_to_go_on(
     assert str(folder) not in "".join(path.read_text() for path in (out / "cells").rglob("cell.json"))
 
 
+def test_options_that_no_plan_could_be_made_with_may_be_mended(folder, tmp_path):
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "raw").symlink_to(folder / "root" / "raw")
+    (tmp_path / "toy.toml").write_text(CONFIG.replace("--patch 32 32 32", "--patch 33 33 33"))
+    failed = typed(tmp_path, "--only", "cells/balls/scratch/*", check=False)
+    assert failed.returncode != 0 and "33" in failed.stderr
+    (tmp_path / "toy.toml").write_text(CONFIG)
+    assert "done, 2 steps" in typed(tmp_path, "--only", "cells/balls/scratch/*").stderr
+
+
 def test_a_script_for_slurm_is_one_that_bash_can_read(folder, tmp_path):
     script = typed(folder, "--slurm", "3", "--only", "scratch").stdout
     assert "--array=1-3" in script and "--only scratch" in script and "--slurm" not in script
