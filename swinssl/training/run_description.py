@@ -103,8 +103,11 @@ class EngineRun(BaseModel):
             UserError: it is another run: other choices, plans or cases.
         """
         mine, theirs = self.choices, other.choices
-        if self.init_sha256 is not None and self.init_sha256 == other.init_sha256:
-            theirs["init"] = mine["init"]  # the same encoder at another place
+        if None not in (self.init_sha256, other.init_sha256):
+            if self.init_sha256 == other.init_sha256:
+                theirs["init"] = mine["init"]  # the same encoder at another place
+            elif theirs["init"] == mine["init"]:
+                raise UserError(f"{path}: {mine['init']} has changed since the run that is here was started. {REMEDY}")
         changed = [n for n in mine if mine[n] != theirs.get(n) and n not in MAY_CHANGE_ON_RESUME]
         if changed:
             listed = ", ".join(f"--{n.replace('_', '-')} {mine[n]} (now {theirs.get(n)})" for n in changed)

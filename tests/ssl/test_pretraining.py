@@ -61,6 +61,11 @@ class TestResult:
         assert record.volumes == tuple(f"{NAME}/ball_{i}" for i in range(4))
         assert all(set(hashes) == {"image_0000"} for hashes in record.image_sha256.values())
 
+    def test_a_finished_run_that_is_asked_for_again_writes_the_same_bytes(self, folder, tmp_path):
+        encoder = run("smit", folder, tmp_path / "run").encoder
+        before = encoder.read_bytes()
+        assert run("smit", folder, tmp_path / "run").encoder.read_bytes() == before
+
     def test_plans_can_be_made_for_the_encoder_and_it_can_be_fine_tuned(self, folder, tmp_path):
         done = run("simmim", folder, tmp_path / "simmim")
         facts = read_encoder_facts(done.encoder)

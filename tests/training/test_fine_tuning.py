@@ -207,7 +207,7 @@ class TestPretrainedEncoder:
         assert same(pretrained, of_the_encoder(waiting))
         assert not torch.equal(waiting["head.weight"], kept_weights(tmp_path, name="frozen")["head.weight"])
 
-    def test_the_same_encoder_may_lie_elsewhere(self, folder, tmp_path, encoder):
+    def test_the_same_encoder_may_lie_elsewhere_and_another_at_its_place_is_refused(self, folder, tmp_path, encoder):
         first, moved = tmp_path / "encoder.safetensors", tmp_path / "moved" / "encoder.safetensors"
         shutil.copyfile(encoder[0], first)
         train(folder, tmp_path, steps=1, init=str(first))
@@ -215,10 +215,11 @@ class TestPretrainedEncoder:
         shutil.copyfile(first, moved)
         assert train(folder, tmp_path, steps=2, init=str(moved)).run.steps == 2
         tensors, metadata = read_weights(moved)
-        write_weights(first, {name: tensor + 1 for name, tensor in tensors.items()}, metadata=metadata)
-        for other in (str(first), "scratch"):
-            with pytest.raises(UserError, match="--init"):
-                train(folder, tmp_path, steps=3, init=other)
+        write_weights(moved, {name: tensor + 1 for name, tensor in tensors.items()}, metadata=metadata)
+        with pytest.raises(UserError, match=r"encoder\.safetensors has changed since the run"):
+            train(folder, tmp_path, steps=3, init=str(moved))
+        with pytest.raises(UserError, match="--init"):
+            train(folder, tmp_path, steps=3)
 
     def test_low_rank_adaptation_changes_its_linear_layers_alone(self, folder, tmp_path, encoder):
         path, pretrained = encoder

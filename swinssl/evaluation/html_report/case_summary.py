@@ -93,12 +93,15 @@ def _lowest(cases: Sequence[Case], models: Sequence[str], score: str) -> list[st
 
 
 def _missing(cases: Sequence[Case]) -> list[str]:
-    models = models_of(cases)
-    lines = []
-    for model in models:
-        without = [
+    """A sentence for all models that lack the same predictions."""
+    lacking: dict[tuple[str, ...], list[str]] = {}
+    for model in models_of(cases):
+        without = sorted(
             case.case for case in cases if model not in case.predictions or not case.predictions[model].is_file()
-        ]
+        )
         if without:
-            lines.append(f"No prediction of {model} in {counted(len(without), 'case')}: {listed(sorted(without))}.")
-    return lines
+            lacking.setdefault(tuple(without), []).append(model)
+    return [
+        f"No prediction of {listed(models)} in {counted(len(without), 'case')}: {listed(without)}."
+        for without, models in lacking.items()
+    ]

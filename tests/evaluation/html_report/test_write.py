@@ -189,6 +189,18 @@ def test_what_does_not_fit_is_left_out_and_said(tmp_path):
     assert f"{len(left_out)} case{'s' * (len(left_out) > 1)} without pictures" in page
 
 
+def test_models_that_lack_the_same_predictions_are_said_together(tmp_path):
+    case = made_case(tmp_path, "a", shifts={"m": 1, "n": 2, "o": 3})
+    other = made_case(tmp_path, "b", shifts={"m": 1, "n": 2, "o": 3})
+    for gone in ((case, "m"), (case, "n"), (other, "o")):
+        gone[0].predictions[gone[1]].unlink()
+    page = page_of(report_of(case, other), tmp_path)
+    assert re.findall(r"No prediction of [^<]*", page) == [
+        "No prediction of m, n in 1 case: a.",
+        "No prediction of o in 1 case: b.",
+    ]
+
+
 def test_a_case_counts_wherever_it_is_shown_and_for_the_models_there(tmp_path):
     case, other = made_case(tmp_path, "a", shifts={"m": 1}), made_case(tmp_path, "b", shifts={"n": 2})
     report = HtmlReport(
