@@ -19,28 +19,22 @@ if TYPE_CHECKING:  # headers are read by commands that need no torch
 
 def write_weights(path: Path, weights: dict[str, Tensor], *, metadata: dict[str, str]) -> None:
     """Write tensors atomically; `metadata` says what they are (strings only). The same give the same bytes."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    with files.atomic_path(path) as temporary:
-        contiguous = {name: tensor.detach().to("cpu").contiguous() for name, tensor in weights.items()}
-        save_file(contiguous, temporary, metadata=metadata)
-        _order_metadata(temporary)
-        # safetensors lets only the owner read what it writes: give the rights that any new file has.
-        ordinary = temporary.with_name("ordinary")
-        ordinary.touch()
-        temporary.chmod(ordinary.stat().st_mode)
+    # As bytes, since what safetensors itself writes only its owner may read.
+    written = save({name: tensor.detach().to("cpu").contiguous() for name, tensor in weights.items()}, metadata)
+    with files.atomic_path(path) as temporary, open(temporary, "wb") as stream:
+        stream.writelines(_in_order(memoryview(written)))
 
 
-def _order_metadata(path: Path) -> None:
-    """Sort the metadata of a safetensors file in place: safetensors writes them in another order each time."""
-    with open(path, "r+b") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        header = json.loads(stream.read(length))
-        header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
-        ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(length)
-        if len(ordered) == length:  # as ever: the same entries
-            stream.seek(8)
-            stream.write(ordered)
+def _in_order(written: memoryview) -> tuple[bytes | memoryview, ...]:
+    """The parts of a safetensors file, its metadata sorted: safetensors has them in another order each time."""
+    length = int.from_bytes(written[:8], "little")
+    header = json.loads(bytes(written[8 : 8 + length]))
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    ordered = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    ordered += b" " * (-len(ordered) % 8)  # tensors begin at a multiple of 8
+    return len(ordered).to_bytes(8, "little"), ordered, written[8 + length :]
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Convolutions in bfloat16 on a CPU do not depend on what freed memory held."""
+"""The decoders' convolutions are torch's, whatever computes them, and do not depend on what freed memory held."""
 
 from __future__ import annotations
 
@@ -53,6 +53,54 @@ def test_is_torch_s_convolution_and_float32_for_maps_of_depth_2():
         assert torch.equal(ours(image), theirs(image))
         with torch.autocast("cpu", torch.bfloat16):
             assert ours(image).dtype == dtype
+
+
+def calls_of(name, monkeypatch):
+    """The arguments of every later call of a function of torch, which is still called."""
+    calls, own = [], getattr(torch, name)
+    monkeypatch.setattr(torch, name, lambda *given: calls.append(given) or own(*given))
+    return calls
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kernel_size": 3, "padding": 1},
+        {"kernel_size": 3, "padding": 1, "bias": False},
+        {"kernel_size": (3, 1, 2), "padding": (1, 0, 2), "stride": (1, 2, 3), "dilation": (2, 1, 1), "groups": 2},
+    ],
+    ids=["bias", "no bias", "strided"],
+)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last_3d], ids=str)
+def test_a_window_of_a_prediction_is_given_to_onednn(settings, memory_format, monkeypatch):
+    torch.manual_seed(0)
+    convolution = Conv3d(4, 6, **settings)
+    image = torch.randn(1, 4, 8, 9, 10).contiguous(memory_format=memory_format)
+    calls = calls_of("mkldnn_convolution", monkeypatch)
+    with torch.inference_mode():
+        out = convolution(image)
+        assert len(calls) == 1
+        expected = nn.Conv3d.forward(convolution.double(), image.double())
+    torch.testing.assert_close(out.double(), expected, rtol=1e-5, atol=1e-5)
+    assert out.is_contiguous(memory_format=memory_format)
+
+
+def test_onednn_is_asked_where_torch_itself_would_not_choose_it_better(monkeypatch):
+    convolution, image = Conv3d(2, 2, kernel_size=3, padding=1), torch.randn(1, 2, 4, 4, 4)
+    calls = calls_of("mkldnn_convolution", monkeypatch)
+    assert convolution(image).requires_grad  # trained: the way back would be torch's own
+    with torch.no_grad():
+        convolution(torch.cat((image, image)))  # a batch: torch chooses oneDNN itself
+        convolution.double()(image.double())
+        convolution.float()
+        with torch.autocast("cpu", torch.bfloat16):
+            convolution(image)
+        with monkeypatch.context() as without:
+            without.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+            convolution(image)
+        assert not calls
+        convolution(image)
+        assert len(calls) == 1
 
 
 def gradients(outputs, *inputs):

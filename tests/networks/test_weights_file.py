@@ -21,6 +21,15 @@ def test_tensors_and_metadata_come_back(tmp_path):
         assert tensors.keys() == WEIGHTS.keys() and all(torch.equal(tensors[name], WEIGHTS[name]) for name in tensors)
 
 
+def test_nothing_else_is_written_and_others_may_read_it(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    write_weights(path, WEIGHTS, metadata=METADATA)
+    ordinary = tmp_path / "ordinary"
+    ordinary.touch()
+    assert path.stat().st_mode == ordinary.stat().st_mode
+    assert {*tmp_path.iterdir()} == {path, ordinary}
+
+
 def test_the_metadata_are_in_order_whatever_order_they_were_given_in(tmp_path):
     path = tmp_path / "weights.safetensors"
     write_weights(path, WEIGHTS, metadata=METADATA)
