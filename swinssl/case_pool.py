@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
-import psutil
+from swinssl.allotment import free_memory, usable_cores
 
 logger = logging.getLogger(__name__)
 
@@ -121,8 +121,7 @@ def fitting_workers(jobs: int, bytes_each: int) -> int:
     Args:
         bytes_each: peak memory of the largest job.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    free = psutil.virtual_memory().available
+    cores, free = usable_cores(), free_memory()
     fitting = int(MEMORY_SHARE * free // (PROCESS_BYTES + bytes_each))
     workers = max(1, min(cores, fitting, jobs))
     if workers < min(cores, jobs):

@@ -1,8 +1,20 @@
-"""How torch's threads wait for each other."""
+"""How many threads torch starts, and how they wait for each other."""
 
 from __future__ import annotations
 
 import os
+
+from swinssl.allotment import bound_cores, usable_cores
+
+
+def fit_allotment() -> None:
+    """Let torch start as many threads as are allotted cores; to be called before it is loaded.
+
+    By itself it looks at the cores that the process is bound to, not at a container's or a job's share of their time:
+    with 2 of 64 cores it would start 64 threads, of which 62 wait. What the user has set stays.
+    """
+    if usable_cores() < bound_cores():
+        os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
 
 
 def spin_briefly() -> None:

@@ -1,4 +1,4 @@
-"""How torch's threads wait: briefly, unless the user said otherwise."""
+"""torch starts as many threads as are allotted and they wait briefly, unless the user said otherwise."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from swinssl.threads import spin_briefly
+from swinssl import threads
+from swinssl.threads import fit_allotment, spin_briefly
 
 VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
@@ -34,3 +35,16 @@ def test_what_the_user_set_stays(monkeypatch, before, after):
     for _ in range(2):  # a second call changes nothing
         spin_briefly()
         assert {name: os.environ[name] for name in VARIABLES if name in os.environ} == after
+
+
+@pytest.mark.parametrize(
+    ("usable", "before", "after"), [(2, None, "2"), (2, "7", "7"), (16, None, None)], ids=["a share", "set", "all"]
+)
+def test_threads_fit_what_is_allotted(monkeypatch, usable, before, after):
+    monkeypatch.setenv("OMP_NUM_THREADS", before or "")
+    if before is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(threads, "bound_cores", lambda: 16)
+    monkeypatch.setattr(threads, "usable_cores", lambda: usable)
+    fit_allotment()
+    assert os.environ.get("OMP_NUM_THREADS") == after

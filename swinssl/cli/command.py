@@ -23,7 +23,7 @@ from pydantic.fields import FieldInfo
 from typer.exceptions import TyperException
 
 from swinssl.errors import Interrupted, UserError
-from swinssl.threads import spin_briefly
+from swinssl.threads import fit_allotment, spin_briefly
 
 TYPER: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
 USER_CAN_MEND_IT = 2
@@ -61,6 +61,7 @@ def commands(summary: str, **functions: Callable[..., None]) -> Callable[[], Non
 
 def _entry_point(app: typer.Typer) -> Callable[[], None]:
     def main() -> None:
+        fit_allotment()
         spin_briefly()
         if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show must not end the work
             sys.stdout.reconfigure(errors="backslashreplace")

@@ -11,6 +11,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from swinssl.threads import fit_allotment
 from swinssl.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def main() -> None:
         help="Folder with raw/, preprocessed/ and results/. Default: $SWINSSL_ROOT or ./swinssl_data.",
     )
     arguments = parser.parse_args()
+    fit_allotment()  # as the other commands do
     from swinssl.diagnosis.diagnosis import diagnose
 
     found = diagnose(Workspace.locate(arguments.root).root)

@@ -18,6 +18,7 @@ from typing import IO, Annotated
 
 import typer
 
+from swinssl.allotment import usable_cores
 from swinssl.cli.command import INTERRUPTED, USER_CAN_MEND_IT, arguments_as_typed
 
 Gpus = Annotated[
@@ -86,9 +87,8 @@ class _Ranks:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         shared = {"WORLD_SIZE": self.count, "LOCAL_WORLD_SIZE": self.count, "MASTER_ADDR": "127.0.0.1"}
-        environment = {"OMP_NUM_THREADS": str(max(1, cores // self.count)), **os.environ}
+        environment = {"OMP_NUM_THREADS": str(max(1, usable_cores() // self.count)), **os.environ}
         environment |= {name: str(value) for name, value in {**shared, "MASTER_PORT": port}.items()}
         command = [sys.executable, "-m", "swinssl.cli.one_rank", self.entry, sys.argv[0], *self.arguments]
         for rank in range(self.count):

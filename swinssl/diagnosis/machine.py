@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from swinssl.allotment import bound_cores, cpu_limit, memory_limit
 from swinssl.diagnosis.facts import Facts
 from swinssl.hardware import cpu_name_and_flags
 
@@ -24,7 +25,6 @@ THREAD_VARIABLES = (
 )
 # Instructions for bfloat16 as Linux names them.
 BF16_FLAGS = {"avx512_bf16", "amx_bf16", "avx_ne_convert", "bf16"}
-CGROUP = Path("/sys/fs/cgroup")
 
 
 def python_facts() -> Facts:
@@ -53,10 +53,9 @@ def system_facts() -> Facts:
 def cpu_facts() -> Facts:
     """The processor, the cores that this process may use, and how busy they are."""
     model, flags = cpu_name_and_flags()
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    facts: Facts = {"model": model, "cores": os.cpu_count(), "usable": usable}
-    if quota := _cgroup_cores():
-        facts["container_limit"] = quota
+    facts: Facts = {"model": model, "cores": os.cpu_count(), "usable": bound_cores()}
+    if share := cpu_limit():
+        facts["container_limit"] = share
     if flags:
         facts["bf16_instructions"] = sorted(flags & BF16_FLAGS)
     if hasattr(os, "getloadavg"):
@@ -81,8 +80,8 @@ def memory_facts() -> Facts:
             "total_gb": page * os.sysconf("SC_PHYS_PAGES") / GB,
             "free_gb": page * os.sysconf("SC_AVPHYS_PAGES") / GB,
         }
-    if limit := _cgroup_memory_gb():
-        facts["container_limit_gb"] = limit
+    if limit := memory_limit():
+        facts["container_limit_gb"] = limit / GB
     return facts
 
 
@@ -103,30 +102,3 @@ def graphics_facts() -> Facts:
 def thread_facts() -> Facts:
     """Environment variables that change how libraries use cores and cards, where they are set."""
     return {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
-
-
-def _cgroup_cores() -> float | None:
-    """Cores that the container may use; None without a limit."""
-    quota, period = None, None
-    if (text := _read(CGROUP / "cpu.max")) is not None:
-        quota, period = text.split()
-    elif (text := _read(CGROUP / "cpu" / "cpu.cfs_quota_us")) is not None:
-        quota, period = text, _read(CGROUP / "cpu" / "cpu.cfs_period_us")
-    if not quota or not period or quota in ("max", "-1"):
-        return None
-    return int(quota) / int(period)
-
-
-def _cgroup_memory_gb() -> float | None:
-    text = _read(CGROUP / "memory.max") or _read(CGROUP / "memory" / "memory.limit_in_bytes")
-    # Without a limit version 1 names a number beyond any machine's memory.
-    if text is None or text == "max" or int(text) > 2**60:
-        return None
-    return int(text) / GB
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except OSError:
-        return None

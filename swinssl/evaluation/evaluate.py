@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import traceback
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -10,9 +9,8 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 import numpy as np
-import psutil
 
-from swinssl.case_pool import Crash, run_jobs
+from swinssl.case_pool import Crash, fitting_workers, run_jobs
 from swinssl.errors import UserError
 from swinssl.evaluation.case_metrics import DEFAULT_TOLERANCES, StructureMetrics, case_metrics
 from swinssl.evaluation.overlap import count_pairs
@@ -30,8 +28,6 @@ R = TypeVar("R")
 # Peak bytes a voxel, measured: 15, two maps of a byte and the search for a structure as large as the field
 # that was predicted badly; 5 where all went well.
 VOXEL_BYTES = 20
-PROCESS_BYTES = 250_000_000
-MEMORY_SHARE = 0.7
 # Below this many voxels, starting processes takes longer than they save.
 WORTH_A_POOL = 30_000_000
 
@@ -182,7 +178,4 @@ def _default_workers(grids: Sequence[Geometry]) -> int:
     voxels = [int(np.prod(grid.shape)) for grid in grids]
     if sum(voxels) < WORTH_A_POOL:
         return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    peak = PROCESS_BYTES + VOXEL_BYTES * max(voxels)
-    fitting = int(MEMORY_SHARE * psutil.virtual_memory().available // peak)
-    return max(1, min(cores, fitting, len(grids)))
+    return fitting_workers(len(grids), VOXEL_BYTES * max(voxels))

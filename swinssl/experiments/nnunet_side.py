@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from swinssl import files
+from swinssl.allotment import usable_cores
 from swinssl.dataset.splits import Fold
 from swinssl.experiments.commands import run
 
@@ -120,5 +121,5 @@ class NnunetSide:
     @property
     def _environment(self) -> dict[str, str]:
         folders = {f"nnUNet_{name}": str(self.root / name) for name in ("raw", "preprocessed", "results")}
-        processes = min(os.cpu_count() or 1, MOST_PROCESSES)
+        processes = min(usable_cores(), MOST_PROCESSES)
         return {**os.environ, **folders, "nnUNet_n_proc_DA": str(processes), "nnUNet_compile": "f"}

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import psutil
 from numpy.typing import NDArray
 
+from swinssl.allotment import free_memory
 from swinssl.errors import UserError
 from swinssl.imageio.image_fault import ImageFault
 
@@ -89,7 +89,7 @@ def check_size(path: Path, shape: Sequence[int], itemsize: int, *, stored_bytes:
         if ratio > BOMB_RATIO:
             found = f"{claim} in a file of {stored_bytes / 1e6:.3g} MB, {ratio:.0f} times less than they take"
             raise ImageFault(path, "too_large", found, mend)
-    needed, free = voxels * itemsize, psutil.virtual_memory().available
+    needed, free = voxels * itemsize, free_memory()
     if needed > free:
         found = f"{claim}, {needed / 1e9:.3g} GB; {free / 1e9:.3g} GB of memory are free"
         raise ImageFault(path, "too_large", found, "Crop or resample the image, or use a machine with more memory.")

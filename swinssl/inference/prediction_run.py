@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 
+from swinssl.allotment import free_memory
 from swinssl.dataset.labels import LabelSet
 from swinssl.errors import UserError
 from swinssl.imageio.reader import read_channels
@@ -146,7 +146,7 @@ def _read_ahead(
 
 def _fits_beside(case: InputCase, plans: Plans) -> bool:
     """Whether there is memory enough to read a case while another is segmented."""
-    return peak_bytes(case.images, plans) < AHEAD_SHARE * psutil.virtual_memory().available
+    return peak_bytes(case.images, plans) < AHEAD_SHARE * free_memory()
 
 
 def _load(case: InputCase, *, plans: Plans, trained_on: frozenset[str]) -> _Loaded:

@@ -7,11 +7,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-import psutil
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from swinssl.allotment import free_memory
 from swinssl.devices import use_bf16
 from swinssl.imageio.volume import Volume
 from swinssl.inference.decision import decide, winners
@@ -77,7 +77,7 @@ class Predictor:
             batch_size=1 if device.type == "cpu" else GPU_BATCH,
             bf16=use_bf16(device, "auto") if bf16 is None else bf16,
         )
-        limit = int(SUMS_SHARE * psutil.virtual_memory().available) if device.type == "cpu" else None
+        limit = int(SUMS_SHARE * free_memory()) if device.type == "cpu" else None
         return cls(windows, plans, limit)
 
     def window_count(self, shape: Shape) -> int:

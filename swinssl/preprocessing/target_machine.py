@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
-import psutil
-
+from swinssl.allotment import free_memory, usable_cores
 from swinssl.hardware import cpu_has_bf16, has_only_cpu
 
 # Of what is free or built in, a plan uses this share: other programs, fragmentation, and the model's own error.
@@ -51,13 +49,13 @@ def target_machine(device: str = "auto", *, gpu_memory: float | None = None) -> 
     Raises:
         UserError: the device is not on this machine.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     if gpu_memory is not None:
         return TargetMachine("cuda", gpu_memory, cores)
     if device == "cpu" or (device == "auto" and has_only_cpu()):
         bf16 = cpu_has_bf16()
         if bf16 is not None:
-            return TargetMachine("cpu", psutil.virtual_memory().available / 1e9, cores, bf16)
+            return TargetMachine("cpu", free_memory() / 1e9, cores, bf16)
     import torch
 
     from swinssl.devices import select_device, use_bf16
@@ -66,4 +64,4 @@ def target_machine(device: str = "auto", *, gpu_memory: float | None = None) -> 
     bf16 = use_bf16(chosen, "auto")
     if chosen.type == "cuda":
         return TargetMachine("cuda", torch.cuda.get_device_properties(chosen).total_memory / 1e9, cores, bf16)
-    return TargetMachine(chosen.type, psutil.virtual_memory().available / 1e9, cores, bf16)
+    return TargetMachine(chosen.type, free_memory() / 1e9, cores, bf16)

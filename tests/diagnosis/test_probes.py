@@ -64,21 +64,14 @@ class TestImportTrial:
         assert failed == {"bad": "stopped Python (still busy after 2 s)"}
 
 
-def test_the_container_s_limits_are_read_in_either_form(tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "CGROUP", tmp_path)
+def test_a_container_s_limits_are_told_where_there_are_some(monkeypatch):
+    monkeypatch.setattr(machine, "cpu_limit", lambda: None)
+    monkeypatch.setattr(machine, "memory_limit", lambda: None)
     assert "container_limit" not in machine.cpu_facts() and "container_limit_gb" not in machine.memory_facts()
-    (tmp_path / "cpu.max").write_text("150000 100000\n")
-    (tmp_path / "memory.max").write_text("4000000000\n")
+    monkeypatch.setattr(machine, "cpu_limit", lambda: 1.5)
+    monkeypatch.setattr(machine, "memory_limit", lambda: 4 * 10**9)
     assert machine.cpu_facts()["container_limit"] == 1.5
     assert machine.memory_facts()["container_limit_gb"] == 4.0
-    (tmp_path / "cpu.max").write_text("max 100000\n")
-    (tmp_path / "memory.max").write_text("max\n")
-    assert "container_limit" not in machine.cpu_facts() and "container_limit_gb" not in machine.memory_facts()
-    (tmp_path / "cpu.max").unlink()
-    (tmp_path / "cpu").mkdir()
-    (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text("50000\n")
-    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
-    assert machine.cpu_facts()["container_limit"] == 0.5
 
 
 @pytest.mark.skipif(os.name == "nt", reason="the stand-in is a shell script")

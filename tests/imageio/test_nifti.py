@@ -302,10 +302,7 @@ class TestUnsound:
             assert read_label(path).array.size == 315
 
     def test_more_than_the_free_memory(self, tmp_path, monkeypatch):
-        class Memory:
-            available = 600
-
-        monkeypatch.setattr("swinssl.imageio.grid_rules.psutil.virtual_memory", Memory)
+        monkeypatch.setattr("swinssl.imageio.grid_rules.free_memory", lambda: 600)
         assert fault(save(tmp_path / "a.nii.gz", some())) == "too_large"  # 630 bytes
 
 

@@ -389,11 +389,8 @@ class TestReadingAhead:
                 events.append("compute")
                 return super().forward(image)
 
-        class Memory:
-            available = 100_000
-
         monkeypatch.setattr(module, "_load", noted)
-        monkeypatch.setattr(module.psutil, "virtual_memory", Memory)
+        monkeypatch.setattr(module, "free_memory", lambda: 100_000)
         run.network = Noting()
         run()
         assert [event for event in events if event != "compute"] == ["read a", "read b", "read c"]
