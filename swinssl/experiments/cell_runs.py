@@ -22,6 +22,7 @@ from swinssl.experiments.commands import run_swinssl
 from swinssl.experiments.nnunet_side import LEFT_RIGHT, PEER_PLANS, NnunetSide
 from swinssl.experiments.zeroed_encoder import FOR_EVER, write_zeroed_encoder
 from swinssl.networks.encoder_file import FIRST_KERNEL, read_encoder_header
+from swinssl.training.run_folder import RunFolder
 
 SCORES_FILE = "scores.csv"
 REMEDY = "Delete the cell's folder, and it is done again."
@@ -65,6 +66,7 @@ def run_pretraining(benchmark: Benchmark, cell: PretrainingCell, log: IO[str]) -
     benchmark.keep(
         cell, minutes=run["seconds"] / 60, steps=run["steps"], volumes=len(run["volumes"]), device=run["device"]
     )
+    _forget_checkpoints(place / "run")
 
 
 def run_training(benchmark: Benchmark, cell: TrainingCell, log: IO[str]) -> None:
@@ -92,6 +94,8 @@ def run_training(benchmark: Benchmark, cell: TrainingCell, log: IO[str]) -> None
     patients = {case.id: case.group or "" for case in workspace.cases.test}
     files.write_text(place / SCORES_FILE, _scores(evaluation / METRICS_FILE, about, patients))
     benchmark.keep(cell, predictions=os.path.relpath(predictions, benchmark.folder), **facts)
+    if not init.is_peer:
+        _forget_checkpoints(benchmark.folder / facts["training"])
 
 
 def run_comparison(benchmark: Benchmark, cell: ComparisonCell, log: IO[str]) -> None:
@@ -137,6 +141,11 @@ def _ours(benchmark: Benchmark, cell: TrainingCell, log: IO[str]) -> tuple[Path,
         "train_cases": run["train_cases"],
         "validation_cases": run["validation_cases"],
     }
+
+
+def _forget_checkpoints(run: Path) -> None:
+    """Remove what only going on would need, several times the weights: a cell that is done is not gone on with."""
+    shutil.rmtree(RunFolder(run).checkpoints, ignore_errors=True)
 
 
 def _start(benchmark: Benchmark, init: Init, cell: TrainingCell) -> list[object]:

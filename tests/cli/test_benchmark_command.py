@@ -108,6 +108,11 @@ def test_a_second_call_trains_nothing(folder, ran):
     assert "begins" not in again.stderr and "report" in again.stdout
 
 
+def test_of_what_is_done_models_are_kept_and_not_what_going_on_would_need(folder, ran):
+    kept = {path.name for path in (folder / "root" / "results" / "benchmarks").rglob("*")}
+    assert {"model.safetensors", "log.jsonl"} <= kept and "checkpoints" not in kept
+
+
 def test_small_files_of_the_cells_are_enough_for_tables_and_curves_and_to_go_on(folder, ran, tmp_path):
     out, elsewhere = (root / "root" / "results" / "benchmarks" / "toy" for root in (folder, tmp_path))
     small = [path for name in ("cell.json", "scores.csv", "log.jsonl") for path in (out / "cells").rglob(name)]
