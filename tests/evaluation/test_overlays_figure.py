@@ -39,6 +39,12 @@ def test_all_models_are_shown_in_the_plane_where_one_is_most_wrong(case):
     assert {float(np.unique(axes.images[0].get_array()).item()) for axes in figure.axes} == {3.0}
 
 
+def test_a_model_whose_prediction_lies_elsewhere_is_not_taken_for_one_that_drew_nothing(case):
+    case.predictions["wrong"].unlink()
+    figure = overlays_figure([case], ["right", "wrong"])
+    assert [axes.get_title() for axes in figure.axes] == ["right: 1.000", "wrong: 0.500, no prediction"]
+
+
 def test_a_square_round_what_was_drawn_is_seen(case):
     figure = overlays_figure([case], ["right"])
     left, right, bottom, top = figure.axes[0].images[0].get_extent()

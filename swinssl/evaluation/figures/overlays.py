@@ -64,8 +64,9 @@ def overlays_figure(cases: Sequence[Case], models: Sequence[str]) -> Figure | No
                 window=window,
                 colours=colours,
             )
-            mean = mean_score(case, model)
-            one.set_title(f"{model}: {'no prediction' if mean is None else f'{mean:.3f}'}", fontsize=SMALL)
+            said = [] if (mean := mean_score(case, model)) is None else [f"{mean:.3f}"]
+            said += [] if model in scene.predictions else ["no prediction"]
+            one.set_title(f"{model}: {', '.join(said) or 'no score'}", fontsize=SMALL)
         row[0].set_ylabel(case.case, fontsize=SMALL)
     draw_legend(figure, colours)
     return figure
