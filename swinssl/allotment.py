@@ -22,8 +22,8 @@ def bound_cores() -> int:
 
 def usable_cores() -> int:
     """Cores that this process can keep busy: those it is bound to, within its share of the processor's time."""
-    share = cpu_limit()
-    return bound_cores() if share is None else max(1, min(bound_cores(), math.ceil(share)))
+    bound, share = bound_cores(), cpu_limit()
+    return bound if share is None else max(1, min(bound, math.ceil(share)))
 
 
 def free_memory() -> int:
@@ -38,7 +38,7 @@ def cpu_limit() -> float | None:
     """Cores' worth of the processor's time that is allotted; None without a limit."""
     shares = []
     for group in _groups("cpu"):
-        quota, _, period = (_read(group / "cpu.max") or "").partition(" ")
+        quota, _, period = _read(group / "cpu.max").partition(" ")
         quota, period = quota or _read(group / "cpu.cfs_quota_us"), period or _read(group / "cpu.cfs_period_us")
         if period and quota not in ("", "max", "-1"):
             shares.append(int(quota) / int(period))

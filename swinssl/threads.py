@@ -6,6 +6,8 @@ import os
 
 from swinssl.allotment import bound_cores, usable_cores
 
+THREADS = "OMP_NUM_THREADS"
+
 
 def fit_allotment() -> None:
     """Let torch start as many threads as are allotted cores; to be called before it is loaded.
@@ -13,8 +15,19 @@ def fit_allotment() -> None:
     By itself it looks at the cores that the process is bound to, not at a container's or a job's share of their time:
     with 2 of 64 cores it would start 64 threads, of which 62 wait. What the user has set stays.
     """
-    if usable_cores() < bound_cores():
-        os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
+    usable = usable_cores()
+    if usable < bound_cores():
+        os.environ.setdefault(THREADS, str(usable))
+
+
+def threads_each(processes: int) -> str:
+    """`OMP_NUM_THREADS` of each of several processes: what the user has set, else their part of the cores.
+
+    What `fit_allotment` has set, in this process or in one that started it, the user has not.
+    """
+    usable, found = usable_cores(), os.environ.get(THREADS)
+    fitted = usable < bound_cores() and found == str(usable)
+    return str(max(1, usable // processes)) if found is None or fitted else found
 
 
 def spin_briefly() -> None:

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from swinssl import threads
-from swinssl.threads import fit_allotment, spin_briefly
+from swinssl.threads import fit_allotment, spin_briefly, threads_each
 
 VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
@@ -48,3 +48,19 @@ def test_threads_fit_what_is_allotted(monkeypatch, usable, before, after):
     monkeypatch.setattr(threads, "usable_cores", lambda: usable)
     fit_allotment()
     assert os.environ.get("OMP_NUM_THREADS") == after
+
+
+@pytest.mark.parametrize(
+    ("usable", "before", "after"),
+    [(4, None, "2"), (1, None, "1"), (16, None, "8"), (4, "7", "7"), (16, "16", "16")],
+    ids=["a share", "less than one each", "all", "set", "set to all"],
+)
+def test_processes_divide_what_is_allotted(monkeypatch, usable, before, after):
+    monkeypatch.setenv("OMP_NUM_THREADS", before or "")
+    if before is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(threads, "bound_cores", lambda: 16)
+    monkeypatch.setattr(threads, "usable_cores", lambda: usable)
+    assert threads_each(2) == after
+    fit_allotment()  # as the command that starts them did
+    assert threads_each(2) == after

@@ -18,8 +18,8 @@ from typing import IO, Annotated
 
 import typer
 
-from swinssl.allotment import usable_cores
 from swinssl.cli.command import INTERRUPTED, USER_CAN_MEND_IT, arguments_as_typed
+from swinssl.threads import THREADS, threads_each
 
 Gpus = Annotated[
     int,
@@ -88,7 +88,7 @@ class _Ranks:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         shared = {"WORLD_SIZE": self.count, "LOCAL_WORLD_SIZE": self.count, "MASTER_ADDR": "127.0.0.1"}
-        environment = {"OMP_NUM_THREADS": str(max(1, usable_cores() // self.count)), **os.environ}
+        environment = {**os.environ, THREADS: threads_each(self.count)}
         environment |= {name: str(value) for name, value in {**shared, "MASTER_PORT": port}.items()}
         command = [sys.executable, "-m", "swinssl.cli.one_rank", self.entry, sys.argv[0], *self.arguments]
         for rank in range(self.count):

@@ -332,14 +332,13 @@ class TestDataset:
         assert case_folder(tmp_path / "out", "case_2").is_dir()
 
     def test_workers_fit_into_memory(self, raw, monkeypatch, caplog):
-        free = [10**12]
         assert default_workers(raw, make_plans()) == 0  # starting processes would take longer than these small files
         monkeypatch.setattr(module, "CASE_BYTES", module.WORTH_A_POOL // 2)
         assert default_workers(raw, make_plans()) > 0  # three small ones take as long as a large one
-        monkeypatch.setattr(case_pool, "free_memory", lambda: free[0])
+        monkeypatch.setattr(case_pool, "free_memory", lambda: 10**12)
         monkeypatch.setattr(case_pool, "usable_cores", lambda: 8)
         assert default_workers(raw, make_plans()) == 3  # never more than cases
-        free[0] = 10**8
+        monkeypatch.setattr(case_pool, "free_memory", lambda: 10**8)
         with caplog.at_level("INFO"):
             assert default_workers(raw, make_plans()) == 1
         assert "Working in 1 process instead of 3" in caplog.text
