@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -67,9 +68,85 @@ def test_a_file_that_was_removed_meanwhile_counts_for_nothing(tmp_path, monkeypa
     assert not FileLock(tmp_path / "lock").take()
 
 
-def test_a_file_system_without_locks_is_worked_on_with_a_warning(tmp_path, monkeypatch, caplog):
+@pytest.mark.skipif(os.name == "nt", reason="Windows removes no open file")
+def test_deleting_the_file_lets_nobody_into_a_folder_that_is_held(tmp_path):
+    first, second = (FileLock(tmp_path / "lock", whole_folder=True) for _ in range(2))
+    assert first.take()
+    (tmp_path / "lock").unlink()
+    assert not second.take()
+    (tmp_path / "lock").unlink()
+    assert first.still_ours() and (tmp_path / "lock").exists()
+    first.release()
+    assert second.take()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows removes no open file")
+def test_a_holder_notices_that_another_took_the_lock_after_its_file_was_deleted(tmp_path):
+    first, second = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
+    assert first.take()
+    (tmp_path / "lock").unlink()
+    assert second.take() and not first.still_ours() and second.still_ours()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows says EACCES of a lock that is held")
+def test_a_permission_is_not_a_lock_that_another_holds(tmp_path, monkeypatch):
     def refuse(stream):
-        raise OSError(next(iter(module.NO_LOCKS)), "no locks available")
+        raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(module, "_lock_exclusively", refuse)
-    assert FileLock(tmp_path / "lock").take() and "has no locks" in caplog.text
+    with pytest.raises(PermissionError) as error:
+        FileLock(tmp_path / "lock").take(wait=True)
+    assert error.value.filename == str(tmp_path / "lock")
+
+
+class TestWithoutLocks:
+    """A file system that refuses locks, as Cray DVS does with 524."""
+
+    @pytest.fixture(autouse=True, params=[524, errno.ENOLCK, errno.EOPNOTSUPP])
+    def no_locks(self, request, monkeypatch):
+        def refuse(stream):
+            raise OSError(request.param, os.strerror(request.param))
+
+        monkeypatch.setattr(module, "_lock_exclusively", refuse)
+        module._warn_of_lease.cache_clear()
+
+    def test_a_lease_keeps_the_second_out_and_is_spoken_of_once(self, tmp_path, caplog):
+        first, second = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
+        assert first.take() and not second.take() and first.still_ours()
+        assert caplog.text.count("refuses file locks") == 1 and str(tmp_path) in caplog.text
+        first.release()
+        assert second.take()
+        second.release(remove=True)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_of_a_killed_process_of_this_machine_it_is_taken_at_once(self, tmp_path, monkeypatch):
+        refused = OSError(errno.ENOLCK, "no locks")
+        holder = HOLDER.replace("print(", "lock._try_lease(OSError()); print(True); print(")
+        with subprocess.Popen(
+            [sys.executable, "-c", holder, str(tmp_path / "lock")], stdout=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout.readline() == "True\n"
+            lock = FileLock(tmp_path / "lock")
+            assert not lock._try_lease(refused)
+            process.kill()
+            process.wait()
+            assert lock.take(wait=10.0)
+
+    def test_a_lease_that_is_not_refreshed_ends(self, tmp_path, monkeypatch):
+        """As one of a machine that went down."""
+        monkeypatch.setattr(module, "LEASE_SECONDS", 0.3)
+        first, second = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
+        assert first.take()
+        record = (tmp_path / "lock.lease").read_text()
+        first.release()
+        (tmp_path / "lock.lease").write_text(record.replace("host=", "host=another-"))
+        assert not second.take() and second.uses_lease
+        assert second.take(wait=5.0)
+
+    def test_a_holder_takes_a_lease_again_that_was_deleted(self, tmp_path):
+        first, second = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
+        assert first.take()
+        (tmp_path / "lock.lease").unlink()
+        assert first.still_ours() and not second.take()
+        (tmp_path / "lock.lease").unlink()
+        assert second.take() and not first.still_ours()

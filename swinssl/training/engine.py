@@ -349,6 +349,8 @@ class Engine:
 
     def _save(self) -> None:
         started = time.monotonic()
+        if self.ranks.first:
+            self.folder.check_ours()
         self.progress.seconds = self._elapsed()
         optimiser = self.shards.optimiser_state(self.optimiser)
         with self.shards.whole():

@@ -10,11 +10,13 @@ from typing import Any
 
 from swinssl import files
 from swinssl.errors import UserError
-from swinssl.locks import FileLock
+from swinssl.locks import LEASE_SECONDS, FileLock
 
 logger = logging.getLogger(__name__)
 
 STOP_FILE = "STOP"
+# How a user chooses it, in fine-tuning and in pretraining.
+ANOTHER_FOLDER = "--name of swinssl_train, --out of swinssl_pretrain_<method>"
 
 
 class RunFolder:
@@ -22,13 +24,13 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock = FileLock(path / ".lock")
+        self._lock = FileLock(path / ".lock", whole_folder=True)
 
     def __enter__(self) -> RunFolder:
-        if not self._lock.take():
+        if not self._lock.take() and not self._outwait_lease():
             raise UserError(
-                f"{self.path}: another process is training here. Wait for it, stop it (touch {self.stop_file}), "
-                "or choose another --name."
+                f"{self.path}: another process is training here; it holds {self._lock.path}. Wait for it, stop it "
+                f"(touch {self.stop_file}), or choose another folder ({ANOTHER_FOLDER})."
             )
         self.stop_file.unlink(missing_ok=True)
         files.clear_unfinished(self.path)
@@ -36,6 +38,31 @@ class RunFolder:
 
     def __exit__(self, *_: object) -> None:
         self._lock.release()
+
+    def _outwait_lease(self) -> bool:
+        """Whether the lock is ours after all, because the lease of another process is no longer refreshed."""
+        if not self._lock.uses_lease:
+            return False
+        logger.info("%s: waiting to see whether the process that began here still runs", self._lock.path)
+        return self._lock.take(wait=LEASE_SECONDS + 5.0)
+
+    def check_ours(self) -> None:
+        """Check that the folder is still there and that no other process has taken it over.
+
+        Raises:
+            UserError: it is not.
+        """
+        if not self.path.is_dir():
+            raise UserError(
+                f"{self.path}: the folder was removed or renamed while the run wrote to it. Put it back and rerun the "
+                "command to resume from its last checkpoint; without it the command begins anew."
+            )
+        if not self._lock.still_ours():
+            raise UserError(
+                f"{self.path}: {self._lock.path} was removed, and another process has begun to train here since. This "
+                f"one has ended, so that they do not overwrite each other; choose another folder ({ANOTHER_FOLDER}) "
+                "for a second run."
+            )
 
     @property
     def checkpoints(self) -> Path:
