@@ -74,7 +74,7 @@ def side_findings(label: Volume, labels: LabelSet, structures: Mapping[str, int]
     """Pairs of which the left one lies to the right, as in an image that was flipped."""
     remarks: list[Remark] = []
     values = dict(zip(labels.names, labels.values, strict=True))
-    for left, right in labels.side_pairs:
+    for left, right in labels.laterality.pairs:
         if min(structures.get(left, 0), structures.get(right, 0)) < FEW_VOXELS:
             continue
         apart = _centre(label, values[left]) - _centre(label, values[right])

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
+from swinssl.dataset.laterality import Laterality
+
 # Scaling in float32 misses a whole number by this much at most, interpolation by far more.
 WHOLE_WITHIN = 1e-3
 # Undeclared values that a message lists.
 SHOWN = 5
-# Names, split into words, that say on which side a structure lies, or that it is a lesion or a target.
-LEFT_WORDS, RIGHT_WORDS = {"left", "l", "lt", "li", "sin"}, {"right", "r", "rt", "re", "dex"}
-SIDE_WORDS = LEFT_WORDS | RIGHT_WORDS
+# Names that say that a structure is a lesion or a target.
 TUMOUR_WORDS = re.compile(
     r"tumou?r|lesion|cancer|carcinoma|metasta|nodule|neoplas|\bgtv|\bctv|\bptv|\bmass\b|\btarget\b|infarct|stroke", re.I
 )
@@ -123,24 +123,10 @@ class LabelSet(BaseModel):
             out[mask.astype(bool)] = value
         return out
 
-    @property
-    def lateral(self) -> bool:
-        """Whether two structures differ only in the side: mirroring left to right would confuse them."""
-        stripped = [tuple(w for w in _words(name) if w not in SIDE_WORDS) for name in self.names]
-        sided = [any(word in SIDE_WORDS for word in _words(name)) for name in self.names]
-        return any(sided[i] and stripped.count(stripped[i]) > 1 for i in range(len(self.names)))
-
-    @property
-    def side_pairs(self) -> tuple[tuple[str, str], ...]:
-        """(left, right) structures whose names differ in the side alone."""
-        sides = {"left": LEFT_WORDS, "right": RIGHT_WORDS}
-        found: dict[tuple[str, ...], dict[str, str]] = {}
-        for name in self.names:
-            words = _words(name)
-            for side, own in sides.items():
-                if own & {*words} and not (SIDE_WORDS - own) & {*words}:
-                    found.setdefault(tuple(w for w in words if w not in SIDE_WORDS), {})[side] = name
-        return tuple((pair["left"], pair["right"]) for pair in found.values() if len(pair) == 2)
+    @cached_property
+    def laterality(self) -> Laterality:
+        """The structures that are told apart by their side: mirroring left to right would confuse them."""
+        return Laterality.of(self.names)
 
     @property
     def tumour_like(self) -> tuple[bool, ...]:
@@ -164,7 +150,3 @@ def _whole(values: NDArray) -> NDArray[np.int64]:
         some = np.unique(values[apart])[:3].tolist()
         raise ValueError(f"values {some} are no whole numbers; the map was interpolated or scaled")
     return whole.astype(np.int64)
-
-
-def _words(name: str) -> list[str]:
-    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|\d+", name.replace("_", " "))]

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from swinssl.preprocessing.intensity_choice import describe
+from swinssl.preprocessing.mirror_choice import AXES
 from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.target_spacing import show
 from swinssl.progress import duration
-
-AXES = "zyx"
 
 
 def explanation(plans: Plans) -> list[tuple[str, str, str]]:
@@ -44,11 +43,13 @@ def explanation(plans: Plans) -> list[tuple[str, str, str]]:
 def summary(plans: Plans) -> list[str]:
     """The plan in a few lines."""
     by_name = {name: value for name, value, _ in explanation(plans)}
+    why_mirrored = plans.reasons.get("mirroring", "").split(". NOTE: ")[0]
     return [
         f"grid      {by_name['spacing']} (median case {_size(plans.median_shape)} voxels), {by_name['intensity']}",
         f"network   {by_name['network']}, {by_name['norm']} norm",
         f"training  patches of {by_name['patch']}, batch {by_name['batch']}, {by_name['sampling']} sampling, "
         f"{by_name['schedule']}",
+        f"mirror    {by_name['mirroring']} ({why_mirrored})",
         f"cost      {by_name['memory']}, {by_name['time']} on {plans.cost.device}",
     ]
 

@@ -43,3 +43,8 @@ class PlanOptions(BaseModel):
     sampling: Literal["organ", "tumour"] | None = Field(
         None, description="organ draws the class first; tumour draws patches with and without tumour 1:1."
     )
+    mirror: str | None = Field(
+        None,
+        description="Axes that training and --tta may mirror: all, none, or such as z,y. Default: left-right (x) only "
+        "where no structure has a side.",
+    )

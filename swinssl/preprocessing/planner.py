@@ -12,6 +12,7 @@ import numpy as np
 from swinssl.preprocessing.encoder_facts import EncoderFacts
 from swinssl.preprocessing.fingerprint import Fingerprint, Triple
 from swinssl.preprocessing.intensity_choice import choose_intensities
+from swinssl.preprocessing.mirror_choice import choose_mirroring
 from swinssl.preprocessing.plan_options import PlanOptions
 from swinssl.preprocessing.planning_context import PlanningContext
 from swinssl.preprocessing.plans import Cost, Plans, Resampling
@@ -47,7 +48,7 @@ def make_plans(
     sampling, why_sampling = choose_sampling(fingerprint, options.sampling)
     training, hours, why_schedule = choose_schedule(context, sizing)
     memory = context.memory(sizing.network, sizing.patch, sizing.batch)
-    lateral = own.labels.lateral
+    mirror_axes, why_mirroring = choose_mirroring(own.labels, options.mirror)
     spacings, extents = np.asarray(fingerprint.spacings, float), fingerprint.extents_mm
     reasons = {
         **sizing.reasons,
@@ -61,11 +62,7 @@ def make_plans(
             if context.paper
             else "-log(Dice): small structures keep their gradient while their Dice is near 0"
         ),
-        "mirroring": (
-            "along z and y only: structures differ in their side alone, and mirroring left to right would swap them"
-            if lateral
-            else "along every axis: no two structures differ in their side alone"
-        ),
+        "mirroring": why_mirroring,
         **why_schedule,
         "memory": f"{memory:.2g} GB expected at the peak of a step, process included"
         + (f". NOTE: more than the {machine.memory_gb:.3g} GB there are" if memory > machine.memory_gb else ""),
@@ -90,7 +87,7 @@ def make_plans(
                 "sampling": sampling,
                 "loss": "sigmoid" if own.labels.regions else "softmax",
                 "dice": "linear" if context.paper else "log",
-                "mirror_axes": (0, 1) if lateral else (0, 1, 2),
+                "mirror_axes": mirror_axes,
             }
         ),
         cost=Cost(

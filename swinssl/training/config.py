@@ -33,6 +33,9 @@ class TrainingConfig(EngineConfig):
     augmentation: Literal["default", "batchgenerators", "none"] = Field(
         "default", description="default (own, nnU-Net's strength), batchgenerators (nnU-Net v1's) or none."
     )
+    mirror: str | None = Field(
+        None, description="Axes to mirror, here and by --tta: all, none, or such as z,y. Default: as planned."
+    )
     preset: str | None = Field(None, description="Encoder size instead of the planned one; see swinssl_network.")
     decoder: Literal["full", "light"] | None = Field(None, description="Decoder instead of the planned one.")
     network: Literal["swin", "plainconv", "resenc"] | None = Field(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from swinssl.networks.network_plan import NetworkPlan, encoder_preset
+from swinssl.preprocessing.mirror_choice import choose_mirroring
 from swinssl.preprocessing.plans import Plans
 from swinssl.training.config import TrainingConfig
 from swinssl.training.engine import Length
@@ -20,17 +21,23 @@ def effective_plans(plans: Plans, config: TrainingConfig) -> Plans:
     """The plans that a run trains with, keeps beside its weights and is predicted with.
 
     Raises:
-        UserError: an unknown preset.
+        UserError: an unknown preset, or axes that cannot be read.
     """
-    chosen = {
+    chosen: dict[str, Any] = {
         "batch_size": config.batch_size,
         "learning_rate": config.lr,
         "epochs": config.epochs,
         "patience": config.patience,
         "dice": config.dice,
     }
+    reasons = plans.reasons
+    if config.mirror is not None:
+        chosen["mirror_axes"], why = choose_mirroring(plans.labels, config.mirror)
+        reasons = {**reasons, "mirroring": why}
     training = plans.training.model_copy(update={name: v for name, v in chosen.items() if v is not None})
-    return plans.model_copy(update={"training": training, "network": _network(plans.network, config)})
+    return plans.model_copy(
+        update={"training": training, "network": _network(plans.network, config), "reasons": reasons}
+    )
 
 
 def run_length(plans: Plans, config: TrainingConfig) -> Length:

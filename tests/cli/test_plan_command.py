@@ -31,7 +31,7 @@ class TestReport:
         assert done.code == 0
         lines = done.out.splitlines()
         assert lines[0] == "Dataset007_Toy: 3 cases measured; recipe auto"
-        assert [line.split()[0] for line in lines[1:5]] == ["grid", "network", "training", "cost"]
+        assert [line.split()[0] for line in lines[1:6]] == ["grid", "network", "training", "mirror", "cost"]
         assert lines[-2:] == [f"plans: {folder / 'swinsslPlans.json'}", "next: swinssl_preprocess 7"]
         assert {path.name for path in folder.iterdir()} == FILES
         plans = Plans.read(folder)

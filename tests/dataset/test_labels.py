@@ -41,21 +41,6 @@ def test_output_to_raw():
     assert regions.output_to_raw(masks).tolist() == [1, 2, 2, 0]  # the later region overwrites
 
 
-@pytest.mark.parametrize(
-    ("names", "pairs"),
-    [
-        (("parotid_right", "parotid_left", "mandible"), (("parotid_left", "parotid_right"),)),
-        (("KidneyL", "KidneyR"), (("KidneyL", "KidneyR"),)),
-        (("Lung_Lt", "Lung_Rt", "lens L", "lens R"), (("Lung_Lt", "Lung_Rt"), ("lens L", "lens R"))),
-        (("left_atrium", "right_ventricle"), ()),
-        (("liver", "tumour"), ()),
-    ],
-)
-def test_side_pairs(names, pairs):
-    labels = LabelSet(names=names, values=tuple((i + 1,) for i in range(len(names))))
-    assert labels.side_pairs == pairs and labels.lateral == bool(pairs)
-
-
 def test_tumour_like():
     labels = LabelSet(names=("GTV_1", "liver", "lung_tumor", "massive"), values=((1,), (2,), (3,), (4,)))
     assert labels.tumour_like == (True, False, True, False)

@@ -166,7 +166,7 @@ class TestDataset:
         from swinssl.dataset.raw_dataset import RawDataset
 
         labels = RawDataset.load(folder).labels
-        assert labels.lateral
+        assert labels.laterality
         assert dict(zip(labels.names, labels.tumour_like, strict=True))["liver_tumour"]
 
 

@@ -149,7 +149,14 @@ EXPECTED = {
         GPU,
         {},
         {"mirror": (0, 1), "batch": 2, "spacing": (3, 0.977, 0.977)},
-        {"mirroring": "side"},
+        {"mirroring": "side alone"},
+    ),
+    "--mirror overrules the names of structures": (
+        FEW_SHOTS,
+        GPU,
+        {"mirror": "x,z"},
+        {"mirror": (0, 2)},
+        {"mirroring": "NOTE: --mirror x,z mirrors left to right, but"},
     ),
     "where all axes are covered the volume decides": (
         HEAD_NECK,
