@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sized
@@ -12,6 +13,8 @@ T = TypeVar("T")
 
 # A log file stays readable: one line every half minute at most.
 PLAIN_LINE_SECONDS = 30.0
+# The first units are slower (caches, compiled kernels, worker processes): no estimate before so many seconds.
+ESTIMATE_AFTER_SECONDS = 5.0
 
 
 def track(items: Iterable[T], what: str, *, total: int | None = None) -> Iterator[T]:
@@ -36,10 +39,11 @@ class Meter:
         what: what is done, in the present participle.
         total: units of the whole work; None where unknown. `update` may correct it.
         done: units that were done before (a resumed run), so that the rate counts only the new ones.
+        seconds_allowed: time budget of the work, if it has one; no estimate exceeds what is left of it.
     """
 
-    def __init__(self, what: str, *, total: int | None, done: int = 0) -> None:
-        self.what, self.total, self.first = what, total, done
+    def __init__(self, what: str, *, total: int | None, done: int = 0, seconds_allowed: float | None = None) -> None:
+        self.what, self.total, self.first, self.seconds_allowed = what, total, done, seconds_allowed
         self.started = self.shown = time.monotonic()
         self.bar: Any = None
         self.task: Any = None
@@ -72,12 +76,20 @@ class Meter:
     def _rate(self, done: int) -> str:
         new = done - self.first
         elapsed = time.monotonic() - self.started
-        if new < 1 or elapsed <= 0:
-            return ""
-        rate = new / elapsed
-        speed = f"{rate:.2f}/s" if rate >= 0.1 else f"{1 / rate:.1f} s each"
-        left = f", {duration((self.total - done) / rate)} left" if self.total else ""
-        return speed + left
+        speed = ""
+        if new > 0 and elapsed > 0:
+            rate = new / elapsed
+            speed = f"{rate:.2f}/s" if rate >= 0.1 else f"{1 / rate:.1f} s each"
+        return ", ".join(filter(None, (speed, self._time_left(done, new, elapsed))))
+
+    def _time_left(self, done: int, new: int, elapsed: float) -> str:
+        """By rate and total, by the time budget, or by whichever ends first; empty where neither is known."""
+        left = math.inf
+        if self.total and new > 0 and elapsed >= ESTIMATE_AFTER_SECONDS:
+            left = max(0, self.total - done) * elapsed / new
+        if self.seconds_allowed is not None:
+            left = min(left, max(0.0, self.seconds_allowed - elapsed))
+        return "" if math.isinf(left) else f"{duration(left)} left"
 
     def _open_bar(self, done: int) -> None:
         from rich.console import Console

@@ -109,6 +109,33 @@ class TestPlainLines:
         assert lines() == ["training: 0 of 10"]
 
 
+class TestTimeLeft:
+    def test_the_slow_first_units_are_not_extrapolated(self):
+        meter = Meter("training", total=10_000)
+        meter.started -= 2.0
+        assert meter._rate(1) == "0.50/s"
+
+    def test_never_exceeds_the_time_budget(self, clock, lines):
+        with Meter("pretraining", total=10_000, seconds_allowed=45) as meter:
+            clock.now += 31
+            meter.update(20)
+        assert lines() == ["pretraining: 20 of 10000, 0.65/s, 14 s left"]
+
+    def test_is_the_budget_where_the_number_of_units_is_not_known(self, clock, lines):
+        with Meter("pretraining", total=None, seconds_allowed=45) as meter:
+            clock.now += 31
+            meter.update(20)
+            clock.now += 31  # over time: nothing below zero
+            meter.update(25)
+        assert lines() == ["pretraining: 20, 0.65/s, 14 s left", "pretraining: 25, 0.40/s, 0 s left"]
+
+    def test_is_that_of_the_work_where_it_ends_before_the_budget(self, clock, lines):
+        with Meter("training fold 0", total=20, seconds_allowed=6000) as meter:
+            clock.now += 40
+            meter.update(10)
+        assert lines() == ["training fold 0: 10 of 20, 0.25/s, 40 s left"]
+
+
 class TestBar:
     @pytest.fixture(autouse=True)
     def terminal(self, monkeypatch):

@@ -292,6 +292,7 @@ def _train(
         device=device,
         ranks=ranks,
         shard=config.shards(plan.preset),
+        activity=f"pretraining ({method.name})",
         after_epoch=show,
     )
     if ranks.first:

@@ -94,6 +94,7 @@ class Engine:
         folder: the locked folder of the run.
         pace: of a pretrained encoder, which may learn later and more slowly than the rest.
         shard: spread the encoder's blocks over the ranks while training.
+        activity: what the progress bar calls this run.
         after_epoch: called with the whole log after each epoch (it draws the progress picture).
     """
 
@@ -109,6 +110,7 @@ class Engine:
         ranks: Ranks,
         pace: EncoderPace = AS_THE_REST,
         shard: bool = False,
+        activity: str = "training",
         after_epoch: Callable[[list[dict[str, Any]]], None] | None = None,
     ) -> None:
         if task.batch_size < ranks.world:
@@ -118,7 +120,7 @@ class Engine:
             )
         self.task, self.folder, self.config, self.length = task, folder, config, length
         self.learning_rate, self.device, self.ranks, self.after_epoch = learning_rate, device, ranks, after_epoch
-        self.shard = shard and ranks.world > 1
+        self.shard, self.activity = shard and ranks.world > 1, activity
         self.bf16 = use_bf16(device, config.precision)
         task.network.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.optimiser = make_optimiser(
@@ -134,6 +136,8 @@ class Engine:
         # Step and training seconds from which speed is measured.
         self.measured_from: tuple[int, float] | None = None
         self.slow_steps_left = SLOW_STEPS
+        # Under a time limit the number of steps is a guess until speed is measured, and nobody is shown a guess.
+        self.total_known = length.minutes is None
 
     def run(self) -> Progress:
         """Train to the end of the schedule, from the newest checkpoint if there is one.
@@ -156,7 +160,7 @@ class Engine:
         samples = read_ahead(self.task.load, self._draws, first_step=first_step, readers=self.config.readers)
         with (
             StopRequests(self.folder.stop_file) as requests,
-            Meter("training", total=self.progress.total, done=self.progress.step) as meter,
+            self._meter() as meter,
         ):
             try:
                 while not self._ended():
@@ -164,13 +168,13 @@ class Engine:
                     loss = self._step(self._waited_for(samples))
                     self.sums["working_seconds"] += time.monotonic() - started
                     self._fit_into_time()
-                    meter.update(self.progress.step, note=f"loss {loss:.3f}", total=self.progress.total)
+                    meter.update(self.progress.step, note=f"loss {loss:.3f}", total=self._known_total())
                     if self._epoch_ends():
                         self._end_epoch()
                     if self.ranks.same_everywhere([requests.asked])[0] and not self._ended():
                         self._save()
                         raise Interrupted(
-                            f"saved after {self.progress.step} of {self.progress.total} steps in {self.folder.path}; "
+                            f"saved after {self._steps_done()} in {self.folder.path}; "
                             "the same command goes on from there."
                         )
                     if self._save_is_due(CHECKPOINT_SECONDS):
@@ -182,6 +186,20 @@ class Engine:
             self._save()
         self.shards.end()
         return self.progress
+
+    # --- what the user sees
+
+    def _meter(self) -> Meter:
+        minutes = self.length.minutes
+        allowed = None if minutes is None else minutes * 60 - self.progress.seconds
+        return Meter(self.activity, total=self._known_total(), done=self.progress.step, seconds_allowed=allowed)
+
+    def _known_total(self) -> int | None:
+        return self.progress.total if self.total_known else None
+
+    def _steps_done(self) -> str:
+        total = self._known_total()
+        return f"{self.progress.step} steps" if total is None else f"{self.progress.step} of {total} steps"
 
     # --- one step
 
@@ -278,6 +296,7 @@ class Engine:
         affordable = done + max(0, int(left / (per_step + between)))
         wanted = affordable if self.length.steps is None else min(self.length.steps, affordable)
         self.progress.total = max(int(self.ranks.same_everywhere([wanted])[0]), done)
+        self.total_known = True
 
     # --- epochs
 
@@ -384,4 +403,5 @@ class Engine:
         if self.ranks.first:
             self.folder.forget_log_after(self.progress.step)
         if not self._ended():
-            logger.info("going on after step %d of %d", self.progress.step, self.progress.total)
+            total = self._known_total()
+            logger.info("going on after step %d%s", self.progress.step, "" if total is None else f" of {total}")

@@ -294,6 +294,7 @@ def _train(
         config=config,
         pace=pace,
         shard=config.shards(plans.network.preset),
+        activity=f"training fold {run_folder.path.name.removeprefix('fold_')}",
         learning_rate=plans.training.learning_rate,
         length=length,
         device=setting.device,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 
@@ -276,6 +277,31 @@ def test_a_time_limit_is_met_whatever_was_expected(tmp_path, monkeypatch, expect
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert log[-1]["step"] == progress.step and log[-1]["learning_rate"] < 0.02 * 0.05
     assert "validation_score" in log[-1]
+
+
+@pytest.mark.parametrize("minutes", [None, 1.0])
+def test_a_guessed_number_of_steps_is_not_shown(tmp_path, monkeypatch, minutes):
+    totals = []
+    meter = module.Meter
+
+    def recorded(what, *, total, **choices):
+        totals.append(total)
+        made = meter(what, total=total, **choices)
+        update = made.update
+        made.update = lambda done, *, total, note: (totals.append(total), update(done, total=total, note=note))
+        return made
+
+    monkeypatch.setattr(module, "Meter", recorded)
+    task = Regression()
+
+    def stop():
+        (tmp_path / "STOP").touch()
+
+    # The speed under a time limit is measured over 12 steps after 2 slow ones.
+    task.on_step[10 if minutes else 39] = stop
+    with contextlib.suppress(Interrupted):
+        train(tmp_path, task, steps=10_000 if minutes else 40, minutes=minutes)
+    assert set(totals) == ({None} if minutes else {40})
 
 
 def test_a_loss_that_is_no_number_is_refused_and_the_checkpoint_stays(tmp_path):
