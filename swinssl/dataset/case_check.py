@@ -20,20 +20,21 @@ from swinssl.errors import UserError
 from swinssl.imageio.endings import ENDINGS, image_ending
 from swinssl.imageio.image_fault import ImageFault
 from swinssl.imageio.nifti import read_nifti_header
-from swinssl.imageio.reader import read_label
-from swinssl.imageio.volume import GRID_TOLERANCE_VOXELS, Geometry, Volume
+from swinssl.imageio.reader import VALUES_REMEDY, read_label, unusable_voxels
+from swinssl.imageio.same_grid import GRID_TOLERANCE_VOXELS, NOTICEABLE_VOXELS, compare_grids, resample_remedy
+from swinssl.imageio.volume import Geometry, Volume
 
 FAULT_CODES = {
     **{"missing": "E201", "unreadable": "E201", "empty": "E202", "not_an_image": "E203", "truncated": "E204"},
     **{"corrupt": "E205", "not_3d": "E206", "voxel_type": "E207", "affine": "E208", "surplus": "E209"},
-    **{"too_large": "E210", "grids": "E302"},
+    **{"too_large": "E210", "grids": "E302", "values": "E301"},
 }
-# Corners that lie this far apart, in voxels, are no rounding any more.
-SUSPICIOUS_VOXELS = 0.1
 # Finer than any clinical scanner, coarser than any; a body, and the smallest crop of one.
 SPACING_MM, EXTENT_MM = (0.05, 20.0), (5.0, 2500.0)
 # Air in HU, and the fill values that vendors put outside the field of view (-2000, -2048, -3024).
 LOWEST_HU, AIR_HU, TISSUE_HU = -4096, -900, 200
+# Scanners store 16 bits, and even metal stays below this.
+HIGHEST_HU = 32767
 SHEAR_COSINE = 1e-3
 
 
@@ -137,7 +138,7 @@ class _Checker:
         if not header.placed:
             message = "the header says neither how the image is oriented nor where it lies (sform and qform code 0)"
             self.report("W201", path, message, "Convert it from its source again; left and right are a guess.")
-        if header.forms_apart > SUSPICIOUS_VOXELS:
+        if header.forms_apart > NOTICEABLE_VOXELS:
             message = f"sform and qform differ by {header.forms_apart:.2g} voxels at the worst corner; sform is used"
             self.report("W202", path, message, "Correct the one that is wrong; other programs may use the qform.")
         if header.mm_per_unit != 1:
@@ -177,10 +178,8 @@ class _Checker:
                 return
 
     def intensities(self, path: Path, array: NDArray, name: str) -> None:
-        if array.dtype.kind == "f" and (bad := int(array.size - np.isfinite(array).sum())):
-            where = tuple(int(i) for i in np.unravel_index(np.argmin(np.isfinite(array)), array.shape))
-            message = f"NaN or infinite voxels: {bad}, the first at {where} (z, y, x)"
-            self.report("E301", path, message, "Replace them, or leave the case out.")
+        if (message := unusable_voxels(array)) is not None:
+            self.report("E301", path, message, VALUES_REMEDY)
             return
         low, high = float(array.min()), float(array.max())
         if low == high:
@@ -199,24 +198,24 @@ class _Checker:
         elif low < LOWEST_HU:
             remedy = "Set what is outside the field of view to -1024."
             self.report("W305", path, f"{values}: a fill value far below air shifts the statistics", remedy)
+        if "ct" in name.lower() and high > HIGHEST_HU:
+            remedy = "Look at the brightest voxels; set what is no tissue to -1024, or get the image anew."
+            self.report("W305", path, f"{values}: no CT has more than {HIGHEST_HU} HU", remedy)
 
     def grids(
-        self, path: Path, own: Geometry, other_path: Path, other: Geometry, *, codes: tuple[str, str, str]
+        self, path: Path, geometry: Geometry, reference_path: Path, reference: Geometry, *, codes: tuple[str, str, str]
     ) -> None:
         """Compare two grids; `codes` are for another shape, far apart, and slightly apart."""
-        shape, far, slightly = codes
-        remedy = f"Resample it onto the grid of {other_path.name}."
-        if own.shape != other.shape:
-            message = f"has {_listed(own)} voxels (z, y, x); {other_path.name} has {_listed(other)}"
-            self.report(shape, path, message, remedy)
+        comparison = compare_grids(geometry, reference)
+        if not comparison.noticeable:
             return
-        apart = other.corner_displacement(own)
-        if apart > SUSPICIOUS_VOXELS:
-            message = f"lies {apart:.2g} voxels from {other_path.name} at the worst corner"
-            if apart > GRID_TOLERANCE_VOXELS:
-                self.report(far, path, message, remedy)
-            else:
-                self.report(slightly, path, message, f"{remedy} Up to {GRID_TOLERANCE_VOXELS} it counts as the same.")
+        other_shape, far, slightly = codes
+        message, remedy = comparison.describe(reference_path.name), resample_remedy(reference_path)
+        if comparison.same:
+            remedy += f" Up to {GRID_TOLERANCE_VOXELS:g} voxels count as one grid."
+            self.report(slightly, path, message, remedy)
+        else:
+            self.report(far if comparison.shape == comparison.reference_shape else other_shape, path, message, remedy)
 
     # --- label
 
@@ -248,7 +247,3 @@ def _hash(volume: Volume, digest: hashlib.blake2b) -> None:
 
 def _planes(array: NDArray) -> Iterator[NDArray]:
     return itertools.chain.from_iterable(array)
-
-
-def _listed(geometry: Geometry) -> str:
-    return " x ".join(map(str, geometry.shape))

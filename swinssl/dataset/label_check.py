@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinssl.dataset.case import Case
-from swinssl.dataset.labels import WHOLE_WITHIN, LabelSet
+from swinssl.dataset.labels import LabelSet, is_fractional
 from swinssl.imageio.volume import Volume
 
 # Fewer voxels than this are more likely a slip of the hand than a structure.
@@ -47,9 +47,9 @@ def check_label_values(
         message = f"NaN or infinite voxels: {odd}"
         remarks.append(("E405", message, "Replace them: by 0, or by the ignore label."))
     finite = {value: number for value, number in counts.items() if np.isfinite(value)}
-    fractional = [value for value in finite if abs(value - round(value)) > WHOLE_WITHIN]
+    fractional = [value for value in finite if is_fractional(np.asarray(value))]
     if fractional:
-        message = f"values {_listed(fractional)} are no whole numbers"
+        message = f"values {_listed(fractional)} are not whole numbers"
         remedy = "Was it interpolated, or does the header scale it? Resample labels by nearest neighbour; slope 1."
         remarks.append(("E404", message, remedy))
     whole = {round(value): 0 for value in finite if value not in fractional}

@@ -14,6 +14,8 @@ from swinssl.dataset.laterality import Laterality
 
 # Scaling in float32 misses a whole number by this much at most, interpolation by far more.
 WHOLE_WITHIN = 1e-3
+# What every integer type of an image file holds but the widest; far beyond any label.
+LARGEST_LABEL = 2**31
 # Undeclared values that a message lists.
 SHOWN = 5
 # Names that say that a structure is a lesion or a target.
@@ -86,7 +88,7 @@ class LabelSet(BaseModel):
         """
         integers = np.asarray(raw)
         if integers.dtype.kind == "f":
-            integers = _whole(integers)
+            integers = whole_labels(integers)
         declared = [0, *self.raw_values, *([] if self.ignore_value is None else [self.ignore_value])]
         highest = max(declared)
         table = np.full(highest + 1, self.outside_code, dtype=self.code_dtype)  # which no declared value has
@@ -140,13 +142,24 @@ def _undeclared(values: NDArray, declared: Sequence[int]) -> ValueError:
     return ValueError(f"values {listed} are not declared; declared are {', '.join(map(str, declared))}")
 
 
-def _whole(values: NDArray) -> NDArray[np.int64]:
-    """Values of a scaled label file as the whole numbers that they mean."""
+def is_fractional(values: NDArray) -> NDArray[np.bool_]:
+    """Where finite values are not whole numbers: the one rule of check, plan, preprocess and evaluate."""
+    with np.errstate(invalid="ignore"):  # of infinities
+        return np.abs(values - np.rint(values)) > WHOLE_WITHIN
+
+
+def whole_labels(values: NDArray) -> NDArray[np.int64]:
+    """Floating-point values of a label map as the whole numbers that they mean.
+
+    Raises:
+        ValueError: a value is fractional, NaN, infinite, or beyond any label.
+    """
     if not np.isfinite(values).all():
         raise ValueError("values that are NaN or infinite")
-    whole = np.rint(values)
-    apart = np.abs(values - whole) > WHOLE_WITHIN
-    if apart.any():
-        some = np.unique(values[apart])[:3].tolist()
-        raise ValueError(f"values {some} are no whole numbers; the map was interpolated or scaled")
-    return whole.astype(np.int64)
+    fractional = is_fractional(values)
+    if fractional.any():
+        listed = ", ".join(f"{value:.6g}" for value in np.unique(values[fractional])[:SHOWN].tolist())
+        raise ValueError(f"values {listed} are not whole numbers; the map was interpolated or scaled")
+    if values.size and max(-values.min(), values.max()) > LARGEST_LABEL:
+        raise ValueError(f"values from {values.min():.6g} to {values.max():.6g} cannot be labels")
+    return np.rint(values).astype(np.int64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +11,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from swinssl.dataset.labels import whole_labels
 from swinssl.errors import UserError
-from swinssl.evaluation.wording import MOST
+from swinssl.evaluation.wording import MOST, counted
 from swinssl.imageio.endings import ENDINGS, images_in, without_ending
 from swinssl.imageio.reader import read_geometry, read_label
+from swinssl.imageio.same_grid import GridComparison, compare_grids
 from swinssl.imageio.volume import Geometry, Volume
 
-# A prediction is written on the grid that its image has: more than this is another grid, not rounding.
-GRID_TOLERANCE_VOXELS = 0.1
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,35 +36,35 @@ class Pair:
     def read(self) -> tuple[NDArray, NDArray, Geometry]:
         """Both label maps, as (Z, Y, X) integers of the files' values, and their grid.
 
-        A file that stores the same voxels in another order (flipped, axes exchanged) is brought to the reference's.
+        A prediction in another storage order (flipped, axes exchanged) is brought into the reference's.
 
         Raises:
             UserError: a file cannot be read or has values that are no labels, or the two lie on different grids.
         """
         reference, prediction = read_label(self.reference), read_label(self.prediction)
-        if _apart(reference.geometry, prediction.geometry) is not None:
-            reference, prediction = reference.canonical()[0], prediction.canonical()[0]
-        self._check_grids(reference.geometry, prediction.geometry)
-        return _labels(self.reference, reference), _labels(self.prediction, prediction), reference.geometry
+        axes = self._compare(reference.geometry, prediction.geometry).axes
+        reordered = Volume(axes.apply(prediction.array), reference.geometry)
+        return _labels(self.reference, reference), _labels(self.prediction, reordered), reference.geometry
 
-    def check(self) -> Geometry:
-        """The grid of the two, from their headers.
+    def check(self) -> tuple[Geometry, str | None]:
+        """The grid of the two, from their headers, and a remark where they differ by more than rounding.
 
         Raises:
             UserError: a header cannot be read, or they lie on different grids.
         """
-        reference, prediction = read_geometry(self.reference), read_geometry(self.prediction)
-        if _apart(reference, prediction) is not None:
-            reference, prediction = (grid.mapped(grid.canonical_map()) for grid in (reference, prediction))
-        self._check_grids(reference, prediction)
-        return reference
+        reference = read_geometry(self.reference)
+        comparison = self._compare(reference, read_geometry(self.prediction))
+        return reference, comparison.describe("its reference") if comparison.noticeable else None
 
-    def _check_grids(self, reference: Geometry, prediction: Geometry) -> None:
-        if (difference := _apart(reference, prediction)) is not None:
+    def _compare(self, reference: Geometry, prediction: Geometry) -> GridComparison:
+        comparison = compare_grids(prediction, reference)
+        if not comparison.same:
             raise UserError(
-                f"{self.prediction}: {difference} its reference {self.reference}. Both must lie on one grid: predict "
-                "on the image that the reference was drawn on, or resample the prediction onto the reference's grid."
+                f"{self.prediction}: {comparison.describe(f'its reference {self.reference}')}. Both must lie on one "
+                "grid: predict on the image that the reference was drawn on, or resample the prediction onto the "
+                "reference's grid."
             )
+        return comparison
 
 
 @dataclass(frozen=True)
@@ -110,18 +113,25 @@ def pair_up(predictions: Path, references: Path) -> Pairing:
 
 
 def check_pairs(pairs: Sequence[Pair]) -> list[Geometry]:
-    """The grid of each pair, from the headers, before anything takes time.
+    """The grid of each pair, from the headers, before anything takes time; warns of pairs that differ slightly.
 
     Raises:
         UserError: names every pair with a fault.
     """
-    grids, faults = [], []
+    grids, faults, remarks = [], [], {}
     for pair in pairs:
         try:
-            grids.append(pair.check())
+            grid, remark = pair.check()
         except UserError as fault:
             faults.append(str(fault))
+            continue
+        grids.append(grid)
+        if remark is not None:
+            remarks[pair.prediction] = remark
     raise_together(faults, len(pairs))
+    for path, remark in itertools.islice(remarks.items(), 1):
+        more = f", and {counted(len(remarks) - 1, 'other prediction')} likewise" if len(remarks) > 1 else ""
+        logger.warning("%s %s%s; measured voxel by voxel, as one grid.", path, remark, more)
     return grids
 
 
@@ -158,17 +168,6 @@ def label_maps(path: Path) -> dict[str, Path]:
     return found
 
 
-def _apart(reference: Geometry, prediction: Geometry) -> str | None:
-    """How the grids differ, in words that end before the reference's name; None where they do not."""
-    if reference.shape != prediction.shape:
-        sizes = [" x ".join(map(str, grid.shape)) for grid in (prediction, reference)]
-        return f"has {sizes[0]} voxels (z, y, x), and there are {sizes[1]} in"
-    displacement = reference.corner_displacement(prediction)
-    if displacement > GRID_TOLERANCE_VOXELS:
-        return f"lies {displacement:.2g} voxels at the worst corner (at most {GRID_TOLERANCE_VOXELS}) from"
-    return None
-
-
 def _labels(path: Path, volume: Volume) -> NDArray:
     """The label values, as integers.
 
@@ -176,10 +175,10 @@ def _labels(path: Path, volume: Volume) -> NDArray:
         UserError: a value is fractional, negative, or not finite.
     """
     array = volume.array[0]
-    whole = array if array.dtype.kind in "bui" else np.rint(np.nan_to_num(array, nan=-1, posinf=-1, neginf=-1))
-    if whole is not array and not np.array_equal(whole, array):
-        odd = array[whole != array].flat[0]
-        raise UserError(f"{path}: value {odd:g}; labels are whole numbers. Export the label map without interpolation.")
+    try:
+        whole = array if array.dtype.kind in "bui" else whole_labels(array)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}. Export the label map without interpolation.") from None
     if whole.size and whole.min() < 0:
         raise UserError(f"{path}: value {whole.min():g}; labels are 0 and above. Export the label map anew.")
     return whole.astype(np.min_scalar_type(int(whole.max(initial=0))), copy=False) if whole is not array else whole

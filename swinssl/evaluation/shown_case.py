@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinssl.errors import UserError
-from swinssl.evaluation.pairing import GRID_TOLERANCE_VOXELS, Pair
+from swinssl.evaluation.pairing import Pair
 from swinssl.imageio.reader import read_channels
+from swinssl.imageio.same_grid import compare_grids
 from swinssl.imageio.volume import Geometry, Triple, Volume
 
 # Okabe and Ito's colours, which people with colour blindness tell apart, without black; the brightest on grey first.
@@ -22,15 +23,16 @@ Box = tuple[slice, slice, slice]
 
 
 def image_on(grid: Geometry, path: Path) -> NDArray:
-    """The first channel of an image that lies on a canonical grid, (Z, Y, X).
+    """The first channel of an image that lies on a grid, (Z, Y, X) in the storage order of the grid.
 
     Raises:
         UserError: the file cannot be read, or lies elsewhere.
     """
-    image, _ = read_channels([path]).canonical()
-    if image.geometry.shape != grid.shape or grid.corner_displacement(image.geometry) > GRID_TOLERANCE_VOXELS:
-        raise UserError(f"{path} lies on another grid than the labels.")
-    return image.array[0]
+    image = read_channels([path])
+    comparison = compare_grids(image.geometry, grid)
+    if not comparison.same:
+        raise UserError(f"{path} {comparison.describe('the labels')}.")
+    return comparison.axes.apply(image.array[0])
 
 
 def canonical_map(case: str, path: Path, reference: Path) -> tuple[NDArray, Geometry]:

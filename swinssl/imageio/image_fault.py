@@ -19,7 +19,8 @@ FaultKind = Literal[
     "not_3d",  # a single slice, or several volumes
     "voxel_type",  # colour, complex, or a type that numpy has not
     "affine",  # a place in space that cannot be
-    "grids",  # channels on different grids
+    "grids",  # files of one case on different grids
+    "values",  # voxels that cannot be computed with
 ]
 
 

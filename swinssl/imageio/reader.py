@@ -12,7 +12,12 @@ from swinssl.imageio.endings import required_ending
 from swinssl.imageio.image_fault import ImageFault
 from swinssl.imageio.itk_image import read_itk, read_itk_geometry
 from swinssl.imageio.nifti import read_nifti, read_nifti_header
-from swinssl.imageio.volume import GRID_TOLERANCE_VOXELS, Geometry, Volume
+from swinssl.imageio.same_grid import on_grid_of
+from swinssl.imageio.volume import Geometry, Volume
+
+# Differences of larger values overflow float32, in which intensities are normalised and resampled.
+LARGEST_INTENSITY = 1e30
+VALUES_REMEDY = "Replace them, or leave the case out."
 
 
 def read_channels(paths: Sequence[Path]) -> Volume:
@@ -22,20 +27,48 @@ def read_channels(paths: Sequence[Path]) -> Volume:
         paths: in the order of the channels.
 
     Returns:
-        A volume in the smallest type that holds every channel; on the grid of the first one.
+        A volume in the smallest type that holds every channel; on the grid and in the storage order of the first one.
 
     Raises:
         ImageFault: a file cannot be read (see `image_fault`), or the channels lie on different grids.
     """
-    channels = [_read(Path(path)) for path in paths]
-    if not channels:
+    if not paths:
         raise ValueError("no channel given")
-    (first, geometry), path = channels[0], Path(paths[0])
-    for other_path, (_, other) in zip(paths[1:], channels[1:], strict=True):
-        check_same_grid(Path(other_path), other, path, geometry)
-    if len(channels) == 1:
-        return Volume(first[None], geometry)
-    return Volume(np.stack([array for array, _ in channels]), geometry)
+    first_path, *other_paths = map(Path, paths)
+    first = read_label(first_path)
+    if not other_paths:
+        return first
+    arrays = [first.array[0]]
+    for path in other_paths:
+        channel = on_grid_of(read_label(path), path, reference=first.geometry, reference_path=first_path)
+        arrays.append(channel.array[0])
+    return Volume(np.stack(arrays), first.geometry)
+
+
+def read_image(paths: Sequence[Path]) -> Volume:
+    """The channels of one image whose voxels are numbers that can be computed with; arguments as of `read_channels`.
+
+    Raises:
+        ImageFault: as `read_channels`, or voxels are NaN, infinite or too large (`unusable_voxels`).
+    """
+    image = read_channels(paths)
+    for path, channel in zip(paths, image.array, strict=True):
+        if (found := unusable_voxels(channel)) is not None:
+            raise ImageFault(Path(path), "values", found, VALUES_REMEDY)
+    return image
+
+
+def read_case(images: Sequence[Path], label: Path | None) -> tuple[Volume, Volume | None]:
+    """The image of a case and its label map (raw values), both on the grid and in the storage order of the image.
+
+    Raises:
+        ImageFault: as `read_image`, or the label lies on another grid.
+    """
+    image = read_image(images)
+    if label is None:
+        return image, None
+    reference_path = Path(images[0])
+    return image, on_grid_of(read_label(label), label, reference=image.geometry, reference_path=reference_path)
 
 
 def read_label(path: Path) -> Volume:
@@ -44,7 +77,28 @@ def read_label(path: Path) -> Volume:
     Raises:
         ImageFault: the file cannot be read.
     """
-    return read_channels([path])
+    array, geometry = _read(Path(path))
+    return Volume(array[None], geometry)
+
+
+def unusable_voxels(array: NDArray) -> str | None:
+    """Which voxels of an image cannot be computed with, as a predicate of the file; None where all can.
+
+    Args:
+        array: (Z, Y, X) as read. Intensities are normalised and resampled in float32.
+    """
+    if array.dtype.kind != "f":
+        return None
+    count = 0
+    first: tuple[int, ...] = ()
+    for z, plane in enumerate(array):
+        unusable = ~(np.abs(plane) <= LARGEST_INTENSITY)  # NaN compares as false
+        if number := int(np.count_nonzero(unusable)):
+            count, first = count + number, first or (z, *map(int, np.unravel_index(np.argmax(unusable), plane.shape)))
+    if not count:
+        return None
+    kinds = f"NaN, infinite or beyond {LARGEST_INTENSITY:g}"
+    return f"has voxels that are {kinds}: {count}, the first at {first} (z, y, x)"
 
 
 def read_geometry(path: Path) -> Geometry:
@@ -57,29 +111,6 @@ def read_geometry(path: Path) -> Geometry:
     if required_ending(path).startswith(".nii"):
         return read_nifti_header(path).geometry
     return read_itk_geometry(path)
-
-
-def check_same_grid(path: Path, geometry: Geometry, reference_path: Path, reference: Geometry) -> None:
-    """Refuse two files that must lie on one grid and do not.
-
-    Raises:
-        ImageFault: of the kind `grids`: the shapes differ, or the worst corners are over half a voxel apart.
-    """
-    remedy = f"Resample it onto the grid of {reference_path.name}."
-    if geometry.shape != reference.shape:
-        found = f"has {_listed(geometry)} voxels (z, y, x); {reference_path.name} has {_listed(reference)}"
-        raise ImageFault(path, "grids", found, remedy)
-    apart = reference.corner_displacement(geometry)
-    if apart > GRID_TOLERANCE_VOXELS:
-        found = (
-            f"lies {apart:.2g} voxels from {reference_path.name} at the worst corner; up to {GRID_TOLERANCE_VOXELS} "
-            "is taken for rounding"
-        )
-        raise ImageFault(path, "grids", found, remedy)
-
-
-def _listed(geometry: Geometry) -> str:
-    return " x ".join(map(str, geometry.shape))
 
 
 def _read(path: Path) -> tuple[NDArray, Geometry]:

@@ -17,10 +17,6 @@ from numpy.typing import NDArray
 Triple = tuple[float, float, float]
 Shape = tuple[int, int, int]
 
-# Two files of one patient may differ by this much at the worst corner before they count as two grids: it is what
-# confusing a voxel's corner with its centre gives, and far above what rounding in headers does.
-GRID_TOLERANCE_VOXELS = 0.5
-
 
 def reversed_axes(affine: NDArray[np.float64]) -> NDArray[np.float64]:
     """A (4, 4) affine between index and world of (x, y, z) as one of (z, y, x), or the other way round."""
@@ -108,15 +104,28 @@ class Geometry:
         cosines = self.direction.T @ self.direction
         return float(np.abs(cosines - np.eye(3)).max())
 
+    def corners(self) -> NDArray[np.float64]:
+        """(3, 8) world places (z, y, x) of the corner voxels' centres in mm."""
+        corners = np.array([(*c, 1.0) for c in itertools.product(*((0, n - 1) for n in self.shape))]).T
+        places: NDArray[np.float64] = (self.affine @ corners)[:3]
+        return places
+
     def corner_displacement(self, other: Geometry) -> float:
         """The largest distance between equal corner voxels of two grids of one shape, in voxels of this grid."""
-        corners = np.array([(*c, 1.0) for c in itertools.product(*((0, n - 1) for n in self.shape))]).T
-        apart = (self.affine @ corners - other.affine @ corners)[:3]
+        apart = self.corners() - other.corners()
         return float(np.abs(np.linalg.solve(self.affine[:3, :3], apart)).max())
 
     def canonical_map(self) -> AxisMap:
         """The axis permutation and flips that bring this grid nearest to world (z, y, x)."""
-        cosines = self.direction
+        return self._nearest_map(self.direction)
+
+    def map_onto(self, reference: Geometry) -> AxisMap:
+        """The axis permutation and flips that bring this grid nearest to the axes of another grid."""
+        return self._nearest_map(np.linalg.inv(reference.direction) @ self.direction)
+
+    @staticmethod
+    def _nearest_map(cosines: NDArray[np.floating]) -> AxisMap:
+        """The map onto target axes; `cosines[i, j]` is the component of axis j along target axis i."""
         # Of the six assignments take the one with the largest sum of cosines: the best-aligned one, always a bijection.
         order = max(itertools.permutations(range(3)), key=lambda p: sum(abs(cosines[i, p[i]]) for i in range(3)))
         a, b, c = order

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from swinssl.allotment import free_memory
 from swinssl.dataset.labels import LabelSet
 from swinssl.errors import UserError
-from swinssl.imageio.reader import read_channels
+from swinssl.imageio.reader import read_image
 from swinssl.imageio.volume import Geometry
 from swinssl.inference.clean_up import clean
 from swinssl.inference.fitness import fitness_warnings
@@ -151,10 +151,7 @@ def _fits_beside(case: InputCase, plans: Plans) -> bool:
 
 def _load(case: InputCase, *, plans: Plans, trained_on: frozenset[str]) -> _Loaded:
     sha256 = input_sha256(case)
-    volume = read_channels(case.images)
-    for path, channel in zip(case.images, volume.array, strict=True):
-        if not np.isfinite(channel).all():
-            raise UserError(f"{path}: has voxels that are NaN or infinite. Replace them, or leave the case out.")
+    volume = read_image(case.images)
     prepared = prepare(volume, plans)
     warnings = fitness_warnings(volume, prepared, plans)
     if trained_on.intersection(sha256):

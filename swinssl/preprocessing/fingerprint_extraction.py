@@ -25,7 +25,7 @@ from swinssl.case_pool import Crash, fitting_workers, run_jobs
 from swinssl.dataset.labels import LabelSet
 from swinssl.dataset.raw_dataset import Case, RawDataset
 from swinssl.errors import UserError
-from swinssl.imageio.reader import check_same_grid, read_channels, read_label
+from swinssl.imageio.reader import read_case
 from swinssl.preprocessing.fingerprint import (
     FINGERPRINT_FILE,
     FINGERPRINT_VERSION,
@@ -164,9 +164,7 @@ def measure_case(case: Case, labels: LabelSet, *, ranks: int = MOST_RANKS) -> Ca
         UserError: a file is unreadable, the label does not fit the image or has undeclared values, or the image has
             voxels that are no numbers.
     """
-    image = read_channels(case.images)
-    if not np.isfinite(image.array).all():
-        raise UserError(f"{case.images[0]}: has voxels that are NaN or infinite. Replace them, or leave the case out.")
+    image, label = read_case(case.images, case.label)
     canonical, axes = image.canonical()
     mask = nonzero_mask(canonical.array)
     box = tuple(slice(start, stop) for start, stop in bounding_box(mask))
@@ -174,9 +172,7 @@ def measure_case(case: Case, labels: LabelSet, *, ranks: int = MOST_RANKS) -> Ca
 
     structures = None
     counted = mask
-    if case.label is not None:
-        label = read_label(case.label)
-        check_same_grid(case.label, label.geometry, case.images[0], image.geometry)
+    if label is not None:
         try:
             codes = labels.encode(axes.apply(label.array[0])[box])
         except ValueError as error:

@@ -16,16 +16,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-
 from swinssl import files
 from swinssl.case_pool import Crash, fitting_workers, run_jobs
 from swinssl.cluster_pool import Cluster
 from swinssl.dataset.raw_dataset import Case, RawDataset
 from swinssl.errors import UserError
 from swinssl.imageio.endings import required_ending
-from swinssl.imageio.reader import check_same_grid, read_channels, read_label
-from swinssl.imageio.volume import Volume
+from swinssl.imageio.reader import read_case
 from swinssl.locks import FileLock
 from swinssl.preprocessing.plans import PLANS_FILE, Plans
 from swinssl.preprocessing.prepared_volume import PreparedVolume, peak_bytes, prepare
@@ -279,7 +276,7 @@ def _bring_up_to_date(job: _Job) -> Literal["done", "current"]:
     if _is_stored(job.folder, case.id, expected):
         _copy_reference(case, job.folder, renew=False)
         return "current"
-    volumes: list[Any] = [*_read(case)]
+    volumes: list[Any] = [*read_case(case.images, case.label)]
     try:
         # Nobody else holds them, so that each goes when it is not needed any more.
         prepared = prepare(volumes.pop(0), plans, label=volumes.pop())
@@ -290,19 +287,6 @@ def _bring_up_to_date(job: _Job) -> Literal["done", "current"]:
     properties = prepared.properties(case.id, labels_present=present, input_sha256=hashes, content_hash=expected)
     write_case(job.folder, properties, image=prepared.image, label=prepared.label, labels=plans.labels, codec=job.codec)
     return "done"
-
-
-def _read(case: Case) -> tuple[Volume, Volume | None]:
-    """Image and label of a case, checked to be finite and on one grid."""
-    image = read_channels(case.images)
-    for path, channel in zip(case.images, image.array, strict=False):
-        if not np.isfinite(channel).all():
-            raise UserError(f"{path}: has voxels that are NaN or infinite. Replace them, or leave the case out.")
-    if case.label is None:
-        return image, None
-    label = read_label(case.label)
-    check_same_grid(case.label, label.geometry, case.images[0], image.geometry)
-    return image, label
 
 
 def _input_sha256(case: Case) -> dict[str, str]:

@@ -48,7 +48,7 @@ def test_an_image_on_another_grid_is_left_out_and_said(made, tmp_path, caplog):
     elsewhere = Geometry.from_parts(GRID.shape, spacing=GRID.spacing)
     with caplog.at_level(logging.WARNING):
         draw_overlays(made, tmp_path / "o.png", images={"a": write_image(tmp_path / "a.nii.gz", elsewhere)}, ct=False)
-    assert "another grid" in caplog.text and (tmp_path / "o.png").is_file()
+    assert "from the labels at the worst corner" in caplog.text and (tmp_path / "o.png").is_file()
 
 
 def test_without_a_dice_there_is_no_picture(tmp_path):

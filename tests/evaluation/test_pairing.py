@@ -72,7 +72,7 @@ class TestGrids:
     @pytest.mark.parametrize(
         ("array", "geometry", "message"),
         [
-            (organ_map(), Geometry.from_parts(SHAPE, spacing=GRID.spacing, origin=(-5.0, 20.0, 7.2)), "0.2 voxels"),
+            (organ_map(), Geometry.from_parts(SHAPE, spacing=GRID.spacing, origin=(-5.0, 20.0, 7.6)), "0.6 voxels"),
             (organ_map(), Geometry.from_parts(SHAPE, spacing=(3.0, 1.5, 1.1), origin=GRID.origin), "1.3 voxels"),
             (np.zeros((8, 12, 13), np.uint8), Geometry.from_parts((8, 12, 13), spacing=GRID.spacing), "8 x 12 x 13"),
         ],
@@ -92,7 +92,7 @@ class TestGrids:
         pair = self.pair(tmp_path, axes.apply(organ_map(2)), GRID.mapped(axes))
         reference, prediction, geometry = pair.read()
         assert np.array_equal(reference, organ_map()) and np.array_equal(prediction, organ_map(2))
-        assert geometry.shape == pair.check().shape == SHAPE
+        assert geometry.shape == pair.check()[0].shape == SHAPE
 
     def test_all_faults_are_told_at_once(self, tmp_path):
         elsewhere = Geometry.from_parts(SHAPE, spacing=GRID.spacing)
@@ -112,9 +112,12 @@ class TestValues:
         found = self.read(tmp_path, organ_map().astype(np.float32))
         assert found.dtype.kind == "u" and np.array_equal(found, organ_map())
 
-    @pytest.mark.parametrize("value", [0.5, -1, np.nan])
+    def test_rounding_by_the_header_is_no_fraction(self, tmp_path):
+        assert np.array_equal(self.read(tmp_path, organ_map() * np.float32(1.0004)), organ_map())
+
+    @pytest.mark.parametrize("value", [0.5, -1, np.nan, 1e38])
     def test_others_are_not(self, tmp_path, value):
         array = organ_map().astype(np.float32)
         array[0, 0, 0] = value
-        with pytest.raises(UserError, match=r"a\.nii\.gz: value .*labels are"):
+        with pytest.raises(UserError, match=r"a\.nii\.gz: value.*Export the label map"):
             self.read(tmp_path, array)
