@@ -58,7 +58,7 @@ CODES = {
     "N203": "lengths in metres or microns",
     "N204": "a header field that may name the patient",
     "N205": "a sheared grid",
-    "E301": "voxels that are NaN or infinite",
+    "E301": "voxels that cannot be computed with",
     "E302": "channels on different grids",
     "W302": "channels on slightly different grids",
     "W303": "a constant image",
