@@ -19,6 +19,8 @@ from swinssl.errors import UserError
 PREFIX = ".writing-"
 # Of a name, in characters of up to four bytes: file systems take 255 bytes.
 LONGEST_NAME = 50
+# Of JSON: the program's own files have six levels, and Python gives up at several hundred, wherever it is then.
+DEEPEST = 50
 # Written to find out whether a disk takes any more.
 TRIAL_BYTES = 1 << 20
 
@@ -136,12 +138,27 @@ def parse_json(text: str) -> Any:
     """The content of strict JSON: no NaN, no number beyond all bounds, no half of a character; it can be written again.
 
     Raises:
-        ValueError: it is not.
-        RecursionError: nested too deeply.
+        ValueError: it is not, or it is nested more than `DEEPEST` levels deep.
     """
-    value = json.loads(text)
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [item for parent in level for item in _items(parent)]
+        if not level:
+            break
+    else:
+        raise ValueError(f"nested more than {DEEPEST} levels deep")
     json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
     return value
+
+
+def _items(value: Any) -> list[Any]:
+    """What an object or list of JSON holds, of what can hold more."""
+    held = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [item for item in held if isinstance(item, dict | list)]
 
 
 def read_json(path: Path, *, what: str, remedy: str) -> Any:

@@ -248,8 +248,9 @@ def _end(outcomes: Sequence[CaseOutcome], inputs: Sequence[Path], output: Path, 
 
 def _likely_references(images: Path) -> str:
     """The labels beside an images folder of a raw data set, or a placeholder."""
-    beside = images.parent / images.name.replace("images", "labels")
-    return str(beside) if images.name.startswith("images") and beside.is_dir() else "FOLDER_WITH_REFERENCE_LABELS"
+    from swinssl.dataset.case_names import labels_beside
+
+    return str(labels_beside(images) or "FOLDER_WITH_REFERENCE_LABELS")
 
 
 main = command(predict)

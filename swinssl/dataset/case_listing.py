@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from swinssl import files
 from swinssl.dataset.case import Case
+from swinssl.dataset.case_names import CHANNEL, FIRST_CHANNEL, case_name, id_findings, split_channels
 from swinssl.dataset.description import DESCRIPTION_FILE, Description, ListedCase
 from swinssl.dataset.finding import Finding, did_you_mean, nearest
 from swinssl.imageio.endings import ENDINGS, image_ending, without_ending
-from swinssl.workspace import RESERVED_NAMES, SAFE_NAME
 
 IMAGES, LABELS = "imagesTr", "labelsTr"
-CHANNEL = re.compile(r"(.+)_(\d{4})")
-# More numbered files than this are cases rather than channels of one.
-MOST_GUESSED_CHANNELS = 4
-UNUSABLE = re.compile(r'[/\\:*?"<>|\x00-\x1f]|^\.+$|[. ]$')
 # What systems leave behind everywhere; names that begin with a dot are passed over as well.
 LEFTOVERS = {"thumbs.db", "desktop.ini", "__macosx"}
 
@@ -51,7 +45,7 @@ def list_cases(folder: Path, description: Description) -> Listing:
     elif (folder / IMAGES).is_dir() or not description.training:
         cases = lister.found()
     else:
-        cases = lister.listed({without_ending(image): case for image, case in description.training.items()})
+        cases = lister.listed({case_name(image): case for image, case in description.training.items()})
     cases.sort(key=lambda case: case.id)
     lister.findings += id_findings([case.id for case in cases])
     lister.check_files(cases)
@@ -68,23 +62,14 @@ def usual_ending(cases: Sequence[Case]) -> str:
     return next((ending for ending in ENDINGS if ending in used), ENDINGS[0])
 
 
-def id_findings(ids: Sequence[str]) -> list[Finding]:
-    """What is wrong with ids as names of files, on this system or another."""
-    found: list[Finding] = []
-    lower: dict[str, str] = {}
-    for case_id in ids:
-        file = f"case {case_id}"
-        other = lower.setdefault(case_id.lower(), case_id)
-        if not case_id or UNUSABLE.search(case_id) or case_id.split(".")[0].lower() in RESERVED_NAMES:
-            message = f"the id {case_id!r} cannot be the name of a file or folder on every system"
-            found.append(Finding("E109", file, message, "Rename it: letters, digits, '.', '_' and '-'."))
-        elif other != case_id:
-            message = f"differs from case {other} in capitals only, which many systems do not tell apart"
-            found.append(Finding("E109", file, message, "Rename one of them."))
-        elif not SAFE_NAME.fullmatch(case_id):
-            message = f"the id {case_id!r} has spaces, other characters than letters, digits, '.', '_', '-', or is long"
-            found.append(Finding("W106", file, message, "Rename it, if other programs are to read the results."))
-    return found
+def resolve_listed(written: str, folder: Path) -> Path:
+    """A path as listed: absolute, or relative to `folder`.
+
+    Variables of the environment count where they lead to something. Else they stay as written, so that no message
+    shows what they hold.
+    """
+    expanded = folder / os.path.expandvars(os.path.expanduser(written))  # noqa: PTH111 (keeps an unknown ~user)
+    return expanded if "$" not in written or os.path.lexists(expanded) else folder / written
 
 
 class _Lister:
@@ -119,22 +104,20 @@ class _Lister:
         return cases
 
     def resolved(self, written: str) -> Path:
-        """A path as listed: absolute, or relative to the data set's folder; variables of the environment count."""
-        path = Path(os.path.expandvars(written))
-        return path if path.is_absolute() else self.folder / path
+        return resolve_listed(written, self.folder)
 
     # --- cases found by the names of files
 
     def found(self) -> list[Case]:
         labels = self.by_stem(self.image_files(self.folder / LABELS), "label")
         images = self.by_stem(self.with_ending(self.image_files(self.folder / IMAGES)), "image")
-        grouped = self.grouped(list(images), labels)
+        grouped = split_channels(list(images), channels=self.channels, labels=labels)
         if not self.channels:
             self.channels = max((max(c or 0 for c in channels) + 1 for channels in grouped.values()), default=1)
         cases = [self.case(case_id, channels, images, labels) for case_id, channels in sorted(grouped.items())]
         self.check_labels([case.id for case in cases], labels)
         self.check_training([case.id for case in cases])
-        unnumbered = [case.images[0] for case in cases if without_ending(case.images[0]) == case.id]
+        unnumbered = [case.images[0] for case in cases if case_name(case.images[0]) == case.id]
         if unnumbered and self.channels == 1:
             message = f"images without the channel number (_0000) in their names: {len(unnumbered)}"
             remedy = "Nothing to do; nnU-Net itself wants CASE_0000 as the name."
@@ -182,41 +165,11 @@ class _Lister:
         """Files by their name without ending; two of one name are reported, the first is taken."""
         found: dict[str, Path] = {}
         for path in paths:
-            other = found.setdefault(without_ending(path), path)
+            other = found.setdefault(case_name(path), path)
             if other != path:
                 message = f"is the same {what} as {other.name} by its name"
                 self.report("E112", path, message, "Remove one of them.")
         return found
-
-    def grouped(self, stems: Sequence[str], labels: Mapping[str, Path]) -> dict[str, dict[int | None, str]]:
-        """Case id -> channel number (None: without one) -> name without ending.
-
-        A name that a label has too, with one channel, is a case id, whatever it ends in: patients may be numbered with
-        four digits.
-        """
-        grouped: dict[str, dict[int | None, str]] = defaultdict(dict)
-        for stem in stems:
-            match = CHANNEL.fullmatch(stem)
-            if match is None or (self.channels <= 1 and stem in labels):
-                grouped[stem][None] = stem
-            else:
-                grouped[match[1]][int(match[2])] = stem
-        if self.channels <= 1:
-            for case_id in [
-                i for i, channels in grouped.items() if self.is_numbering(i, channels, len(grouped), labels)
-            ]:
-                for stem in grouped.pop(case_id).values():
-                    grouped[stem][None] = stem
-        return dict(grouped)
-
-    def is_numbering(
-        self, case_id: str, channels: Mapping[int | None, str], cases: int, labels: Mapping[str, Path]
-    ) -> bool:
-        """Whether the four digits of these names number patients rather than channels."""
-        if case_id in labels or None in channels:
-            return False
-        alone = cases == 1 and len(channels) > (1 if self.channels else MOST_GUESSED_CHANNELS)
-        return 0 not in channels or alone
 
     def case(
         self, case_id: str, channels: Mapping[int | None, str], images: Mapping[str, Path], labels: Mapping[str, Path]
@@ -247,7 +200,7 @@ class _Lister:
             named = ", ".join(numbered[channel].name for channel in surplus)
             message = f"case {case_id} has a channel too many ({named}); dataset.json declares {self.channels}"
             self.report("E108", numbered[surplus[0]], message, "Remove it, or declare it in channel_names.")
-        elif CHANNEL.fullmatch(without_ending(first)) is None and self.channels > 1 and self.description.cases is None:
+        elif CHANNEL.fullmatch(case_name(first)) is None and self.channels > 1 and self.description.cases is None:
             message = f"has no channel number; dataset.json declares {self.channels} channels"
             self.report("E108", first, message, f"Name it {case_id}_0000, _0001 and so on, by its channel.")
 
@@ -263,8 +216,8 @@ class _Lister:
                 self.report("W103", path, "has no image", f"Add the image, or remove the label.{rename}")
 
     def check_training(self, ids: Sequence[str]) -> None:
-        listed = [without_ending(image) for image in self.description.training]
-        missing = [name for name in listed if name not in ids and name.removesuffix("_0000") not in ids]
+        listed = [case_name(image) for image in self.description.training]
+        missing = [name for name in listed if name not in ids and name.removesuffix(FIRST_CHANNEL) not in ids]
         if missing:
             message = f'"training" lists images that {IMAGES} does not have: {len(missing)}, such as {missing[0]}'
             self.report("E106", DESCRIPTION_FILE, message, "Add them, or take them out of the list.")

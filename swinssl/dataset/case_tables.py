@@ -12,12 +12,17 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import re
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from swinssl import files
 from swinssl.dataset.case import Case
+from swinssl.dataset.case_names import normal_form
 from swinssl.dataset.description import DESCRIPTION_FILE, Description
 from swinssl.dataset.finding import Finding, did_you_mean
 from swinssl.errors import UserError
@@ -26,6 +31,12 @@ LABELS_PRESENT_FILE, GROUPS_FILE = "labels_present.csv", "groups.csv"
 CASE, GROUP, STRUCTURES = "case", "group", "structures"
 YES, NO = {"1", "yes", "true", "x"}, {"0", "no", "false", ""}
 SHOWN = 5
+PATTERN_SECONDS = 10
+# A group of the case's id: the pattern's first, or the whole match.
+MATCH = """import json, re, sys
+pattern, ids = json.loads(sys.stdin.buffer.read())
+found = {i: m for i in ids if (m := re.search(pattern, i))}
+print(json.dumps({i: m[1] if m.re.groups and m[1] is not None else m[0] for i, m in found.items()}))"""
 
 Rows = list[dict[str, str]]
 
@@ -130,8 +141,31 @@ def _groups(
         return _groups_table(path, findings), path.name
     if description.groups or description.group_pattern is None:
         return dict(description.groups), DESCRIPTION_FILE
-    matches = {case_id: description.group_pattern.search(case_id) for case_id in ids}
-    return {i: m[1] if m.re.groups and m[1] is not None else m[0] for i, m in matches.items() if m}, DESCRIPTION_FILE
+    matched = _matched(description.group_pattern, ids)
+    if matched is None:
+        message = f'"group_pattern" {description.group_pattern.pattern!r} needs over {PATTERN_SECONDS} s for these ids'
+        findings.append(Finding("E103", DESCRIPTION_FILE, message, "Do not repeat what repeats: (a+)+ becomes a+."))
+    return matched or {}, DESCRIPTION_FILE
+
+
+def _matched(pattern: re.Pattern[str], ids: Sequence[str]) -> dict[str, str] | None:
+    """Group by case id; None where the pattern takes too long.
+
+    Nothing can stop a regular expression that backtracks for ever but the end of its process.
+    """
+    job = json.dumps([pattern.pattern, list(ids)])
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-S", "-c", MATCH],
+            input=job.encode(),
+            capture_output=True,
+            timeout=PATTERN_SECONDS,
+            check=True,
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    matched: dict[str, str] = json.loads(done.stdout)
+    return matched
 
 
 def _groups_table(path: Path, findings: list[Finding]) -> dict[str, str]:
@@ -164,6 +198,7 @@ def _rows(path: Path, findings: list[Finding]) -> Rows | None:
         return []
     seen: set[str] = set()
     for row in rows:
+        row[CASE] = normal_form(row[CASE])
         if row[CASE] in seen:
             findings.append(Finding("E111", path.name, f"has case {row[CASE]!r} twice", "Remove one of the rows."))
         seen.add(row[CASE])

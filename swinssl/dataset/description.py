@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from swinssl import files
+from swinssl.dataset.case_names import normal_form
 from swinssl.dataset.finding import Finding, did_you_mean, nearest
 from swinssl.dataset.label_declaration import declared_labels, labels_as_json
 from swinssl.dataset.labels import LabelSet
@@ -88,7 +90,8 @@ def read_description(folder: Path) -> tuple[Description, list[Finding]]:
     """
     path = Path(folder) / DESCRIPTION_FILE
     try:
-        content = files.parse_json(path.read_text(encoding="utf-8-sig"))
+        text = path.read_text(encoding="utf-8-sig")
+        content = files.parse_json(text)
         if not isinstance(content, dict):
             raise ValueError(f"it holds a {type(content).__name__}, not an object")
     except FileNotFoundError:
@@ -98,7 +101,22 @@ def read_description(folder: Path) -> tuple[Description, list[Finding]]:
         message = f"is not readable as JSON: {reason}"
         return Description(), [Finding("E101", DESCRIPTION_FILE, message, f"Correct it. It looks like {EXAMPLE}")]
     parser = _Parser(content)
+    for key in _repeated_keys(text):
+        message = f'has the key "{key}" twice in one place; only one of the two can count'
+        parser.report("E103", message, "Remove or rename one of them.")
     return parser.description(), parser.findings
+
+
+def _repeated_keys(text: str) -> list[str]:
+    repeated: list[str] = []
+
+    def note(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        counts = Counter(key for key, _ in pairs)
+        repeated.extend(key for key, count in counts.items() if count > 1)
+        return dict(pairs)
+
+    json.loads(text, object_pairs_hook=note)
+    return repeated
 
 
 class _Parser:
@@ -154,14 +172,15 @@ class _Parser:
         if isinstance(value, list):
             self.older(f'lists "{key}" without numbers')
             value = {str(i): name for i, name in enumerate(value)}
-        names = {str(number): name for number, name in value.items()} if isinstance(value, dict) else {}
-        expected = [str(i) for i in range(len(names))]
-        texts = all(isinstance(name, str) and name.strip() for name in names.values())
-        if not names or sorted(names, key=lambda n: (len(n), n)) != expected or not texts:
+        names = _channels_in_order(value)
+        if names is None:
             found = f'"{key}" is {json.dumps(value)}; expected are names by number, counted from "0"'
             self.report("E103", found, f"Write it such as {example}.")
             return ()
-        return tuple(names[number].strip() for number in expected)
+        if list(value) != [str(i) for i in range(len(names))]:
+            order = ", ".join(f"{i:04d} is {name}" for i, name in enumerate(names))
+            self.older(f'does not number "{key}" from "0" on; read as: {order}')
+        return names
 
     def labels(self) -> LabelSet:
         if "labels" not in self.content:
@@ -206,7 +225,7 @@ class _Parser:
                 message = f'"dataset": the case {case_id!r} has no list "images" of paths, or a "label" that is no path'
                 self.report("E103", message, f"Write it such as {form}.")
             else:
-                found[case_id] = ListedCase(tuple(images), label)
+                found[normal_form(case_id)] = ListedCase(tuple(images), label)
         return found
 
     def training(self) -> dict[str, ListedCase]:
@@ -225,14 +244,14 @@ class _Parser:
         if not isinstance(value, dict) or not all(_texts(names) for names in value.values()):
             self.report("E103", '"labels_present" is not a list of structures by case', f"Write it such as {form}.")
             return {}
-        return {case_id: tuple(names) for case_id, names in value.items()}
+        return {normal_form(case_id): tuple(names) for case_id, names in value.items()}
 
     def groups(self) -> dict[str, str]:
         value = self.content.get("groups", {})
         if not isinstance(value, dict):
             self.report("E103", '"groups" is not a group by case', 'Write "groups": {"case_1": "patient_1"}.')
             return {}
-        return {case_id: str(group) for case_id, group in value.items()}
+        return {normal_form(case_id): str(group) for case_id, group in value.items()}
 
     def group_pattern(self) -> re.Pattern[str] | None:
         value = self.content.get("group_pattern")
@@ -245,6 +264,27 @@ class _Parser:
             found = f'"group_pattern" is {json.dumps(value)}, not a regular expression ({error})'
             self.report("E103", found, f"Write it such as {example}.")
             return None
+
+
+def _channels_in_order(value: object) -> tuple[str, ...] | None:
+    """The names of channels, by their numbers where all are numbered, else in their order, as nnU-Net reads them.
+
+    Returns:
+        None where they are no names.
+    """
+    if not isinstance(value, dict) or not value:
+        return None
+    if not any(map(_is_number, value)) and all(map(_is_number, value.values())):  # numbers by name
+        value = {str(number): name for name, number in value.items()} if len({*value.values()}) == len(value) else {}
+    names = {str(key).strip(): name for key, name in value.items() if isinstance(name, str) and name.strip()}
+    if len(names) != len(value) or not names:
+        return None
+    numbered = all(map(_is_number, names))
+    return tuple(names[key].strip() for key in (sorted(names, key=int) if numbered else names))
+
+
+def _is_number(value: object) -> bool:
+    return not isinstance(value, bool) and re.fullmatch(r"\s*[0-9]+\s*", str(value)) is not None
 
 
 def _texts(value: object) -> bool:

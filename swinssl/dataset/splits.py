@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from swinssl import files
+from swinssl.dataset.case_names import normal_form
 from swinssl.dataset.finding import did_you_mean
 from swinssl.dataset.stratification import stratified_folds, stratified_order
 from swinssl.errors import UserError
@@ -112,7 +113,7 @@ def read_splits(path: Path) -> tuple[Fold, ...]:
     content = files.read_json(path, what="splits", remedy=FORM)
     if not isinstance(content, list) or not content or not all(map(_is_fold, content)):
         raise UserError(f"{path}: not of the form of splits. {FORM}")
-    return tuple(Fold(tuple(entry["train"]), tuple(entry["val"])) for entry in content)
+    return tuple(Fold(*(tuple(map(normal_form, entry[side])) for side in ("train", "val"))) for entry in content)
 
 
 def check_splits(

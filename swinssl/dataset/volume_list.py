@@ -18,7 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from swinssl.dataset.case import Case
-from swinssl.dataset.case_listing import Listing, id_findings, usual_ending
+from swinssl.dataset.case_listing import Listing, resolve_listed, usual_ending
+from swinssl.dataset.case_names import case_name, id_findings, normal_form
 from swinssl.dataset.description import Description
 from swinssl.dataset.finding import Finding, did_you_mean
 from swinssl.imageio.endings import ENDINGS, image_ending, without_ending
@@ -108,10 +109,10 @@ class _Reader:
     def resolved(self, written: str) -> Path:
         if len(written) > 1 and written[0] == written[-1] and written[0] in "\"'":
             written = written[1:-1]
-        path = os.path.expandvars(os.path.expanduser(written))  # noqa: PTH111 (leaves an unknown ~user as it is)
-        if os.sep == "/" and "\\" in path and not os.path.lexists(self.folder / path):
-            path = path.replace("\\", "/")  # written on Windows
-        return self.folder / path
+        path = resolve_listed(written, self.folder)
+        if os.sep == "/" and "\\" in written and not os.path.lexists(path):
+            path = resolve_listed(written.replace("\\", "/"), self.folder)  # written on Windows
+        return path
 
     def repeated(self, path: Path, number: int) -> Problem | None:
         first = self.line_of.setdefault(path.resolve(), number)
@@ -152,9 +153,9 @@ def _way_to(missing: Path, *, look: bool) -> str:
 def _free_id(path: Path, taken: set[str]) -> str:
     """The file's name, after folders of its path until it is none of those taken (in small letters)."""
     *folders, _ = Path(os.path.normpath(path)).parts[1:]
-    case_id = without_ending(path)
+    case_id = case_name(path)
     for folder in itertools.chain(reversed(folders), itertools.repeat("")):
         if case_id.lower() not in taken:
             break
-        case_id = f"{folder}__{case_id}"
+        case_id = f"{normal_form(folder)}__{case_id}"
     return case_id

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from swinssl.imageio.endings import images_in, without_ending
+from swinssl.dataset.case_names import FIRST_CHANNEL, case_name
+from swinssl.imageio.endings import images_in
 
-FIRST_CHANNEL = "_0000"
 IMAGE_FOLDERS = ("imagesTr", "imagesTs")
 
 
@@ -19,7 +19,7 @@ def find_images(case_ids: Sequence[str], images: Path) -> dict[str, Path]:
     """
     if images.is_file():
         return {case_ids[0]: images} if len(case_ids) == 1 else {}
-    files = {without_ending(path): path for path in images_in(images)}
+    files = {case_name(path): path for path in images_in(images)}
     named = {case_id: files.get(case_id + FIRST_CHANNEL, files.get(case_id)) for case_id in case_ids}
     return {case_id: path for case_id, path in named.items() if path is not None}
 

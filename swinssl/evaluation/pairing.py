@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from swinssl.dataset.case_names import case_name, refuse_unusable
 from swinssl.dataset.labels import whole_labels
 from swinssl.errors import UserError
 from swinssl.evaluation.wording import MOST, counted
-from swinssl.imageio.endings import ENDINGS, images_in, without_ending
+from swinssl.imageio.endings import ENDINGS, images_in
 from swinssl.imageio.reader import read_geometry, read_label
 from swinssl.imageio.same_grid import GridComparison, compare_grids
 from swinssl.imageio.volume import Geometry, Volume
@@ -98,7 +99,7 @@ def pair_up(predictions: Path, references: Path) -> Pairing:
     if predictions.resolve() == references.resolve():
         raise UserError(f"{predictions}: predictions and references are the same. Give two folders, or two files.")
     if predictions.is_file() and references.is_file():
-        return Pairing((Pair(without_ending(references), predictions, references),))
+        return Pairing((Pair(case_name(references), predictions, references),))
     predicted, drawn = label_maps(predictions), label_maps(references)
     both = sorted(predicted.keys() & drawn.keys())
     if not both:
@@ -149,18 +150,19 @@ def label_maps(path: Path) -> dict[str, Path]:
     """The image files of a folder (or the one file) by case id.
 
     Raises:
-        UserError: there is no such folder, or two files stand for one case.
+        UserError: there is no such folder, two files stand for one case, or a name cannot be stored.
     """
     if path.is_file():
-        return {without_ending(path): path}
+        return {case_name(path): path}
     if not path.is_dir():
         raise UserError(f"{path}: no such file or folder. Give the folder with the label maps, or one of them.")
     found: dict[str, Path] = {}
     for file in images_in(path):
-        case = without_ending(file)
+        case = case_name(file)
         if case in found:
             raise UserError(f"{path}: {found[case].name} and {file.name} are one case. Take one of them away.")
         found[case] = file
+    refuse_unusable(sorted(found), source=path)
     if not found:
         inner = next((name for name in ("labelsTr", "labelsTs", "gt_segmentations") if (path / name).is_dir()), None)
         hint = f"Did you mean {path / inner}?" if inner else f"Label maps end with one of {', '.join(ENDINGS)}."

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from swinssl.dataset.case_names import CHANNEL, case_name, label_names, refuse_unusable, split_channels
 from swinssl.errors import UserError
-from swinssl.imageio.endings import ENDINGS, images_in, required_ending, without_ending
+from swinssl.imageio.endings import ENDINGS, images_in, required_ending
 
-CHANNEL = re.compile(r"(.+)_(\d{4})")
 # Cases named in one message; a folder may have hundreds.
 NAMED = 5
 
@@ -33,14 +32,16 @@ def find_cases(inputs: Sequence[Path], channel_names: Sequence[str]) -> tuple[In
     """The cases of a folder, sorted by id, or the one case whose files are given.
 
     In a folder the channels of a case are `<case>_0000<ending>`, `<case>_0001<ending>` and so on, as nnU-Net has them;
-    where there is one channel, `<case><ending>` will do. Other files are left alone.
+    where there is one channel, `<case><ending>` will do, and four digits may number cases (`split_channels`). A single
+    file has the name that it has among the files of its folder.
 
     Args:
         inputs: one folder, or the files of one case in the order of its channels.
         channel_names: what the model expects.
 
     Raises:
-        UserError: nothing is there, a case has other channels than expected, or two files claim the same place.
+        UserError: nothing is there, a case has other channels than expected or a name that cannot be stored, or two
+            files claim the same place.
     """
     folders = [path for path in inputs if path.is_dir()]
     if folders and len(inputs) > 1:
@@ -55,14 +56,24 @@ def _case_of_files(images: Sequence[Path], channel_names: Sequence[str]) -> Inpu
         if not path.is_file():
             raise UserError(f"-i {path}: no such file or folder. Give a folder of images, or one image file a channel.")
         required_ending(path)
-    stem = without_ending(images[0])
     if len(images) != len(channel_names):
         raise UserError(
             f"-i: {len(images)} file{'s' if len(images) > 1 else ''}; the model expects {_expected(channel_names)}. "
             "Give -i once for each channel, in this order."
         )
-    match = CHANNEL.fullmatch(stem)
-    return InputCase(match[1] if match and match[2] == "0000" else stem, tuple(images))
+    case_id = _case_id(images[0], channels=len(channel_names))
+    refuse_unusable([case_id], source=images[0])
+    return InputCase(case_id, tuple(images))
+
+
+def _case_id(first: Path, *, channels: int) -> str:
+    """The id that a file has where its whole folder is read, so that it does not depend on what is given."""
+    own = case_name(first)
+    names = [case_name(path) for path in images_in(first.parent)]
+    for case_id, found in split_channels(names, channels=channels, labels=label_names(first.parent)).items():
+        if own in (found.get(0), found.get(None)):
+            return case_id
+    return own
 
 
 def _cases_of_folder(folder: Path, channel_names: Sequence[str]) -> tuple[InputCase, ...]:
@@ -71,13 +82,8 @@ def _cases_of_folder(folder: Path, channel_names: Sequence[str]) -> tuple[InputC
         within = next((name for name in ("imagesTs", "imagesTr") if (folder / name).is_dir()), None)
         hint = f" Did you mean {folder / within}?" if within else ""
         raise UserError(f"{folder}: no images here; expected files ending with {', '.join(ENDINGS)}.{hint}")
-    by_case = _channels_by_case(paths, single=len(channel_names) == 1)
-    for case_id, channels in by_case.items():
-        for number, same in channels.items():
-            if len(same) > 1:
-                raise UserError(
-                    f"{same[0]} and {same[1].name}: both are channel {number:04d} of case {case_id}. Keep one of them."
-                )
+    by_case = _channels_by_case(paths, channels=len(channel_names))
+    refuse_unusable(sorted(by_case), source=folder)
     wanted = list(range(len(channel_names)))
     wrong = {case_id: sorted(channels) for case_id, channels in by_case.items() if sorted(channels) != wanted}
     if wrong:
@@ -89,27 +95,32 @@ def _cases_of_folder(folder: Path, channel_names: Sequence[str]) -> tuple[InputC
             "files; their names are <case>_0000, <case>_0001 ... in this order."
         )
     return tuple(
-        InputCase(case_id, tuple(by_case[case_id][number][0] for number in wanted)) for case_id in sorted(by_case)
+        InputCase(case_id, tuple(by_case[case_id][number] for number in wanted)) for case_id in sorted(by_case)
     )
 
 
-def _channels_by_case(paths: Sequence[Path], *, single: bool) -> dict[str, dict[int, list[Path]]]:
+def _channels_by_case(paths: Sequence[Path], *, channels: int) -> dict[str, dict[int, Path]]:
     """Files by case and channel number."""
-    matches = {path: CHANNEL.fullmatch(without_ending(path)) for path in paths}
-    if single:
-        # `scan_2020` is a name; a four-digit ending means a channel only where there is a first one beside it.
-        begun = {match[1] for match in matches.values() if match and match[2] == "0000"}
-        matches = {path: match if match and match[1] in begun else None for path, match in matches.items()}
-    elif plain := [path.name for path, match in matches.items() if match is None]:
-        raise UserError(
-            f"{paths[0].parent}: {plain[0]} has no channel number, and the model has several channels. Name the files "
-            "<case>_0000, <case>_0001 ... , or take this one out."
-        )
-    found: dict[str, dict[int, list[Path]]] = {}
-    for path, match in matches.items():
-        case_id, number = (match[1], int(match[2])) if match else (without_ending(path), 0)
-        found.setdefault(case_id, {}).setdefault(number, []).append(path)
-    return found
+    files: dict[str, Path] = {}
+    cases: dict[str, dict[int, Path]] = {}
+    for path in paths:
+        if (other := files.setdefault(case_name(path), path)) != path:
+            raise _same_place(other, path, CHANNEL.sub(r"\1", case_name(path)), 0)
+    split = split_channels(list(files), channels=channels, labels=label_names(paths[0].parent))
+    for case_id, found in split.items():
+        if channels > 1 and None in found:
+            raise UserError(
+                f"{paths[0].parent}: {files[case_id].name} has no channel number, and the model has several channels. "
+                "Name the files <case>_0000, <case>_0001 ... , or take this one out."
+            )
+        if 0 in found and None in found:
+            raise _same_place(files[found[None]], files[found[0]], case_id, 0)
+        cases[case_id] = {number or 0: files[name] for number, name in found.items()}
+    return cases
+
+
+def _same_place(first: Path, other: Path, case_id: str, number: int) -> UserError:
+    return UserError(f"{first} and {other.name}: both are channel {number:04d} of case {case_id}. Keep one of them.")
 
 
 def _expected(channel_names: Sequence[str]) -> str:

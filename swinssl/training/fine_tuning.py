@@ -16,11 +16,12 @@ import torch
 from torch import nn
 
 from swinssl import files
+from swinssl.dataset.case_names import case_name
 from swinssl.dataset.case_tables import read_groups
 from swinssl.dataset.splits import Fold, fold_of, load_or_make_splits, shots_subset
 from swinssl.devices import select_device, use_bf16
 from swinssl.errors import Interrupted, UserError
-from swinssl.imageio.endings import images_in, without_ending
+from swinssl.imageio.endings import images_in
 from swinssl.imageio.writer import write_volume
 from swinssl.inference.predictor import Predictor
 from swinssl.inference.trained_model import TrainedModel, fold_folder, kept_sha256, refuse_other_plans, write_fold
@@ -332,7 +333,7 @@ def _predict_validation(setting: _Setting, model: Path, fold: str, folder: Path)
 
 def _predicted(setting: _Setting) -> dict[str, PreprocessedCase]:
     """The validation cases that are predicted, by the file name of their label maps."""
-    names = {without_ending(path): path.name for path in images_in(setting.dataset.folder / REFERENCES)}
+    names = {case_name(path): path.name for path in images_in(setting.dataset.folder / REFERENCES)}
     annotated = [case for case in setting.cases(setting.validation) if case.properties.annotated]
     return {names[case.properties.case_id]: case for case in annotated}
 

@@ -49,6 +49,21 @@ def test_not_json(tmp_path, text):
     assert codes(read_description(tmp_path)[1]) == ["E101"]
 
 
+def test_nested_as_deep_as_no_description_is(tmp_path):
+    (tmp_path / "dataset.json").write_text(json.dumps(V2)[:-1] + ', "note": ' + "[" * 400 + "]" * 400 + "}")
+    _, findings = read_description(tmp_path)
+    assert codes(findings) == ["E101"] and "nested" in findings[0].message
+
+
+@pytest.mark.parametrize(
+    "text", ['{"channel_names": {"0": "T1"}, ', '{"labels": {"background": 0, "liver": 1, "liver": 2}, ']
+)
+def test_a_key_that_stands_twice(tmp_path, text):
+    (tmp_path / "dataset.json").write_text(text + json.dumps(V2)[1:])
+    findings = read_description(tmp_path)[1]
+    assert "E103" in codes(findings) and "twice" in findings[-1].message
+
+
 def test_with_the_mark_that_windows_editors_write(tmp_path):
     (tmp_path / "dataset.json").write_text(json.dumps(V2), encoding="utf-8-sig")
     assert read_description(tmp_path)[1] == []
@@ -68,7 +83,24 @@ class TestChannels:
         assert read(tmp_path, channel_names=names)[0].channel_names == tuple(f"c{i}" for i in range(11))
 
     @pytest.mark.parametrize(
-        "value", ["CT", {}, {"1": "CT"}, {"0": "CT", "2": "PET"}, {"0": 1}, {"CT": "0"}, {"0": ""}]
+        ("value", "names"),
+        [
+            ({"CT": "CT"}, ("CT",)),
+            ({"T2": "T2w", "ADC": "adc"}, ("T2w", "adc")),
+            ({"1": "CT", "2": "PET"}, ("CT", "PET")),
+            ({"2": "PET", "1": "CT"}, ("CT", "PET")),
+            ({"0": "CT", "2": "PET"}, ("CT", "PET")),
+            ({"PET": 1, "CT": 0}, ("CT", "PET")),
+            ({"CT": "0"}, ("CT",)),
+        ],
+    )
+    def test_keys_that_are_names_or_do_not_count_from_0(self, tmp_path, value, names):
+        found, findings = read(tmp_path, channel_names=value)
+        assert found.channel_names == names and codes(findings) == ["N101"]
+        assert all(f"{i:04d} is {name}" in findings[0].message for i, name in enumerate(names))
+
+    @pytest.mark.parametrize(
+        "value", ["CT", {}, {"0": 1}, {"0": None}, {"0": ""}, {"CT": 0, "PET": 0}, {"0": "CT", "1": 2}]
     )
     def test_what_cannot_be(self, tmp_path, value):
         found, findings = read(tmp_path, channel_names=value)

@@ -184,7 +184,7 @@ class TestLoad:
         [
             ({"labels": None}, 'has no "labels"'),
             ({"labels": {"background": 0, "a": 1, "b": 1}}, "both have the value 1"),
-            ({"channel_names": {"1": "CT"}}, "counted from"),
+            ({"channel_names": {"0": 1}}, "counted from"),
             ({"labels_present": {"case_9": ["liver"]}}, "case_9"),
             ({"labels_present": {"case_0": ["livre"]}}, "Did you mean liver"),
         ],

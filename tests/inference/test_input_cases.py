@@ -44,6 +44,19 @@ class TestFolder:
             "x",
         ]
 
+    def test_four_digits_that_number_cases(self, folder):
+        assert list(found(folder(*(f"img_{i:04d}.nii.gz" for i in range(3))))) == ["img_0000", "img_0001", "img_0002"]
+
+    def test_two_series_of_numbered_cases(self, folder):
+        names = [f"{series}_{i:04d}" for series in ("img", "scan") for i in range(6)]
+        assert list(found(folder(*(f"{name}.nii.gz" for name in names)))) == names
+
+    def test_labels_beside_the_images_say_what_cases_are_called(self, tmp_path):
+        for name in ("imagesTr/img_0000.nii.gz", "imagesTr/other_0000.nii.gz", "labelsTr/img_0000.nii.gz"):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_bytes(b"x")
+        assert list(found(tmp_path / "imagesTr")) == ["img_0000", "other"]
+
     def test_other_files_are_left_alone(self, folder):
         assert list(found(folder("a_0000.nii.gz", "notes.txt", "dataset.json", "._a_0000.nii.gz", ".nii.gz"))) == ["a"]
 
@@ -95,8 +108,23 @@ class TestRefusals:
         with pytest.raises(UserError, match=r"Did you mean .*imagesTs\?"):
             found(above)
 
+    @pytest.mark.parametrize("name", ["con_0000.nii.gz", "a:b.nii.gz", "x" * 230 + ".nii.gz"])
+    def test_an_id_that_cannot_be_stored(self, folder, name):
+        for inputs in ([folder(name)], [folder(name) / name]):
+            with pytest.raises(UserError, match="Rename it"):
+                find_cases(inputs, ("CT",))
+
+    def test_ids_that_differ_in_capitals(self, folder):
+        with pytest.raises(UserError, match="differs from case A in capitals only"):
+            found(folder("a.nii.gz", "A_0000.nii.gz"))
+
 
 class TestFiles:
+    def test_a_file_has_the_name_that_it_has_in_its_folder(self, folder):
+        there = folder(*(f"img_{i:04d}.nii.gz" for i in range(3)))
+        (case,) = find_cases([there / "img_0000.nii.gz"], ("CT",))
+        assert case.id == "img_0000"
+
     def test_one_file_is_a_case(self, folder):
         (case,) = find_cases([folder("a_0000.nii.gz") / "a_0000.nii.gz"], ("CT",))
         assert case.id == "a"
