@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import io
 import json
 import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +24,13 @@ PREFIX = ".writing-"
 LONGEST_NAME = 50
 # Of JSON: the program's own files have six levels, and Python gives up at several hundred, wherever it is then.
 DEEPEST = 50
+SPECIAL_FILES = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+    (stat.S_ISSOCK, "a socket"),
+)
 # Written to find out whether a disk takes any more.
 TRIAL_BYTES = 1 << 20
 
@@ -187,13 +197,40 @@ def is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113
 
 
+def is_missing(path: Path) -> bool:
+    """Whether there is nothing under a name; a file that may not be opened, a device or a link loop is something."""
+    try:
+        os.stat(path)  # noqa: PTH116
+    except OSError as error:
+        return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+    return False
+
+
 def clear_unfinished(folder: Path) -> None:
     """Remove what a killed process left half written in a folder in which nobody else writes."""
     for left in folder.glob(f"{PREFIX}*"):
         _remove(left)
 
 
+def open_regular(path: Path) -> io.BufferedReader:
+    """A file opened for reading, if it is one: reading a FIFO, a device or a socket may never end.
+
+    Raises:
+        OSError: it cannot be opened, or is not a regular file; `strerror` says what it is.
+    """
+    mode = os.stat(path).st_mode  # noqa: PTH116 (link loops are an OSError on every version of Python)
+    if not stat.S_ISREG(mode):
+        number = errno.EISDIR if stat.S_ISDIR(mode) else errno.EINVAL
+        kind = next((name for is_kind, name in SPECIAL_FILES if is_kind(mode)), "a special file")
+        raise OSError(number, f"is {kind}, not a regular file", str(path))
+    return open(path, "rb")
+
+
 def sha256_of(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
-    with open(path, "rb") as stream:
+    """Hexadecimal SHA-256 of a file's bytes.
+
+    Raises:
+        OSError: as `open_regular`.
+    """
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -226,9 +226,9 @@ class _Lister:
         used = {path for case in cases for path in (*case.images, case.label)}
         for case in cases:
             for path in case.images:
-                if not files.is_file(path):
+                if files.is_missing(path):
                     self.report("E106", path, f"no such file (an image of case {case.id})", self.where(path, used))
-            if (label := case.label) is not None and not files.is_file(label):
+            if (label := case.label) is not None and files.is_missing(label):
                 self.report("E107", label, f"no such file (the label of case {case.id})", self.where(label, used))
 
     def where(self, missing: Path, used: set[Path | None]) -> str:

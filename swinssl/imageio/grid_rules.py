@@ -21,6 +21,8 @@ DEFAULT_LIMIT = 2**31
 BOMB_VOXELS, BOMB_RATIO = 2**29, 500
 # Volume of a voxel over the product of its edges; below this the axes lie in a plane.
 FLAT = 1e-6
+# Voxels from a nanometre to ten metres, at most ten kilometres away: far beyond it sizes in voxels overflow.
+LEAST_SPACING_MM, MOST_SPACING_MM, MOST_ORIGIN_MM = 1e-6, 1e4, 1e7
 AFFINE_REMEDY = "Correct the header's spacing and orientation, or convert the image from its source again."
 
 
@@ -52,13 +54,19 @@ def checked_affine(path: Path, affine: NDArray[np.float64]) -> NDArray[np.float6
     """The affine, if a grid can lie so.
 
     Raises:
-        ImageFault: an entry is not finite, or the axes span no volume.
+        ImageFault: an entry is not finite, a size or the origin is absurd, or the axes span no volume.
     """
     if not np.isfinite(affine).all():
         raise ImageFault(path, "affine", "the header's affine has entries that are NaN or infinite", AFFINE_REMEDY)
     edges = np.linalg.norm(affine[:3, :3], axis=0)
+    spacing = " x ".join(f"{edge:.4g}" for edge in edges)
+    if edges.max() > MOST_SPACING_MM or 0 < edges.min() < LEAST_SPACING_MM:
+        found = f"the header has voxels of {spacing} mm along z, y, x, which no scanner makes"
+        raise ImageFault(path, "affine", found, AFFINE_REMEDY)
+    if np.abs(affine[:3, 3]).max() > MOST_ORIGIN_MM:
+        found = f"the header's origin is {np.abs(affine[:3, 3]).max():.4g} mm away"
+        raise ImageFault(path, "affine", found, AFFINE_REMEDY)
     if edges.min() <= 0 or abs(np.linalg.det(affine[:3, :3] / np.where(edges > 0, edges, 1))) < FLAT:
-        spacing = " x ".join(f"{edge:.4g}" for edge in edges)
         found = f"the header's affine is singular (voxels of {spacing} mm along z, y, x span no volume)"
         raise ImageFault(path, "affine", found, AFFINE_REMEDY)
     return affine
@@ -78,8 +86,7 @@ def check_size(path: Path, shape: Sequence[int], itemsize: int, *, stored_bytes:
         ImageFault: of the kind `too_large`.
     """
     voxels = math.prod(shape)
-    asked = _asked_limit()
-    limit = DEFAULT_LIMIT if asked is None else asked
+    asked, limit = _asked_limit(), voxel_limit()
     claim = f"the header claims {' x '.join(map(str, shape))} voxels"
     mend = f"If the image is genuine, set {LIMIT_VARIABLE}={voxels}; otherwise get the file anew."
     if voxels > limit:
@@ -93,6 +100,12 @@ def check_size(path: Path, shape: Sequence[int], itemsize: int, *, stored_bytes:
     if needed > free:
         found = f"{claim}, {needed / 1e9:.3g} GB; {free / 1e9:.3g} GB of memory are free"
         raise ImageFault(path, "too_large", found, "Crop or resample the image, or use a machine with more memory.")
+
+
+def voxel_limit() -> int:
+    """The most voxels that an image may have: `DEFAULT_LIMIT`, or what the environment's SWINSSL_MAX_VOXELS sets."""
+    asked = _asked_limit()
+    return DEFAULT_LIMIT if asked is None else asked
 
 
 def _asked_limit() -> int | None:

@@ -1,7 +1,7 @@
 """NRRD and MetaImage: SimpleITK understands the header, the voxels are read and verified here.
 
 SimpleITK takes a damaged compressed stream for an image and says nothing, so voxels are not left to it, except in
-encodings that nobody uses for images (text, lists of files).
+encodings that nobody uses for images (text).
 """
 
 from __future__ import annotations
@@ -102,11 +102,7 @@ def _place(path: Path) -> VoxelPlace | None:
     nrrd = path.name.lower().endswith(".nrrd")
     if not (start.startswith(b"NRRD") if nrrd else b"NDims" in start):
         raise ImageFault(path, "not_an_image", f"is not a {path.suffix} file", GET_ANEW)
-    place = voxel_place(path)
-    if place is not None and place.path != path:
-        with open_voxels(place.path, encoding="raw"):
-            pass
-    return place
+    return voxel_place(path)
 
 
 def _compressed_bytes(place: VoxelPlace | None) -> int | None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from swinssl.imageio.voxel_stream import GZIP_MAGIC, Encoding
+from swinssl.imageio.image_fault import ImageFault
+from swinssl.imageio.voxel_stream import GZIP_MAGIC, Encoding, open_voxels
 
 # Text headers are short; a longer one is none.
 MOST_HEADER_BYTES = 2**20
@@ -34,7 +36,12 @@ class VoxelPlace:
 
 
 def voxel_place(path: Path) -> VoxelPlace | None:
-    """Where the voxels of a `.nrrd`, `.mha` or `.mhd` are; None for text voxels, several files and other rarities."""
+    """Where the voxels of a `.nrrd`, `.mha` or `.mhd` are; None for text voxels and other rarities.
+
+    Raises:
+        ImageFault: they are in several files, or in one outside the header's folder, which would let a header read
+            any file of the machine.
+    """
     with open(path, "rb") as file:
         return _in_nrrd(path, file) if file.read(4) == b"NRRD" else _in_metaimage(path, file)
 
@@ -48,15 +55,13 @@ def _in_nrrd(path: Path, file: BinaryIO) -> VoxelPlace | None:
         name, colon, value = line.partition(":")
         if colon and not value.startswith("="):
             fields[name.strip().lower().replace(" ", "")] = value.strip()
+    data = path if (data_file := fields.get("datafile")) is None else _data_file(path, data_file)
     encodings: dict[str, Encoding] = {"raw": "raw", "gzip": "gzip", "gz": "gzip"}
     encoding = encodings.get(fields.get("encoding", "").lower())
     if encoding is None or any(fields.get(skip, "0") != "0" for skip in ("byteskip", "lineskip")):
         return None
     big_endian = fields.get("endian", "little").lower() == "big"
-    apart = fields.get("datafile")
-    if apart is None:
-        return VoxelPlace(path, file.tell(), encoding, big_endian)
-    return VoxelPlace(path.parent / apart, 0, encoding, big_endian) if _is_one_file(apart) else None
+    return VoxelPlace(data, file.tell() if data == path else 0, encoding, big_endian)
 
 
 def _in_metaimage(path: Path, file: BinaryIO) -> VoxelPlace | None:
@@ -69,15 +74,13 @@ def _in_metaimage(path: Path, file: BinaryIO) -> VoxelPlace | None:
         if "elementdatafile" in fields:  # by definition the last one
             break
     where = fields.get("elementdatafile", "LIST")
-    if fields.get("binarydata", "true").lower() != "true":
-        return None
     local = where.upper() == "LOCAL"
-    if not local and not _is_one_file(where):
+    data = path if local else _data_file(path, where)
+    if fields.get("binarydata", "true").lower() != "true":
         return None
     order = fields.get("elementbyteordermsb", fields.get("binarydatabyteordermsb", "false"))
     skipped = int(size) if re.fullmatch(r"-?\d{1,9}", size := fields.get("headersize", "0")) else 0
     start = max(skipped, file.tell() if local else 0)
-    data = path if local else path.parent / where
     encoding: Encoding = "raw"
     if fields.get("compresseddata", "false").lower() == "true":
         encoding = "gzip" if _begins_as_gzip(data, start) else "zlib"
@@ -89,9 +92,22 @@ def _lines(file: BinaryIO) -> Iterator[str]:
         yield line.decode("latin-1").strip()
 
 
-def _is_one_file(name: str) -> bool:
-    """Whether it is a file's name rather than a list, a pattern with a range, or nothing."""
-    return bool(name) and name.split()[0].upper() != "LIST" and not set(name) & {"%", "\0"}
+def _data_file(header: Path, name: str) -> Path:
+    """The one file that a header names for its voxels; it can be opened.
+
+    Raises:
+        ImageFault: it is a list or a pattern of files, lies outside the header's folder, or cannot be opened.
+    """
+    if not name or name.split()[0].upper() == "LIST" or set(name) & {"%", "\0"}:
+        raise ImageFault(header, "not_an_image", "has its voxels in several files", "Convert it to .nii.gz.")
+    folder = os.path.abspath(header.parent)  # noqa: PTH100 (links stay what they are)
+    data = Path(os.path.abspath(header.parent / name))  # noqa: PTH100
+    if not data.is_relative_to(folder):
+        found = f"names a file outside its folder for its voxels ({name})"
+        raise ImageFault(header, "not_an_image", found, "Put that file beside it, or convert the image to .nii.gz.")
+    data = header.parent / name
+    with open_voxels(data, encoding="raw"):
+        return data
 
 
 def _begins_as_gzip(path: Path, start: int) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from swinssl import files
 from swinssl.imageio.image_fault import ImageFault
 
 Encoding = Literal["raw", "gzip", "zlib"]
@@ -37,11 +38,14 @@ def open_voxels(path: Path, *, encoding: Encoding | None = None, start: int = 0)
         ImageFault: there is no such file, it is empty, or may not be read; later, while reading, what is wrong in it.
     """
     try:
-        file = open(path, "rb")  # noqa: SIM115 (closed below)
+        file = files.open_regular(path)
     except FileNotFoundError:
         raise ImageFault(path, "missing", "no such file", "Put it there, or leave the case out.") from None
-    except OSError as error:
+    except PermissionError as error:
         raise ImageFault(path, "unreadable", f"cannot be read ({error.strerror})", "Change its permissions.") from None
+    except OSError as error:
+        found, remedy = f"cannot be read ({error.strerror})", "Put the image file itself there, or leave the case out."
+        raise ImageFault(path, "unreadable", found, remedy) from None
     with file:
         size = file.seek(0, 2)
         if size == 0:

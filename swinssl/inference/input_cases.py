@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from swinssl import files
 from swinssl.dataset.case_names import CHANNEL, case_name, label_names, refuse_unusable, split_channels
 from swinssl.errors import UserError
 from swinssl.imageio.endings import ENDINGS, images_in, required_ending
@@ -53,8 +54,16 @@ def find_cases(inputs: Sequence[Path], channel_names: Sequence[str]) -> tuple[In
 
 def _case_of_files(images: Sequence[Path], channel_names: Sequence[str]) -> InputCase:
     for path in images:
-        if not path.is_file():
-            raise UserError(f"-i {path}: no such file or folder. Give a folder of images, or one image file a channel.")
+        try:
+            files.open_regular(path).close()
+        except FileNotFoundError:
+            raise UserError(
+                f"-i {path}: no such file or folder. Give a folder of images, or one image file a channel."
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f"-i {path}: cannot be read ({error.strerror}). Give a folder of images, or one image file a channel."
+            ) from None
         required_ending(path)
     if len(images) != len(channel_names):
         raise UserError(

@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -34,6 +34,8 @@ from swinssl.preprocessing.prepared_volume import PreparedVolume, peak_bytes, pr
 from swinssl.progress import Meter
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 # Of the memory that is free, what reading the next case may take: half of it may be taken by sums over windows.
 AHEAD_SHARE = 0.25
@@ -70,7 +72,7 @@ def predict_cases(
         folder: begun; its record says what is cleaned up, and whether probabilities are kept.
         trained_on: content hashes of images that the model was trained on, to warn of.
     """
-    todo = [case for case in cases if not folder.has(case)]
+    todo = [case for case in cases if not _safely(folder.has, case, otherwise=False)]
     outcomes = {
         case.id: CaseOutcome(case, "finished", folder.result_path(case), folder.record.cases[case.id])
         for case in cases
@@ -117,9 +119,22 @@ def predict_cases(
 
 
 def expected_windows(case: InputCase, predictor: Predictor) -> int:
-    """Windows that a case will take by its header, before any crop; 0 where the header cannot be read."""
-    shapes = shapes_by_header(case.images, predictor.plans)
-    return 0 if shapes is None else predictor.window_count(shapes[1])
+    """Windows that a case will take by its header, before any crop; 0 where the case cannot be prepared."""
+
+    def count(case: InputCase) -> int:
+        shapes = shapes_by_header(case.images, predictor.plans)
+        return 0 if shapes is None else predictor.window_count(shapes[1])
+
+    return _safely(count, case, otherwise=0)
+
+
+def _safely(look: Callable[[InputCase], T], case: InputCase, *, otherwise: T) -> T:
+    """The answer of a look at a case before its turn; its faults are reported at its turn, and cost no other case."""
+    try:
+        return look(case)
+    except Exception as error:
+        logger.debug("%s: looked at in advance", case.id, exc_info=error)
+        return otherwise
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +154,7 @@ def _read_ahead(
     with ThreadPoolExecutor(1) as reader:
         for case, following in itertools.zip_longest(cases, cases[1:]):
             reading, ahead = ahead or reader.submit(load, case), None
-            if following is not None and fits(following):
+            if following is not None and _safely(fits, following, otherwise=False):
                 ahead = reader.submit(load, following)
             yield case, reading
 
@@ -152,7 +167,10 @@ def _fits_beside(case: InputCase, plans: Plans) -> bool:
 def _load(case: InputCase, *, plans: Plans, trained_on: frozenset[str]) -> _Loaded:
     sha256 = input_sha256(case)
     volume = read_image(case.images)
-    prepared = prepare(volume, plans)
+    try:
+        prepared = prepare(volume, plans)
+    except UserError as error:
+        raise UserError(f"{case.images[0]}: {error}") from None
     warnings = fitness_warnings(volume, prepared, plans)
     if trained_on.intersection(sha256):
         warnings = (*warnings, "the model was trained on this image, so the result says nothing about new ones")

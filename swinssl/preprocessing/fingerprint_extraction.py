@@ -215,6 +215,8 @@ def _sha256(path: Path) -> str:
         return files.sha256_of(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file. Put it there, or leave the case out.") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Replace it, or leave the case out.") from None
 
 
 def default_workers(raw: RawDataset) -> int:

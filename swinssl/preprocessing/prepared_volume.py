@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from swinssl.allotment import free_memory
 from swinssl.dataset.labels import LabelSet
 from swinssl.errors import UserError
+from swinssl.imageio.grid_rules import voxel_limit
 from swinssl.imageio.reader import read_geometry
 from swinssl.imageio.volume import Geometry, Volume
 from swinssl.memory import give_freed_memory_back
@@ -109,6 +111,7 @@ def prepare(volume: Volume, plans: Plans, *, label: Volume | None = None) -> Pre
 
     Raises:
         ValueError: the channel count or the label's shape does not fit, or a label value is not declared.
+        UserError: the plan's grid would have too many voxels.
     """
     if len(volume.array) != len(plans.channel_names):
         raise ValueError(f"{len(volume.array)} channels; the plans have {len(plans.channel_names)}")
@@ -126,7 +129,7 @@ def prepare(volume: Volume, plans: Plans, *, label: Volume | None = None) -> Pre
             codes[(codes == 0) & ~mask] = plans.labels.outside_code
 
     spacing, rules = canonical.geometry.spacing, plans.resampling
-    new_shape = resampled_shape(image.shape[1:], spacing, plans.spacing)
+    new_shape = planned_shape(image.shape[1:], spacing, plans)
     apart = separate_z_axis(spacing, plans.spacing, force=rules.separate_z)
     # Labels first, and what is not needed any more goes at once: the image is the largest on the new grid.
     if codes is not None:
@@ -147,24 +150,43 @@ def prepare(volume: Volume, plans: Plans, *, label: Volume | None = None) -> Pre
     )
 
 
+def planned_shape(shape: Shape, spacing: Triple, plans: Plans) -> Shape:
+    """Voxels of a canonical grid once it is resampled to the plan's spacing.
+
+    Raises:
+        UserError: more voxels than allowed or than fit into memory; most likely the header's spacing is wrong.
+    """
+    resampled = resampled_shape(shape, spacing, plans.spacing)
+    voxels = math.prod(max(n, patch) for n, patch in zip(resampled, plans.patch_size, strict=True))
+    needed, free = len(plans.channel_names) * TARGET_BYTES * voxels, free_memory()
+    if voxels > voxel_limit() or needed > free:
+        size, planned = (" x ".join(f"{mm:.4g}" for mm in triple) for triple in (spacing, plans.spacing))
+        raise UserError(
+            f"{' x '.join(map(str, shape))} voxels of {size} mm (z, y, x) become {voxels:.3g} voxels at the plan's "
+            f"{planned} mm, which take {needed / 1e9:.3g} GB of memory; {free / 1e9:.3g} GB are free and "
+            f"{voxel_limit():.3g} voxels are allowed. Correct the header's spacing; if it is right, crop the image."
+        )
+    return resampled
+
+
 def shapes_by_header(images: Sequence[Path], plans: Plans) -> tuple[Shape, Shape] | None:
-    """Voxels of a case in its file and on the plan's grid, before any crop; None where its header cannot be read.
+    """Voxels of a case in its file and on the plan's grid, before any crop; None where the case cannot be prepared.
 
     Args:
         images: files of its channels.
     """
-    try:
-        geometry = read_geometry(images[0]) if images else None
-    except (UserError, OSError):
-        geometry = None  # the case will say so itself
-    if geometry is None:
+    if not images:
         return None
-    canonical = geometry.mapped(geometry.canonical_map())
-    return canonical.shape, resampled_shape(canonical.shape, canonical.spacing, plans.spacing)
+    try:
+        geometry = read_geometry(images[0])
+        canonical = geometry.mapped(geometry.canonical_map())
+        return canonical.shape, planned_shape(canonical.shape, canonical.spacing, plans)
+    except (UserError, OSError):
+        return None  # the case will say so itself
 
 
 def peak_bytes(images: Sequence[Path], plans: Plans) -> int:
-    """Memory that reading and preparing a case takes at most, by the header of its first channel; 0 where it has none.
+    """Memory that reading and preparing a case takes at most, by its first header; 0 if it cannot be prepared.
 
     Args:
         images: files of its channels.

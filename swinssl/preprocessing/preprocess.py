@@ -219,7 +219,7 @@ def is_current(case: Case, plans: Plans, folder: Path) -> bool:
     """Whether the store has this case as it would be made now, with undamaged files; reads the input files whole."""
     try:
         hashes = _input_sha256(case)
-    except FileNotFoundError:
+    except OSError:
         return False
     return _is_stored(folder, case.id, content_hash(hashes, plans, _labels_present(case, plans)))
 
@@ -282,6 +282,8 @@ def _bring_up_to_date(job: _Job) -> Literal["done", "current"]:
         prepared = prepare(volumes.pop(0), plans, label=volumes.pop())
     except ValueError as error:
         raise UserError(f"{case.label or case.images[0]}: {error}. Run swinssl_check for the whole list.") from None
+    except UserError as error:
+        raise UserError(f"{case.images[0]}: {error}") from None
     # Before the case, which counts as current once it is there; and not of a case that fails.
     _copy_reference(case, job.folder, renew=True)
     properties = prepared.properties(case.id, labels_present=present, input_sha256=hashes, content_hash=expected)

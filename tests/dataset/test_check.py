@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,11 @@ def with_value(array, value, where=(0, 0, 0), dtype=None):
     out = array.astype(dtype or array.dtype)
     out[where] = value
     return out
+
+
+def replaced(raw, file, by):
+    raw.remove(file)
+    by(raw.folder / file)
 
 
 def no_images(raw):
@@ -241,6 +247,9 @@ FAULTS: list[tuple[str, str, Callable[[Raw], object], set[str]]] = [
     ("N105", "ignore below", lambda raw: raw.describe(labels={"background": 0, "liver": 2, "ignore": 1}), set()),
     ("N106", "capitals", lambda raw: raw.rename(IMAGE, "imagesTr/case_1_0000.NII.GZ"), set()),
     ("N107", "images only", images_only, {"W306"}),
+    ("E201", "a FIFO", lambda raw: replaced(raw, IMAGE, os.mkfifo), set()),
+    ("E201", "a device", lambda raw: replaced(raw, IMAGE, lambda path: path.symlink_to("/dev/zero")), set()),
+    ("E201", "a link loop", lambda raw: replaced(raw, LABEL, lambda path: path.symlink_to(path.name)), set()),
     ("E202", "empty file", lambda raw: raw.edit(IMAGE, lambda content: b""), set()),
     ("E203", "no image", lambda raw: raw.edit(LABEL, lambda content: b"text" * 200), set()),
     ("E204", "truncated image", lambda raw: raw.edit(IMAGE, lambda content: content[: len(content) // 2]), set()),
@@ -249,6 +258,7 @@ FAULTS: list[tuple[str, str, Callable[[Raw], object], set[str]]] = [
     ("E206", "2D", lambda raw: raw.header(IMAGE, 40, "<4h", 2, 120, 6, 1), set()),
     ("E206", "4D", lambda raw: raw.header(IMAGE, 40, "<5h", 4, 10, 6, 6, 2), set()),
     ("E207", "colour", lambda raw: raw.header(IMAGE, 70, "<2h", 128, 24), set()),
+    ("E208", "voxels of 100 m", lambda raw: raw.image(ct(10), Geometry(SHAPE, np.diag([1e5, 1, 1, 1]))), set()),
     ("E208", "zero affine", lambda raw: raw.header(IMAGE, 280, "<4f", 0, 0, 0, 0), set()),
     ("E209", "garbage behind", lambda raw: raw.edit(IMAGE, lambda content: content + b"garbage"), set()),
     ("E210", "terabytes", lambda raw: raw.header(IMAGE, 40, "<4h", 3, 16000, 16000, 8000), set()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
 
 import numpy as np
@@ -183,6 +184,36 @@ class TestHeaders:
         text = path.read_text().replace("ElementDataFile", "HeaderSize = -1\nElementDataFile")
         path.write_text(text)
         assert np.array_equal(read_label(path).array[0], some())
+
+    @pytest.mark.parametrize("binary", ["True", "False"])
+    @pytest.mark.parametrize(
+        "named", ["../voxels.raw", "{folder}/voxels.raw", "LIST\n../voxels.raw", "v%03d.raw 0 3 1"]
+    )
+    def test_a_header_reads_one_file_in_its_own_folder(self, tmp_path, named, binary):
+        (tmp_path / "voxels.raw").write_bytes(some().tobytes())
+        (tmp_path / "inner").mkdir()
+        path = save(tmp_path / "inner" / "a.mhd", some(), compress=False)
+        text = path.read_text().replace("a.raw", named.format(folder=tmp_path))
+        path.write_text(text.replace("BinaryData = True", f"BinaryData = {binary}"))
+        assert fault(path) == "not_an_image"
+        more = f"endian: little\ndata file: {named.format(folder=tmp_path)}\n"
+        assert fault(text_nrrd(tmp_path / "inner" / "a.nrrd", more=more)) == "not_an_image"
+
+    def test_voxels_in_a_folder_below(self, tmp_path):
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data" / "v.raw").write_bytes(some().tobytes())
+        path = text_nrrd(tmp_path / "a.nrrd", more="endian: little\ndata file: data/v.raw\n")
+        assert np.array_equal(read_label(path).array[0], some())
+
+    @pytest.mark.parametrize("make", [os.mkfifo, lambda p: p.symlink_to("/dev/zero"), lambda p: p.symlink_to(p.name)])
+    def test_special_files(self, tmp_path, make):
+        path = save(tmp_path / "a.mhd", some(), compress=False)
+        (tmp_path / "a.raw").unlink()
+        make(tmp_path / "a.raw")
+        assert fault(path) == "unreadable"
+        for name in ("b.mha", "b.nrrd", "b.nii", "b.nii.gz"):
+            make(tmp_path / name)
+            assert fault(tmp_path / name) == "unreadable"
 
     def test_another_ending(self, tmp_path):
         with pytest.raises(UserError, match=r"\.nii\.gz.*Convert"):

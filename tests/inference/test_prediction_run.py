@@ -7,6 +7,7 @@ import json
 import os
 import threading
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -263,6 +264,31 @@ class TestFailures:
         assert statuses(outcomes) == {"a": "done", "b": "failed", "c": "done"}
         assert "b_0000.nii.gz" in outcomes["b"].record.message
         assert not (run.out / "b.nii.gz").exists()
+
+    @pytest.mark.parametrize("mm", [100.0, 1e5, 1e20])
+    def test_an_absurd_spacing_costs_its_own_case_alone(self, run, images, mm):
+        array = smooth_noise((12, 14, 16))
+        image = nibabel.Nifti1Image(array.T, np.diag([mm, mm, mm, 1]))
+        nibabel.save(image, images / "a_0000.nii.gz")
+        outcomes = run()
+        assert statuses(outcomes) == {"a": "failed", "b": "done", "c": "done"}
+        message = outcomes["a"].record.message
+        assert "a_0000.nii.gz" in message and ("spacing" in message or "affine" in message)
+
+    def test_a_look_ahead_that_fails_costs_no_case(self, run, images, monkeypatch):
+        def unable(*_):
+            raise RuntimeError("a bug")
+
+        monkeypatch.setattr(module, "peak_bytes", unable)
+        monkeypatch.setattr(module, "shapes_by_header", unable)
+        assert statuses(run()) == {"a": "done", "b": "done", "c": "done"}
+
+    def test_a_fifo_among_the_images(self, run, images):
+        (images / "b_0000.nii.gz").unlink()
+        os.mkfifo(images / "b_0000.nii.gz")
+        outcomes = run()
+        assert statuses(outcomes) == {"a": "done", "b": "failed", "c": "done"}
+        assert "is a FIFO" in outcomes["b"].record.message
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, 3.4e38])
     def test_voxels_that_are_not_finite(self, run, images, value):
