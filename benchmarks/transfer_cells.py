@@ -58,7 +58,7 @@ def _ours(study: Study, init: Init, seed: int) -> tuple[Path, int, float]:
     encoder = "" if init.encoder is None else f"_{files.sha256_of(encoder_path(init.encoder))[:8]}"
     name = f"{init.name}{encoder}_{study.steps}steps"
     length = ["--steps", study.steps, "--patience", FOR_EVER]
-    start = {RESENC: ["--network", "resenc"], SCRATCH: []}.get(init.name, ["--init", init.encoder])
+    start = {RESENC: ["--network", "resenc"], SCRATCH: ["--init", "scratch"]}.get(init.name, ["--init", init.encoder])
     if init.name == ZEROED:
         start = ["--init", zeroed_encoder(study), "--freeze-epochs", FOR_EVER]
     folds = study.cases.numbers_of_members(seed) if init.name == AVERAGED else [seed]

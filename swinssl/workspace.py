@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,6 +81,19 @@ class Workspace:
             f"{dataset}: no such {what} in {searched}.{hint} "
             "Give the path of its folder or of a list of volumes (.txt), or put it there, or say where with --root."
         )
+
+
+def typed_dataset(dataset: str, root: Path | None = None) -> str:
+    """DATASET and `--root` as they are typed after a command's name, quoted for a shell."""
+    return shlex.join([dataset, *(["--root", str(root)] if root else [])])
+
+
+def command_words(command: str, preprocessed: Path) -> str:
+    """A command for the data set of `<root>/preprocessed/<name>`, with `--root` where that is not the default."""
+    folder = Path(os.path.abspath(preprocessed))  # noqa: PTH100
+    root = folder.parent.parent
+    default = Path(os.path.abspath(Workspace.locate().root))  # noqa: PTH100
+    return f"{command} {typed_dataset(folder.name, None if root == default else root)}"
 
 
 def is_volume_list(path: Path) -> bool:

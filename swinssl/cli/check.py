@@ -12,7 +12,7 @@ from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, Json, Root
 from swinssl.errors import UserError
-from swinssl.workspace import Workspace
+from swinssl.workspace import Workspace, typed_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +47,7 @@ def check(dataset: Dataset, root: Root = None, workers: Workers = None, json: Js
         plural = "s" if errors > 1 else ""
         raise UserError(f"{errors} error{plural} in {report.raw.name}. Mend what the list says, then check again.")
     if not json:
-        print(f"next: swinssl_plan_and_preprocess {dataset}{f' --root {root}' if root else ''}")
+        print(f"next: swinssl_plan_and_preprocess {typed_dataset(dataset, root)}")
 
 
 def _print_report(report: CheckReport) -> None:

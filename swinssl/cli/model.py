@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,7 +59,7 @@ def import_(archive: Archive, name: Name = None, root: Root = None, force: Force
         print_json({"model": folder})
         return
     print(f"model: {folder}")
-    print(f"next: swinssl_predict -i IMAGES -o OUT -m {folder}")
+    print(f"next: swinssl_predict -i IMAGES -o OUT -m {shlex.quote(str(folder))}")
 
 
 def verify(model: Either, json: Json = False) -> None:

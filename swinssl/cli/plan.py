@@ -11,7 +11,7 @@ from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, Device, DryRun, Json, Root
 from swinssl.preprocessing.plan_options import PlanOptions
-from swinssl.workspace import Workspace
+from swinssl.workspace import Workspace, typed_dataset
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -55,7 +55,7 @@ def plan(
         return
     report(planned, folder, explain=explain, written=not dry_run)
     if not dry_run:
-        print(f"next: swinssl_preprocess {dataset}{f' --root {root}' if root else ''}")
+        print(f"next: swinssl_preprocess {typed_dataset(dataset, root)}")
 
 
 def report(planned: PlannedDataset, folder: Path, *, explain: bool, written: bool = True) -> None:

@@ -54,7 +54,7 @@ def plan_and_preprocess(
         print_json({"plans": plans, "preprocessing": outcome.as_json()})
     else:
         preprocess_command.report(outcome, folder)
-    preprocess_command.end(outcome, dataset=dataset, root=root, quiet=json)
+    preprocess_command.end(outcome, planned.plans, dataset=dataset, root=root, quiet=json)
 
 
 main = command(plan_and_preprocess)

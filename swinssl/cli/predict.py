@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -243,7 +244,8 @@ def _end(outcomes: Sequence[CaseOutcome], inputs: Sequence[Path], output: Path, 
             "same command again; it skips what is done."
         )
     if not quiet:
-        print(f"next: swinssl_evaluate --predictions {output} --references {_likely_references(inputs[0])}")
+        typed = ["--predictions", str(output), "--references", _likely_references(inputs[0])]
+        print(f"next: swinssl_evaluate {shlex.join(typed)}")
 
 
 def _likely_references(images: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, DryRun, Json, Root
 from swinssl.errors import UserError
-from swinssl.workspace import Workspace
+from swinssl.workspace import Workspace, typed_dataset
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -93,7 +94,7 @@ def preprocess(
         print_json(outcome.as_json())
     else:
         report(outcome, folder)
-    end(outcome, dataset=dataset, root=root, quiet=json)
+    end(outcome, plans, dataset=dataset, root=root, quiet=json)
 
 
 def check_flags(*, part: str, codec: str) -> None:
@@ -179,7 +180,7 @@ def report(outcome: PreprocessReport, folder: Path) -> None:
     print(f"{len(done)} preprocessed, {len(current)} current, {len(failed)} failed; {stored:.1f} MB in {folder}")
 
 
-def end(outcome: PreprocessReport, *, dataset: str, root: Path | None, quiet: bool) -> None:
+def end(outcome: PreprocessReport, plans: Plans, *, dataset: str, root: Path | None, quiet: bool) -> None:
     """Say what to type next, unless `quiet`.
 
     Raises:
@@ -195,7 +196,8 @@ def end(outcome: PreprocessReport, *, dataset: str, root: Path | None, quiet: bo
     if outcome.missing:
         print(f"next: the other parts; {len(outcome.missing)} cases of {dataset} are still to be preprocessed")
     elif any(case.voxels_before for case in outcome.cases):
-        print(f"next: swinssl_train {dataset}{f' --root {root}' if root else ''} --fold 0")
+        init = "" if plans.encoder is None else f" --init {shlex.quote(plans.encoder.place or plans.encoder.name)}"
+        print(f"next: swinssl_train {typed_dataset(dataset, root)} --fold 0{init}")
     else:
         print("next: no case has labels, so these images are ready for pretraining")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -128,7 +129,7 @@ def _report(done: Pretrained, dataset: str, *, json: bool) -> None:
         print(f"left out: {len(run.unreadable)} volumes that cannot be read; run.json names them")
     print(f"encoder: {done.encoder}")
     print(f"progress: {done.folder / 'progress.png'}; what it learnt: {done.folder / 'learnt.png'}")
-    print(f"next: swinssl_plan TARGET --init {done.encoder}")
+    print(f"next: swinssl_plan TARGET --init {shlex.quote(str(done.encoder))}")
 
 
 simmim, inpainting, reconstruction, contrastive, rotation, dino, ibot, smit, swinunetr = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -120,15 +121,21 @@ def _rehearse(
     from swinssl.preprocessing.plans import Plans
     from swinssl.training.effective_plans import effective_plans, run_length
     from swinssl.training.fine_tuning import default_name
+    from swinssl.training.start import start_in_words, with_start
 
-    plans = effective_plans(Plans.read(preprocessed), config)
+    planned = Plans.read(preprocessed)
+    config = with_start(config, planned, preprocessed)
+    plans = effective_plans(planned, config)
     length = run_length(plans, config)
     model = results / (name or default_name(plans, config))
     folders = [model / f"fold_{fold}" for fold in folds]
     if json:
         together = {"folder": folders[0]} if len(folders) == 1 else {"folder": model, "folds": folders}
-        print_json({**together, "steps": length.expected, "max_minutes": length.minutes, "plans": plans})
+        length_of_run = {"steps": length.expected, "max_minutes": length.minutes}
+        print_json({**together, "init": config.init, **length_of_run, "plans": plans})
         return
+    for line in start_in_words(config, planned, preprocessed):
+        print(line)
     for line in summary(plans):
         print("  " + line)
     limit = f", at most {length.minutes:g} minutes" if length.minutes is not None else ""
@@ -190,7 +197,7 @@ def _outcome(trial: Trial) -> str:
 
 
 def _print_next(model: Path) -> None:
-    print(f"next: swinssl_predict -i IMAGES -o PREDICTIONS -m {model}")
+    print(f"next: swinssl_predict -i IMAGES -o PREDICTIONS -m {shlex.quote(str(model))}")
 
 
 main = command(train)

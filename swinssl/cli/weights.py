@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -136,7 +137,7 @@ def import_(
     if tensors:
         print_tensors(taken)
     print(f"{'segmentor' if whole else 'encoder'}: {place} ({beside.name} says the same in words)")
-    print(f"next: swinssl_plan DATASET --init {place}")
+    print(f"next: swinssl_plan DATASET --init {shlex.quote(str(place))}")
 
 
 def export(path: Encoder, to: To, out: Out, overwrite: Overwrite = False, json: Json = False) -> None:
@@ -208,7 +209,8 @@ def show(path: File, branch: Branch = None, json: Json = False) -> None:
     if unsaid:
         print(f"the merge order is not in the file: {WHICH_MERGE_ORDER}")
     if source != "swinssl":
-        print(f"next: swinssl_weights import {path} --source {source}{' --merge-order ...' * unsaid} --out FOLDER")
+        order = " --merge-order ..." if unsaid else ""
+        print(f"next: swinssl_weights import {shlex.quote(str(path))} --source {source}{order} --out FOLDER")
 
 
 def _place(out: Path, name: str, endings: tuple[str, ...], *, overwrite: bool) -> Path:

@@ -155,7 +155,7 @@ def _start(benchmark: Benchmark, init: Init, cell: TrainingCell) -> list[object]
     if init.start in ("resenc", "plainconv"):
         return ["--network", init.start]
     if init.start != "zeroed":
-        return []
+        return ["--init", "scratch"]
     workspace = benchmark.tasks[cell.task]
     path = workspace.root / "zeroed.safetensors"
     if not path.is_file():

@@ -27,6 +27,7 @@ from swinssl.training.config import TrainingConfig
 from swinssl.training.distribution import Ranks
 from swinssl.training.effective_plans import effective_plans
 from swinssl.training.fine_tuning import FineTuned, default_name, fine_tune, folds_of, is_done
+from swinssl.training.start import with_start
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ def cross_validate(
         Interrupted: someone asked to stop; everything is saved.
     """
     dataset = PreprocessedDataset.open(preprocessed)
+    config = with_start(config, dataset.plans, preprocessed)
     model = results / (name or default_name(effective_plans(dataset.plans, config), config))
     splits = folds_of(dataset)
     _check(preprocessed / SPLITS_FILE, splits, folds)

@@ -16,6 +16,10 @@ from swinssl.networks.weights_file import read_weights
 
 # What the tensors do not show, and the numbers depend on.
 UNSEEN = ("merge_order", "axis_order", "skip_taps", "shrink_window", "legacy_bias_index", "mask_padding")
+REMEDY = (
+    "Plan for this encoder (swinssl_plan DATASET --init ENCODER, without --preset), or convert the file with "
+    "swinssl_weights import."
+)
 # Most names that a report or a refusal lists.
 NAMED = 5
 
@@ -43,7 +47,7 @@ class TransferReport:
         return "; ".join([counts, *others, *(f"{kind}: {listed(names)}" for kind, names in kinds.items() if names)])
 
 
-def load_encoder(network: nn.Module, path: Path) -> TransferReport:
+def load_encoder(network: nn.Module, path: Path, *, remedy: str = REMEDY) -> TransferReport:
     """Copy the encoder of a safetensors file into `network.encoder`.
 
     The file holds an encoder's own tensors, or a whole segmentor's (`encoder.` before each name). Another number of
@@ -53,6 +57,7 @@ def load_encoder(network: nn.Module, path: Path) -> TransferReport:
 
     Args:
         network: a segmentor with a Swin encoder; changed in place, and only if the file fits.
+        remedy: what the user does where it does not.
 
     Raises:
         UserError: the network has no Swin encoder, the file cannot be read, its blocks are others, or they were
@@ -64,13 +69,13 @@ def load_encoder(network: nn.Module, path: Path) -> TransferReport:
     tensors, metadata = read_weights(path)
     there = EncoderRecord.from_metadata(path, metadata).encoder
     if there is not None:
-        _refuse_other_arithmetic(path, there, encoder.plan)
+        _refuse_other_arithmetic(path, there, encoder.plan, remedy)
     wanted: dict[str, Tensor] = encoder.state_dict()
     tensors, adapted = adapt(
         encoder_part(tensors), in_channels=wanted[FIRST_KERNEL].shape[1], window=encoder.plan.window
     )
     fitting = {name for name, here in wanted.items() if name in tensors and tensors[name].shape == here.shape}
-    _refuse_other_blocks(path, tensors, wanted, fitting)
+    _refuse_other_blocks(path, tensors, wanted, fitting, remedy)
     encoder.load_state_dict({name: tensors[name] if name in fitting else here for name, here in wanted.items()})
     return TransferReport(
         matched=tuple(name for name in wanted if name in fitting and name not in adapted),
@@ -80,14 +85,13 @@ def load_encoder(network: nn.Module, path: Path) -> TransferReport:
     )
 
 
-def _refuse_other_arithmetic(path: Path, there: SwinEncoderPlan, here: SwinEncoderPlan) -> None:
+def _refuse_other_arithmetic(path: Path, there: SwinEncoderPlan, here: SwinEncoderPlan, remedy: str) -> None:
     """Raise where the file's numbers would mean something else in this network, though every shape agrees."""
     others = [name for name in UNSEEN if getattr(there, name) != getattr(here, name)]
     if others:
         said = ", ".join(f"{name} {getattr(there, name)} (plan: {getattr(here, name)})" for name in others)
         raise UserError(
-            f"--init {path}: was trained with {said}; here its weights would compute something else. Make the plan for "
-            "this encoder, with swinssl_plan --init and no --preset."
+            f"--init {path}: was trained with {said}; here its weights would compute something else. {remedy}"
         )
     if there.window != here.window:
         refuse_window_change(path, there)
@@ -106,14 +110,15 @@ def refuse_window_change(path: Path, plan: SwinEncoderPlan) -> None:
         )
 
 
-def _refuse_other_blocks(path: Path, tensors: dict[str, Tensor], wanted: dict[str, Tensor], fitting: set[str]) -> None:
+def _refuse_other_blocks(
+    path: Path, tensors: dict[str, Tensor], wanted: dict[str, Tensor], fitting: set[str], remedy: str
+) -> None:
     """Raise unless the transformer blocks of the file are those of the encoder."""
     here = {name for name in wanted if ".blocks." in name}
     there = {name for name in tensors if ".blocks." in name}
     misfits = sorted(here ^ there) + sorted((here & there) - fitting)
     if not misfits:
         return
-    remedy = "Choose the --preset that the file was trained with, or convert the file with swinssl_weights import."
     if not here & fitting:
         raise UserError(f"--init {path}: no transformer block fits this encoder. {remedy}")
     raise UserError(

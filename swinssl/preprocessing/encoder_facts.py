@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from pydantic import ValidationError
 
@@ -14,7 +15,11 @@ from swinssl.errors import UserError
 from swinssl.json_model import first_fault
 from swinssl.networks.encoder_file import FIRST_KERNEL, EncoderRecord, blocks_of, read_encoder_header
 from swinssl.networks.network_plan import PRESETS, SwinEncoderPlan
-from swinssl.preprocessing.plans import EncoderReference, Intensity
+from swinssl.networks.shipped_encoders import ENCODER_FILE, FOLDER, shipped_names, typed_as
+from swinssl.preprocessing.intensity_choice import describe
+from swinssl.preprocessing.plans import EncoderReference, Intensity, Plans
+from swinssl.preprocessing.target_spacing import show
+from swinssl.workspace import command_words
 
 
 @dataclass(frozen=True)
@@ -60,12 +65,81 @@ def read_encoder_facts(path: Path) -> EncoderFacts:
             name=encoder_name(path),
             spacing=record.spacing,
             axis_order=encoder.axis_order if encoder is not None else record.axis_order or "zyx",
+            place=typed_as(path),
         ),
         preset=record.preset,
         encoder=encoder,
         patch_size=record.patch_size,
         intensity=_intensity(path, record),
     )
+
+
+def learnt_otherwise(facts: EncoderFacts, plans: Plans) -> tuple[str, ...]:
+    """How the images that an encoder was pretrained on differ from what a plan makes of the images, both values each.
+
+    Only what the encoder's file says is compared.
+    """
+    words = []
+    learnt = facts.reference.spacing
+    if learnt is not None and any(
+        not math.isclose(a, b, rel_tol=1e-3) for a, b in zip(learnt, plans.spacing, strict=True)
+    ):
+        words.append(f"spacing {show(learnt)} mm (plan: {show(plans.spacing)} mm)")
+    if facts.patch_size not in (None, plans.patch_size):
+        words.append(f"patch {_size(facts.patch_size or ())} (plan: {_size(plans.patch_size)})")
+    others = [planned for planned in dict.fromkeys(plans.intensity) if planned != facts.intensity]
+    if facts.intensity is not None and others:
+        words.append(f"intensity {describe(facts.intensity)} (plan: {'; '.join(map(describe, others))})")
+    return tuple(words)
+
+
+def planned_encoder_path(plans: Plans, folder: Path) -> Path:
+    """The file of the encoder that the plans in `folder` were made for, known by its hash.
+
+    It is looked for where it was, and at the same place below the workspace and the working directory, so that a
+    workspace that moved with its encoders is whole.
+
+    Args:
+        plans: with an encoder.
+        folder: `<root>/preprocessed/<name>`.
+
+    Raises:
+        UserError: it is nowhere there, or another file has taken its place.
+    """
+    reference = plans.encoder
+    assert reference is not None
+    changed: Path | None = None
+    for path in _places(reference, Path(folder).absolute().parent.parent):
+        if path.is_file():
+            if files.sha256_of(path) == reference.sha256:
+                return path
+            changed = changed or path
+    what = f"the encoder {reference.name} (SHA-256 {reference.sha256[:12]})"
+    place = reference.place or f"{reference.name}.safetensors"
+    if changed is not None:
+        found = f"and {changed} has changed since. Use it with this plan by --init {typed_as(changed)}, "
+    else:
+        found = f"which is not at {place} any more. Give its file with --init, "
+    raise UserError(
+        f"{folder}: the plan was made for {what}, {found}plan anew with {command_words('swinssl_plan', folder)} "
+        "--init ENCODER, or train without it: --init scratch."
+    )
+
+
+def _places(reference: EncoderReference, root: Path) -> Iterator[Path]:
+    """Where the file of an encoder can be, the likeliest first."""
+    place = PurePath(reference.place or reference.name)
+    if str(place) in shipped_names():
+        yield FOLDER / f"{place}.safetensors"
+    if reference.place is None:  # a plan of swinssl 0.1.0, which knows a name only
+        run = root / "results" / "pretraining" / reference.name.removesuffix("_best")
+        yield run / ("encoder_best.safetensors" if reference.name.endswith("_best") else ENCODER_FILE)
+        place = PurePath(f"{reference.name}.safetensors")
+    if place.is_absolute():
+        yield Path(place)
+    parts = place.parts[1:] if place.is_absolute() else place.parts
+    for base in (root, Path.cwd()):
+        yield from (base.joinpath(*parts[start:]) for start in range(len(parts)))
 
 
 def encoder_name(path: Path) -> str:
@@ -89,3 +163,7 @@ def _preset_of(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     depths = tuple(blocks_of(shapes, stage) for stage in range(4))
     found = [n for n, plan in PRESETS.items() if plan.embed_dim == width and plan.depths == depths]
     return found[0] if found else None
+
+
+def _size(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))

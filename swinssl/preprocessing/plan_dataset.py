@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from swinssl.dataset.raw_dataset import RawDataset
 from swinssl.errors import UserError
@@ -40,7 +41,7 @@ class PlannedDataset:
         """Names of the decisions that differ from the plans that were there."""
         if self.before is None:
             return ()
-        old, new = (plans.model_dump(mode="json", exclude=NOT_COMPARED) for plans in (self.before, self.plans))
+        old, new = (_decisions(plans) for plans in (self.before, self.plans))
         return tuple(name for name in new if old[name] != new[name])
 
     @property
@@ -86,6 +87,13 @@ def plan_dataset(
         plans.write(folder / PLANS_FILE)
         raw.copy_description(folder)
     return PlannedDataset(fingerprint, plans, measured, before)
+
+
+def _decisions(plans: Plans) -> dict[str, Any]:
+    decisions = plans.model_dump(mode="json", exclude=NOT_COMPARED)
+    if decisions["encoder"] is not None:  # the same encoder at another place is no change
+        decisions["encoder"].pop("place")
+    return decisions
 
 
 def _plans_there(folder: Path) -> Plans | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from swinssl.preprocessing.encoder_facts import EncoderFacts
+from swinssl.preprocessing.encoder_facts import EncoderFacts, learnt_otherwise
 from swinssl.preprocessing.fingerprint import Fingerprint, Triple
 from swinssl.preprocessing.intensity_choice import choose_intensities
 from swinssl.preprocessing.mirror_choice import choose_mirroring
@@ -68,9 +68,7 @@ def make_plans(
         + (f". NOTE: more than the {machine.memory_gb:.3g} GB there are" if memory > machine.memory_gb else ""),
         "machine": str(machine),
     }
-    if encoder is not None:
-        reasons["encoder"] = _encoder_reason(encoder)
-    return Plans(
+    plans = Plans(
         dataset_name=own.dataset_name,
         recipe=options.recipe,
         channel_names=own.channel_names,
@@ -102,6 +100,9 @@ def make_plans(
         intensity_statistics=fingerprint.intensities,
         reasons=reasons,
     )
+    if encoder is not None:
+        plans = plans.model_copy(update={"reasons": {**reasons, "encoder": _encoder_reason(encoder, plans)}})
+    return plans
 
 
 def _crop_reason(fingerprint: Fingerprint) -> str:
@@ -124,10 +125,16 @@ def _loss_reason(context: PlanningContext) -> str:
     return f"cross-entropy + Dice over background and {len(labels.names)} exclusive structures"
 
 
-def _encoder_reason(encoder: EncoderFacts) -> str:
+def _encoder_reason(encoder: EncoderFacts, plans: Plans) -> str:
     known = [
         f"spacing {show(encoder.reference.spacing)} mm" if encoder.reference.spacing else "",
         f"patch {' x '.join(map(str, encoder.patch_size))}" if encoder.patch_size else "",
         f"axis order {encoder.reference.axis_order}",
     ]
-    return f"{encoder.reference.name} ({encoder.reference.sha256[:12]}), " + ", ".join(filter(None, known))
+    reason = f"{encoder.reference.name} ({encoder.reference.sha256[:12]}), " + ", ".join(filter(None, known))
+    notes = [
+        f"NOTE: {encoder.reference.name} learnt {words}"
+        + ("; --intensity encoder plans with the encoder's" if words.startswith("intensity") else "")
+        for words in learnt_otherwise(encoder, plans)
+    ]
+    return " | ".join([reason, *notes])

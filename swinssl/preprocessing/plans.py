@@ -91,12 +91,22 @@ class Cost(_Frozen):
 
 
 class EncoderReference(_Frozen):
-    """The pretrained encoder that a plan was made for: its hash, and the spacing (z, y, x) in mm it was trained at."""
+    """The pretrained encoder that a plan was made for.
+
+    Args:
+        sha256: of its file.
+        name: for names of models and tables.
+        spacing: (z, y, x) in mm that it was trained at.
+        axis_order: of the arrays it was trained on.
+        place: shipped name or absolute path of its file when the plan was made. Only the plans of a preprocessed data
+            set have it; those of a trained model, which travels, do not.
+    """
 
     sha256: str
     name: str
     spacing: tuple[float, float, float] | None = None
     axis_order: str = "zyx"
+    place: str | None = None
 
 
 class IntensityStatistics(_Frozen):

@@ -13,7 +13,11 @@ from swinssl.training.engine_config import EngineConfig
 class TrainingConfig(EngineConfig):
     """Choices of one fine-tuning run; None means: as planned."""
 
-    init: str = Field("scratch", description="scratch, or an encoder file to start from.")
+    init: str | None = Field(
+        None,
+        description="scratch, or the encoder to start from: a file or a shipped name. Default: the encoder that the "
+        "plan was made for, else scratch.",
+    )
     encoder_lr_scale: float = Field(1.0, gt=0, description="Factor of the encoder's learning rate.")
     layer_decay: float = Field(
         1.0, gt=0, le=1, description="Factor of the learning rate from each encoder layer to the one before it."

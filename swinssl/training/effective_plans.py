@@ -20,6 +20,8 @@ UNKNOWN_STEPS = 10_000
 def effective_plans(plans: Plans, config: TrainingConfig) -> Plans:
     """The plans that a run trains with, keeps beside its weights and is predicted with.
 
+    They do not say where the planned encoder's file lay, since models travel.
+
     Raises:
         UserError: an unknown preset, or axes that cannot be read.
     """
@@ -35,8 +37,14 @@ def effective_plans(plans: Plans, config: TrainingConfig) -> Plans:
         chosen["mirror_axes"], why = choose_mirroring(plans.labels, config.mirror)
         reasons = {**reasons, "mirroring": why}
     training = plans.training.model_copy(update={name: v for name, v in chosen.items() if v is not None})
+    encoder = None if plans.encoder is None else plans.encoder.model_copy(update={"place": None})
     return plans.model_copy(
-        update={"training": training, "network": _network(plans.network, config), "reasons": reasons}
+        update={
+            "training": training,
+            "network": _network(plans.network, config),
+            "encoder": encoder,
+            "reasons": reasons,
+        }
     )
 
 

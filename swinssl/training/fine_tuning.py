@@ -46,6 +46,7 @@ from swinssl.training.progress_picture import draw_progress
 from swinssl.training.run_description import RunDescription, sha256_of_init, surroundings
 from swinssl.training.run_folder import RunFolder, put_aside
 from swinssl.training.segmentation_task import SegmentationTask
+from swinssl.training.start import SCRATCH, remedy, start_in_words, with_start
 
 logger = logging.getLogger(__name__)
 
@@ -102,9 +103,13 @@ class _Setting:
 
 
 def default_name(plans: Plans, config: TrainingConfig) -> str:
-    """The model's name where the user gives none: network, start, and what else tells runs of one data set apart."""
+    """The model's name where the user gives none: network, start, and what else tells runs of one data set apart.
+
+    Args:
+        config: with its start decided (`with_start`).
+    """
     network = plans.network.preset if plans.network.architecture == "swin" else plans.network.architecture
-    parts = [network, "scratch" if config.init == "scratch" else encoder_name(Path(config.init))]
+    parts = [network, SCRATCH if config.init in (None, SCRATCH) else encoder_name(Path(config.init))]
     parts += ["lora"] if config.peft == "lora" else []
     parts += [f"{config.shots}shots"] if config.shots else []
     parts += [f"seed{config.seed}"] if config.seed else []
@@ -136,6 +141,7 @@ def fine_tune(
         Interrupted: someone asked to stop; everything is saved.
     """
     dataset = PreprocessedDataset.open(preprocessed)
+    config = with_start(config, dataset.plans, preprocessed)
     plans = effective_plans(dataset.plans, config)
     setting = _setting(dataset, plans, fold=fold, config=config)
     model = results / (name or default_name(plans, config))
@@ -152,7 +158,10 @@ def fine_tune(
         run = _described(setting, fold, config).going_on_at(run_folder.run_file)
         description = files.read_json(preprocessed / "dataset.json", what="description", remedy="Run swinssl_plan.")
         keep = partial(_keep, model, fold, plans, description)
-        network, report = _initial_network(plans, config)
+        if setting.ranks.first:
+            for line in start_in_words(config, plans, preprocessed):
+                logger.info("%s", line)
+        network, report = _initial_network(plans, config, preprocessed)
         run = run.model_copy(update={"init_report": report, "parameters": sum(p.numel() for p in network.parameters())})
         if setting.ranks.first:
             run.write(run_folder.run_file)
@@ -197,6 +206,7 @@ def is_done(dataset: PreprocessedDataset, model: Path, *, fold: str, config: Tra
         run, weights = RunDescription.read(path), kept_sha256(model, fold)
     except UserError:  # damaged, or of another version
         return False
+    config = with_start(config, dataset.plans, dataset.folder)
     plans = effective_plans(dataset.plans, config)
     asked = _described(_setting(dataset, plans, fold=fold, config=config), fold, config)
     no_matter = {"device", "readers"}
@@ -248,7 +258,7 @@ def _described(setting: _Setting, fold: str, config: TrainingConfig) -> RunDescr
     )
 
 
-def _initial_network(plans: Plans, config: TrainingConfig) -> tuple[nn.Module, str | None]:
+def _initial_network(plans: Plans, config: TrainingConfig, preprocessed: Path) -> tuple[nn.Module, str | None]:
     """The network as training starts, and what was taken from a pretrained encoder."""
     with draws_of(config.seed, "initial weights"):
         network = build_network(
@@ -257,12 +267,12 @@ def _initial_network(plans: Plans, config: TrainingConfig) -> tuple[nn.Module, s
     encoder = getattr(network, "encoder", None)
     if isinstance(encoder, SwinEncoder):
         encoder.recompute = config.recompute
-    if config.init == "scratch":
+    if config.init is None or config.init == SCRATCH:
         for option, chosen in (("--freeze-epochs", config.freeze_epochs > 0), ("--peft lora", config.peft == "lora")):
             if chosen:
                 raise UserError(f"{option}: holds a pretrained encoder still, but none was given. Add --init ENCODER.")
         return network, None
-    report = str(load_encoder(network, encoder_path(config.init)))
+    report = str(load_encoder(network, encoder_path(config.init), remedy=remedy(config, preprocessed)))
     logger.info("encoder from %s: %s", config.init, report)
     if config.peft == "lora":
         with draws_of(config.seed, "low-rank weights"):

@@ -187,13 +187,13 @@ def content_hashes(image_sha256: Mapping[str, Mapping[str, str]]) -> frozenset[s
     return frozenset(value for own in image_sha256.values() for value in own.values())
 
 
-def sha256_of_init(init: str) -> str | None:
+def sha256_of_init(init: str | None) -> str | None:
     """Of the encoder's file; None from scratch.
 
     Raises:
         UserError: there is no such encoder.
     """
-    path = None if init == StartOfRun().init else encoder_path(init)
+    path = None if init in (None, StartOfRun().init) else encoder_path(init or "")
     return None if path is None or not path.is_file() else files.sha256_of(path)
 
 

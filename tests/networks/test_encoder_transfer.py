@@ -195,7 +195,7 @@ class TestDescribedEncoders:
     )
     def test_weights_that_would_mean_something_else_are_refused(self, described, options):
         ((name, there),) = options.items()
-        refused(make(), described(**options), rf"was trained with {name} {there} \(plan: .*swinssl_plan --init")
+        refused(make(), described(**options), rf"was trained with {name} {there} \(plan: .*swinssl_plan DATASET --init")
 
     def test_stochastic_depth_may_differ(self, source, described):
         network = make(seed=1)

@@ -55,6 +55,7 @@ class TestFacts:
             "name": "smit_10k",
             "spacing": (2.0, 1.5, 1.5),
             "axis_order": "xyz",
+            "place": str(path),
         }
 
     def test_an_exact_form_stands_above_the_preset(self, tmp_path):

@@ -1,0 +1,70 @@
+"""How a run of fine-tuning starts: from scratch, from the encoder that the plan was made for, or from another."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from swinssl.networks.shipped_encoders import encoder_path, typed_as
+from swinssl.preprocessing.encoder_facts import learnt_otherwise, planned_encoder_path, read_encoder_facts
+from swinssl.preprocessing.plans import Plans
+from swinssl.training.config import TrainingConfig
+from swinssl.workspace import command_words
+
+SCRATCH = "scratch"
+
+
+def with_start(config: TrainingConfig, plans: Plans, folder: Path) -> TrainingConfig:
+    """The choices of a run with `init` decided: where the user does not say, the encoder that the plan was made for.
+
+    A CNN baseline has no Swin encoder, so it starts from scratch.
+
+    Args:
+        plans: of the data set.
+        folder: `<root>/preprocessed/<name>`, where they lie.
+
+    Raises:
+        UserError: the planned encoder is not there any more, or has changed.
+    """
+    if config.init is not None:
+        return config
+    architecture = config.network or plans.network.architecture
+    uses_encoder = plans.encoder is not None and architecture == "swin"
+    start = typed_as(planned_encoder_path(plans, folder)) if uses_encoder else SCRATCH
+    return config.model_copy(update={"init": start})
+
+
+def start_in_words(config: TrainingConfig, plans: Plans, folder: Path) -> list[str]:
+    """What a run starts from, and how that differs from the plan; `config` as `with_start` gives it.
+
+    Raises:
+        UserError: there is no such encoder, or its file cannot be read.
+    """
+    planned = plans.encoder
+    if config.init in (None, SCRATCH):
+        return [
+            f"starting from scratch{'' if planned is None else f'; the plan was made for the encoder {planned.name}'}"
+        ]
+    facts = read_encoder_facts(encoder_path(config.init or SCRATCH))
+    name, differences = facts.reference.name, learnt_otherwise(facts, plans)
+    if planned is not None and facts.reference.sha256 == planned.sha256:
+        lines = [f"starting from the encoder {name}, which the plan was made for (--init scratch trains without it)"]
+        return lines + [f"note: {name} learnt {words}" for words in differences]
+    lines = [f"starting from the encoder {name}"]
+    made_for = "without an encoder" if planned is None else f"for the encoder {planned.name}"
+    if planned is not None and planned.name == name:
+        made_for = f"for another {name} (SHA-256 {planned.sha256[:12]}, this one {facts.reference.sha256[:12]})"
+    learnt = f"; {name} learnt {'; '.join(differences)}" if differences else ""
+    lines.append(f"note: the plan was made {made_for}{learnt}. To plan for it: {plan_for(config, folder)}")
+    return lines
+
+
+def plan_for(config: TrainingConfig, folder: Path) -> str:
+    """The commands that plan the data set anew for the encoder of a run."""
+    init = shlex.join(["--init", str(config.init)])
+    return f"{command_words('swinssl_plan', folder)} {init}, then {command_words('swinssl_preprocess', folder)}"
+
+
+def remedy(config: TrainingConfig, folder: Path) -> str:
+    """What to do where an encoder does not fit the planned network."""
+    return f"Plan for this encoder: {plan_for(config, folder)}; or train without it: --init scratch."
