@@ -22,9 +22,16 @@ if TYPE_CHECKING:
 SAFETENSORS = (".safetensors",)
 MONAI_ENDINGS = (".safetensors", ".pt", ".pth")
 
-File = Annotated[Path, typer.Argument(help="A .pt, .pth or .safetensors file.", metavar="PATH")]
+File = Annotated[
+    Path,
+    typer.Argument(help="A .pt, .pth or .safetensors file, or the name of a shipped encoder.", metavar="PATH"),
+]
 Encoder = Annotated[
-    Path, typer.Argument(help="Encoder that swinssl wrote, or the weights in a model folder.", metavar="ENCODER")
+    Path,
+    typer.Argument(
+        help="Encoder that swinssl wrote, the name of a shipped one, or the weights in a model folder.",
+        metavar="ENCODER",
+    ),
 ]
 Whose = Annotated[
     SourceName,
@@ -94,6 +101,7 @@ def import_(
     from swinssl.networks.encoder_import import import_encoder
     from swinssl.networks.foreign_checkpoint import open_checkpoint
     from swinssl.networks.segmentor_import import import_segmentor
+    from swinssl.networks.shipped_encoders import encoder_path
     from swinssl.preprocessing.intensity_choice import asked_intensity
 
     if whole and (source == "swinssl" or channels or window):
@@ -108,6 +116,7 @@ def import_(
         "intensity": asked_intensity(intensity, intensity).model_dump(mode="json") if intensity else None,
         "licence": _text(licence) if licence else None,
     }
+    path = encoder_path(path)
     checkpoint = open_checkpoint(path, branch=branch)
     said = _own_record(checkpoint) if source == "swinssl" else EncoderRecord()
     encoder = import_encoder(
@@ -152,9 +161,10 @@ def export(path: Encoder, to: To, out: Out, overwrite: Overwrite = False, json: 
     from swinssl.networks.encoder_file import write_encoder
     from swinssl.networks.encoder_import import import_encoder
     from swinssl.networks.foreign_checkpoint import open_checkpoint
+    from swinssl.networks.shipped_encoders import encoder_path
 
     place = _place(out, "encoder", MONAI_ENDINGS if to == "monai" else SAFETENSORS, overwrite=overwrite)
-    checkpoint = open_checkpoint(path)
+    checkpoint = open_checkpoint(encoder_path(path))
     record = _own_record(checkpoint)
     encoder = import_encoder(checkpoint, "swinssl", own_plan=record.encoder)
     if to == "monai":
@@ -213,6 +223,16 @@ def show(path: File, branch: Branch = None, json: Json = False) -> None:
         print(f"next: swinssl_weights import {shlex.quote(str(path))} --source {source}{order} --out FOLDER")
 
 
+def list_(json: Json = False) -> None:
+    """List the encoders that come with swinssl.
+
+    Every --init, and every encoder argument, takes these names.
+    """
+    from swinssl.cli.weights_report import print_shipped
+
+    print_shipped(json=json)
+
+
 def _place(out: Path, name: str, endings: tuple[str, ...], *, overwrite: bool) -> Path:
     """The file that `--out` means: itself if it has one of the endings, else one in a folder of that name."""
     if out.suffix in MONAI_ENDINGS and out.suffix not in endings:
@@ -251,5 +271,9 @@ def _text(path: Path) -> str:
 
 
 main = commands(
-    "Published encoders as ours, ours as theirs, and what a file holds.", import_=import_, export=export, show=show
+    "Published encoders as ours, ours as theirs, and what a file holds.",
+    import_=import_,
+    export=export,
+    show=show,
+    list_=list_,
 )

@@ -71,6 +71,50 @@ def print_exported(place: Path, encoder: MonaiEncoder, *, axis_order: AxisOrder,
     print("next: network.load_state_dict(tensors, strict=False); only the decoder's are missing")
 
 
+def print_shipped(*, json: bool) -> None:
+    """The encoders that come with the package: what they are, what they learnt, whose images those were."""
+    import math
+
+    from swinssl.networks.encoder_file import read_encoder_header
+    from swinssl.networks.shipped_encoders import SHIPPED, encoder_path, shipped_names
+    from swinssl.preprocessing.intensity_choice import describe
+    from swinssl.preprocessing.plans import Intensity
+    from swinssl.preprocessing.target_spacing import show
+
+    rows: list[dict[str, Any]] = []
+    for name in shipped_names():
+        record, shapes = read_encoder_header(encoder_path(name))
+        about = SHIPPED[name]
+        rows.append(
+            {
+                "name": name,
+                "modality": about.modality,
+                "body_part": about.body_part,
+                "images": about.images,
+                "licence": about.licence,
+                "method": record.source,
+                "preset": record.preset,
+                "spacing": record.spacing,
+                "patch_size": record.patch_size,
+                "intensity": record.intensity,
+                "parameters": sum(map(math.prod, shapes.values())),
+                "file": encoder_path(name),
+            }
+        )
+    if json:
+        print_json(rows)
+        return
+    for row, about in zip(rows, (SHIPPED[name] for name in shipped_names()), strict=True):
+        print(f"{row['name']}: {row['preset']}, {row['parameters']:,} parameters, {row['method']}")
+        print(f"  pretrained on {about.trained_on}: {about.images} ({about.licence} licence)")
+        print(
+            f"  spacing {show(row['spacing'])} mm, patch {' x '.join(map(str, row['patch_size']))}, "
+            f"intensity {describe(Intensity.model_validate(row['intensity']))}"
+        )
+    if rows:
+        print(f"next: swinssl_plan DATASET --init {rows[0]['name']}")
+
+
 def as_json(taken: ImportedEncoder | ImportedSegmentor) -> dict[str, Any]:
     """The report: every tensor, and the names of what was not taken."""
     report = taken.report

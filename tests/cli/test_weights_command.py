@@ -259,3 +259,25 @@ class TestExport:
         done = weights("export", tmp_path / "bare.safetensors", "--to", "swinssl", "--out", tmp_path / "own")
         assert "does not say how its encoder computes" in done.error
         assert not (tmp_path / "own").exists()
+
+
+class TestShipped:
+    def test_are_listed_with_what_they_learnt(self, typed):
+        import json
+
+        from swinssl.networks.shipped_encoders import shipped_names
+
+        rows = json.loads(typed("weights", "list", "--json").out)
+        assert [row["name"] for row in rows] == list(shipped_names())
+        (smit,) = (row for row in rows if row["name"] == "tiny_smit_headneck_ct")
+        assert (smit["modality"], smit["body_part"], smit["licence"]) == ("CT", "head-and-neck", "MIT")
+        shown = typed("weights", "show", "tiny_smit_headneck_ct").out
+        assert smit["spacing"] == [3.0, 3.0, 3.0] and f"{smit['parameters']:,} parameters" in shown
+        said = typed("weights", "list").out
+        assert "170 planning CTs of OpenKBP (MIT licence)" in said and "window [-500, 500]" in said
+
+    def test_are_exported_and_imported_by_name(self, typed, tmp_path):
+        assert typed("weights", "export", "tiny_smit_headneck_ct", "--to", "monai", "-o", tmp_path / "a.pt").code == 0
+        assert (tmp_path / "a.pt").stat().st_size > 3_000_000
+        done = typed("weights", "export", "tiny_smit_headneck", "--to", "monai", "-o", tmp_path / "b.pt")
+        assert done.code == 2 and "Did you mean tiny_smit_headneck_ct?" in done.error

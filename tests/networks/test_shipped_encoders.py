@@ -13,7 +13,7 @@ from swinssl.networks.encoder_file import EncoderRecord, read_encoder_header, wr
 from swinssl.networks.encoder_transfer import load_encoder
 from swinssl.networks.network_plan import NetworkPlan, SwinEncoderPlan
 from swinssl.networks.segmentor import SwinSegmentor
-from swinssl.networks.shipped_encoders import encoder_path, shipped_names
+from swinssl.networks.shipped_encoders import SHIPPED, encoder_path, shipped_names
 from swinssl.preprocessing.encoder_facts import read_encoder_facts
 from swinssl.ssl.run_description import PretrainingRun
 
@@ -43,8 +43,25 @@ def test_a_file_stands_above_a_name(shipped, tmp_path):
 
 
 def test_another_name_is_refused_with_those_there_are(shipped):
-    with pytest.raises(UserError, match=r"nowhere: no such file, .*\(little\)\. Give the path"):
+    with pytest.raises(UserError, match=r"nowhere: no such file, .* Those that come with it: little\. Give the path"):
         encoder_path("nowhere")
+
+
+def test_a_typo_gets_the_nearest_names(shipped, tmp_path):
+    with pytest.raises(UserError, match=r"Did you mean little\?"):
+        encoder_path("litle")
+    (tmp_path / "encoder_smit.safetensors").touch()
+    with pytest.raises(UserError, match=r"Did you mean .*encoder_smit\.safetensors\?"):
+        encoder_path(tmp_path / "encoder_smti.safetensors")
+
+
+def test_of_a_folder_the_encoder_in_it_is_named(shipped, tmp_path):
+    (tmp_path / "run").mkdir()
+    with pytest.raises(UserError, match=r"a folder; expected an encoder file\. Give the path"):
+        encoder_path(tmp_path / "run")
+    (tmp_path / "run" / "encoder.safetensors").touch()
+    with pytest.raises(UserError, match=r"Give .*run/encoder\.safetensors\."):
+        encoder_path(tmp_path / "run")
 
 
 @pytest.mark.parametrize("name", shipped_names())
@@ -56,6 +73,7 @@ def test_what_is_shipped_is_an_encoder_that_describes_itself(name):
     assert f"# {name}\n" in path.with_suffix(".md").read_text()
     run = PretrainingRun.read(path.with_suffix(".run.json"))
     assert run.status == "done" and run.image_sha256
+    assert SHIPPED[name].modality and SHIPPED[name].licence in path.with_suffix(".md").read_text()
     plan = NetworkPlan(encoder=record.encoder, decoder="light")
     network = SwinSegmentor(plan, in_channels=record.in_channels, num_outputs=2)
     report = load_encoder(network, path)
