@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from swinssl.dataset.finding import did_you_mean
 from swinssl.errors import UserError
+from swinssl.evaluation.bootstrap import ENOUGH_DRAWS
 from swinssl.evaluation.organ_groups import groups_within
 from swinssl.evaluation.paired_comparison import SIGNIFICANT, Compared, compare_groups, compare_pairs
 from swinssl.evaluation.paired_tests import holm
@@ -148,7 +149,7 @@ def compare_models(
             if found is not None:
                 contrasts.append(Contrast(scope, found, (first, second, scope) in chosen))
     for contrast in track(contrasts, "comparing models"):
-        _ = contrast.compared.interval  # which takes the time; it is kept
+        _ = contrast.compared.interval, contrast.compared.over_draws  # which takes the time; it is kept
     corrected = _corrected(contrasts)
     place = {one: number for number, one in enumerate(chosen)}
     corrected.sort(key=lambda c: place.get((c.compared.first, c.compared.second, c.scope), len(place)))
@@ -253,6 +254,12 @@ def _notes(
                 f"Too few: with {counted(few.n, what)} ({few.first} and {few.second}) no p can fall below "
                 f"{few.smallest_p:.2g}, whatever the differences."
             )
+    if paired and on_all and (fewest := min(len(one.by_draw) for one in on_all)) < ENOUGH_DRAWS:
+        draws = "One draw" if fewest == 1 else f"Only {fewest} draws"
+        notes.append(
+            f"{draws} of training cases (seeds), where a headline needs {ENOUGH_DRAWS}: test cases alone cannot tell "
+            "what other training cases would give."
+        )
     if paired and len({table.seeds(model) for model in table.models}) > 1:
         seeds = "; ".join(f"{model} {', '.join(table.seeds(model))}" for model in table.models)
         notes.append(f"Not all models have the same seeds; differences are over those that both have: {seeds}.")

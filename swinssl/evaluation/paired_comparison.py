@@ -1,4 +1,8 @@
-"""Two models of a score table: patients paired where both have them, or two groups of different patients."""
+"""Two models of a score table: patients paired where both have them, or two groups of different patients.
+
+What a difference is for other training cases is told by the draws of these (seeds): `over_draws`. The test of patients
+(`p`, `effect`) is of the trainings that there are, and says nothing about others.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
+from swinssl.evaluation.bootstrap import ENOUGH_DRAWS, TwoWayEstimate, two_way_bootstrap
 from swinssl.evaluation.paired_tests import hodges_lehmann, hodges_lehmann_interval, paired_wilcoxon, smallest_p
 from swinssl.evaluation.score_table import DICE, ScoreTable
 from swinssl.evaluation.unpaired_tests import mann_whitney, shift, shift_interval, smallest_unpaired_p
@@ -25,6 +30,8 @@ class Compared:
         seeds: that were averaged.
         first_values: of patients.
         second_values: of patients, the same ones in the same order if `paired`.
+        by_draw: differences of pairs, a row a seed, a column a patient, NaN where one of the two has no value; empty
+            where the models were tested on different patients.
     """
 
     first: str
@@ -33,6 +40,7 @@ class Compared:
     first_values: tuple[float, ...]
     second_values: tuple[float, ...]
     paired: bool = True
+    by_draw: tuple[tuple[float, ...], ...] = ()
 
     @property
     def differences(self) -> tuple[float, ...]:
@@ -79,6 +87,24 @@ class Compared:
             return hodges_lehmann_interval(self.differences)
         return shift_interval(self.first_values, self.second_values)
 
+    @cached_property
+    def over_draws(self) -> TwoWayEstimate | None:
+        """The difference for other draws of training cases and other patients; None for a single draw."""
+        return two_way_bootstrap(np.array(self.by_draw)) if len(self.by_draw) > 1 else None
+
+    @property
+    def headline(self) -> tuple[float, tuple[float, float] | None]:
+        """The difference that a reader is shown first: over draws where there are several, else the typical one."""
+        if self.over_draws is not None:
+            return self.over_draws.mean, self.over_draws.interval
+        return self.effect, self.interval
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether enough draws show a difference: a single training, or few, cannot."""
+        found = self.over_draws
+        return found is not None and found.draws >= ENOUGH_DRAWS and found.excludes_zero
+
     @property
     def typical(self) -> str:
         """`effect` with its interval, in words."""
@@ -104,7 +130,23 @@ def compare_pairs(
     both = [unit for unit in here if unit in there]
     if not both:
         return None
-    return Compared(first, second, seeds, tuple(here[unit] for unit in both), tuple(there[unit] for unit in both))
+    first_values, second_values = (tuple(own[unit] for unit in both) for own in (here, there))
+    by_draw = _by_draw(table, first, second, seeds, metric=metric, structures=structures)
+    return Compared(first, second, seeds, first_values, second_values, by_draw=by_draw)
+
+
+def _by_draw(
+    table: ScoreTable, first: str, second: str, seeds: Sequence[str], *, metric: str, structures: Sequence[str] | None
+) -> tuple[tuple[float, ...], ...]:
+    """The differences of each seed, patient by patient. A draw counts with the patients that it has."""
+    of_seeds: list[dict[str, float]] = []
+    for seed in seeds:
+        here, there = (
+            table.unit_means(model, metric=metric, structures=structures, seeds=[seed]) for model in (first, second)
+        )
+        of_seeds.append({unit: here[unit] - there[unit] for unit in here if unit in there})
+    units = sorted({unit for own in of_seeds for unit in own})
+    return tuple(tuple(own.get(unit, np.nan) for unit in units) for own in of_seeds)
 
 
 def compare_groups(

@@ -14,12 +14,12 @@ from typing import Any
 import swinssl
 from swinssl import files
 from swinssl.csv_text import csv_text
-from swinssl.evaluation.bootstrap import LEVEL, RESAMPLES
+from swinssl.evaluation.bootstrap import ENOUGH_DRAWS, LEVEL, RESAMPLES
 from swinssl.evaluation.convergence import SHARE
 from swinssl.evaluation.expected_order import OrderAgreement
 from swinssl.evaluation.model_comparison import Contrast, ModelComparison, ModelScores
-from swinssl.evaluation.paired_comparison import SIGNIFICANT
-from swinssl.evaluation.score_table import less_is_better
+from swinssl.evaluation.paired_comparison import SIGNIFICANT, signed_with_interval
+from swinssl.evaluation.score_table import DICE, less_is_better
 from swinssl.evaluation.study import Study
 from swinssl.evaluation.wording import counted
 
@@ -27,6 +27,8 @@ JSON_FILE, CSV_FILE, TEXT_FILE = "comparison.json", "comparison.csv", "compariso
 VERSION = 1
 NOTHING = "-"
 HALF = 0.5
+# A model below this mean Dice has hardly begun to learn: a difference from it tells no two models apart.
+LEAST_DICE = 0.1
 
 
 def write_files(study: Study, folder: Path) -> None:
@@ -44,6 +46,12 @@ def report(study: Study) -> dict[str, Any]:
         "metric": study.metric,
         "less_is_better": less_is_better(study.metric),
         "interval": {"level": LEVEL, "method": "BCa bootstrap of patients", "resamples": RESAMPLES},
+        "interval_over_draws": {
+            "level": LEVEL,
+            "method": "two-way bootstrap of draws (seeds) and patients",
+            "resamples": RESAMPLES,
+            "draws_of_a_headline": ENOUGH_DRAWS,
+        },
         "settings": {name: _setting(one) for name, one in study.settings.items()},
         "rank_agreements": [
             {"first": one.first, "second": one.second, "spearman_rho": one.rho, "interval": _ends(one.interval)}
@@ -115,7 +123,8 @@ def summary(study: Study) -> list[str]:
         if others:
             clear = sum(c.p < SIGNIFICANT for c in others)
             lines.append(
-                f"{where}{clear} of {counted(len(others), 'other comparison')} of means differ after Holm's correction."
+                f"{where}{clear} of {counted(len(others), 'other comparison')} of means differ for these trainings, "
+                "after Holm's correction."
             )
         if one.ranking is not None:
             lines.append(f"{where}{_ranks(one)}")
@@ -123,15 +132,63 @@ def summary(study: Study) -> list[str]:
 
 
 def _sentence(contrast: Contrast, whole: ModelComparison) -> str:
-    one = contrast.compared
+    """Over draws first, where there are several; what the patients say of these trainings after it."""
+    one, over = contrast.compared, contrast.compared.over_draws
     scope = "" if contrast.scope.is_all else f" of {contrast.scope.name}"
-    if contrast.p >= SIGNIFICANT:
-        verdict = "no difference shown"
-    else:
-        first_is_better = (one.effect > 0) != less_is_better(whole.metric)
-        verdict = "{} is better than {}".format(*((one.first, one.second)[:: 1 if first_is_better else -1]))
-    numbers = f"typically {one.typical}, p {one.p:.2g}, {_patients(contrast)}; named in advance"
-    return f"{one.mean:+.3f} {whole.metric}{scope}, {one.first} less {one.second} ({numbers}): {verdict}."
+    what = f"{whole.metric}{scope}, {one.first} minus {one.second}"
+    test = f"p {one.p:.2g} ({_test(one.paired)}), {_patients(contrast)}"
+    if over is None:
+        verdict = _hardly_learnt(contrast, whole) or "no difference shown"
+        if contrast.p < SIGNIFICANT and not _hardly_learnt(contrast, whole):
+            verdict = f"{_better(contrast, whole, one.effect)}, as these were trained"
+        limits = "" if one.paired else " Different patients."
+        return (
+            f"{one.mean:+.3f} {what}, for these trainings (typically {one.typical}, {test}; named in advance): "
+            f"{verdict}. One draw of training cases says nothing about other draws.{limits}"
+        )
+    return (
+        f"{signed_with_interval(*one.headline)} {what} ({_draws(contrast)}, two-way bootstrap; named in advance): "
+        f"{_verdict(contrast, whole)}. For these trainings: typically {one.typical}, {test}."
+    )
+
+
+def _verdict(contrast: Contrast, whole: ModelComparison) -> str:
+    """What several draws show."""
+    over = contrast.compared.over_draws
+    assert over is not None
+    if nothing := _hardly_learnt(contrast, whole):
+        return nothing
+    if not over.excludes_zero:
+        few = f", by {over.draws} draws where {ENOUGH_DRAWS} are needed" if over.draws < ENOUGH_DRAWS else ""
+        return f"not shown{few}"
+    better = _better(contrast, whole, over.mean)
+    if over.draws < ENOUGH_DRAWS:
+        return f"{better} in these draws; a headline needs {ENOUGH_DRAWS} draws, so this is not shown yet"
+    return better
+
+
+def _hardly_learnt(contrast: Contrast, whole: ModelComparison) -> str:
+    """Why the two are not to be compared; empty where they may be."""
+    one = contrast.compared
+    worst, model = min(zip(one.means, (one.first, one.second), strict=True))
+    if whole.metric != DICE or worst >= LEAST_DICE:
+        return ""
+    return f"not a comparison, since {model} has hardly learnt the task (mean Dice {worst:.3f})"
+
+
+def _better(contrast: Contrast, whole: ModelComparison, difference: float) -> str:
+    one = contrast.compared
+    first_is_better = (difference > 0) != less_is_better(whole.metric)
+    return "{} is better than {}".format(*((one.first, one.second)[:: 1 if first_is_better else -1]))
+
+
+def _draws(contrast: Contrast) -> str:
+    over = contrast.compared.over_draws
+    return NOTHING if over is None else f"{over.draws} draws of training cases, {counted(over.cases, 'patient')}"
+
+
+def _test(paired: bool) -> str:
+    return "Wilcoxon" if paired else "Mann-Whitney"
 
 
 def _best(one: ModelComparison) -> str:
@@ -198,13 +255,16 @@ def _scores_table(one: ModelComparison) -> list[str]:
 
 
 def _contrasts_table(one: ModelComparison) -> list[str]:
-    test = "Wilcoxon" if one.paired else "Mann-Whitney"
-    head = ["of", "first", "second", "first - second", "typical [95 %]", f"p ({test})", "p, Holm", "patients"]
+    these = "for these trainings: "
+    head = ["of", "first", "second", "over draws [95 %]", "draws", f"{these}first - second", "typical [95 %]"]
+    head += [f"{these}p ({_test(one.paired)})", "p, Holm", "patients"]
     lines = _line_up(head)
     for contrast in one.contrasts:
         own = contrast.compared
         corrected = "named" if contrast.corrected is None else f"{contrast.corrected:.2g}"
-        cells = [contrast.scope.name, own.first, own.second, f"{own.mean:+.3f}", own.typical, f"{own.p:.2g}", corrected]
+        over = NOTHING if own.over_draws is None else signed_with_interval(*own.headline)
+        cells = [contrast.scope.name, own.first, own.second, over, str(len(own.by_draw) or NOTHING)]
+        cells += [f"{own.mean:+.3f}", own.typical, f"{own.p:.2g}", corrected]
         lines.append(_line([*cells, _patients(contrast)]))
     return lines
 
@@ -213,9 +273,12 @@ def _how(study: Study) -> str:
     paired = all(one.paired for one in study.settings.values())
     test = "Wilcoxon's signed ranks, exact" if paired else "Mann and Whitney's test of different patients"
     return (
-        "Means (SD) are over patients, each averaged over structures and seeds. Typical: Hodges-Lehmann estimate, "
-        f"interval from resampling patients. p: {test}; named comparisons as they are, the other means corrected by "
-        "Holm together, and all other structures together. What the numbers mean: docs/analysis.md."
+        "Means (SD) are over patients, each averaged over structures and seeds. Over draws: mean difference with its "
+        "interval for other training cases and other patients, by a two-way bootstrap of draws (seeds) and patients, "
+        f"uncorrected; with fewer than {ENOUGH_DRAWS} draws it is no headline, and an interval that includes 0 shows "
+        "nothing. All else is for these trainings alone. Typical: Hodges-Lehmann estimate, interval from resampling "
+        f"patients. p: {test}; named comparisons as they are, the other means corrected by Holm together, and all "
+        "other structures together. What the numbers mean: docs/analysis.md."
     )
 
 
@@ -297,6 +360,8 @@ def _agreement(one: OrderAgreement) -> dict[str, Any]:
 def _flat(contrast: Contrast) -> dict[str, Any]:
     one = contrast.compared
     low, high = one.interval or (None, None)
+    over = one.over_draws
+    draws_low, draws_high = over.interval if over else (None, None)
     return {
         "scope": contrast.scope.name,
         "first": one.first,
@@ -306,6 +371,11 @@ def _flat(contrast: Contrast) -> dict[str, Any]:
         "seeds": " ".join(one.seeds),
         "n_first": len(one.first_values),
         "n_second": len(one.second_values),
+        "draws": len(one.by_draw) or None,
+        "over_draws": over.mean if over else None,
+        "over_draws_low": draws_low,
+        "over_draws_high": draws_high,
+        "shown": one.is_shown,
         "mean_first": one.means[0],
         "mean_second": one.means[1],
         "difference": one.mean,

@@ -44,9 +44,11 @@ SHOWN = 4
 CELLS_FILE, REPORT_FILE = "cells.csv", "report.html"
 # What a reader needs to know of a figure, by its file's name.
 CAPTIONS = {
-    "differences": "Differences between inits: typical difference with its 95 % interval; named comparisons first.",
+    "differences": "Differences between inits with 95 % intervals: for other training and test cases where there are "
+    "several seeds, else for these trainings; named comparisons first.",
     "scores": "Every test case, by structure and init.",
-    "order_probabilities": "How probable it is that the row is better than the column, by resampling test cases.",
+    "order_probabilities": "How probable it is that the row is better than the column for these trainings, by "
+    "resampling test cases.",
     "critical_difference": "Average ranks; inits that a bar joins are not told apart.",
     "organ_groups": "Groups of structures.",
     "task_accuracy": "Accuracy by task and init.",

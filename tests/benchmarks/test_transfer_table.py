@@ -100,20 +100,31 @@ def test_under_the_floor_no_p_is_shown_and_no_goal_is_reached():
     assert "which does not count" in text
 
 
-def test_goals_are_judged_by_mean_and_p():
-    rows = rows_of("scratch", 0.6) + rows_of("nnunet", 0.58, chance=4)
-    good = make_table(rows + rows_of("smit", 0.65, chance=1), title="made")
-    assert "Goal, smit - scratch >= 0.03 with p < 0.05: reached." in good
-    assert "Goal, best of ours >= nnunet + 0.02: reached (smit:" in good
-    little = make_table(rows + rows_of("smit", 0.615, chance=1), title="made")
-    assert compare(rows + rows_of("smit", 0.615, chance=1), "smit", "scratch").p < 0.05
-    assert "Goal, smit - scratch >= 0.03 with p < 0.05: not reached." in little
+def test_a_goal_is_judged_over_five_draws_by_mean_and_interval():
+    five = {"seeds": (0, 1, 2, 3, 4)}
+    rows = rows_of("scratch", 0.6, **five)
+    goal = "Goal, smit - scratch >= 0.03 over 5 draws:"
+    good = make_table(rows + rows_of("smit", 0.65, chance=1, **five), title="made")
+    assert f"{goal} reached." in good
+    little = rows + rows_of("smit", 0.615, chance=1, **five)
+    assert compare(little, "smit", "scratch").is_shown and f"{goal} not reached." in make_table(little, title="made")
+    # On average 0.05 again, by two draws of five: the pairs are sure of these trainings, the draws of nothing.
+    uneven = rows + [row for seed in range(5) for row in rows_of("smit", 0.6 + 0.125 * (seed < 2), seeds=(seed,))]
+    assert compare(uneven, "smit", "scratch").p < 0.001 and f"{goal} not reached." in make_table(uneven, title="made")
+    few = make_table(rows_of("scratch", 0.6) + rows_of("smit", 0.65, chance=1), title="made")
+    assert f"{goal} not judged, with 3 of them." in few
+
+
+def test_a_peer_under_the_floor_is_compared_with_nothing():
+    text = make_table(rows_of("scratch", 0.6) + rows_of("smit", 0.7) + rows_of("nnunet", 0.04, chance=4), title="made")
+    assert "smit against nnunet: does not count. nnunet is at 0.0" in text and "against nnunet, per" not in text
+    assert "reached" not in text
 
 
 def test_a_peer_and_what_is_no_proposal_are_not_the_best_of_ours():
     rows = rows_of("scratch", 0.6) + rows_of("nnunet", 0.65, chance=1)
     rows += rows_of("resenc", 0.8, chance=2) + rows_of("zeroed", 0.8, chance=3)
-    assert "Goal, best of ours >= nnunet + 0.02: not reached (scratch:" in make_table(rows, title="made")
+    assert "Best of ours against nnunet, per minute at this budget: scratch" in make_table(rows, title="made")
 
 
 def test_few_pairs_are_called_few():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -29,9 +30,11 @@ def test_everything_is_written_and_the_numbers_come_first(typed, tmp_path):
     tables = {"comparison.json", "comparison.csv", "comparison.md", "table.md", "table.html", "table.csv"}
     assert {path.name for path in (tmp_path / "out").iterdir()} == tables | names
     first = done.out.splitlines()[0]
+    said = r"\+0\.039 \[\+0\.0\d\d, \+0\.0\d\d\] Dice, smit minus scratch \(3 draws of training cases, 20 patients, "
+    assert re.match(said, first) and "a headline needs 5 draws, so this is not shown yet" in first
     # As the benchmark's own page has it.
-    assert first.startswith("+0.039 Dice, smit less scratch (typically +0.039 [+0.026, +0.052], p 1.3e-05, 20 pairs;")
-    assert first.endswith("smit is better than scratch.")
+    these = "For these trainings: typically +0.039 [+0.026, +0.052], p 1.3e-05 (Wilcoxon), 20 pairs."
+    assert first.endswith(these)
     assert (tmp_path / "out" / "comparison.md").read_text().splitlines()[2] == f"- {first}"
     svg = (tmp_path / "out" / "differences.svg").read_text()
     assert "<text" in svg and "simmim - scratch" in svg
@@ -56,10 +59,49 @@ def test_runs_of_swinssl_evaluate_are_seeds_of_a_model(typed, tmp_path):
         metrics_of(tmp_path / name, {case: level + i / 100 for i, case in enumerate(cases)})
     given = [f"{name[0]}={tmp_path / name}" for name in ("a0", "a1", "b0", "b1")]
     done = typed("compare", *given, "--named", "a:b", "--out", tmp_path / "out")
-    assert done.out.startswith("+0.200 Dice, a less b (typically +0.200 [+0.200, +0.200], p 0.016, 7 pairs;")
+    assert done.out.startswith(
+        "+0.200 [+0.200, +0.200] Dice, a minus b (2 draws of training cases, 7 patients, two-way "
+    )
+    assert "typically +0.200 [+0.200, +0.200], p 0.016 (Wilcoxon), 7 pairs" in done.out
     (tmp_path / "groups.csv").write_text("case,group\nc0,p\nc1,p\nc2,p\n")
     done = typed("compare", *given, "--named", "a:b", "--patients", tmp_path, "--out", tmp_path / "out")
-    assert "5 pairs" in done.out and "no p can fall below 0.062" in done.out and "no difference shown" in done.out
+    assert "5 pairs" in done.out and "no p can fall below 0.062" in done.out
+    assert "a headline needs 5 draws, so this is not shown yet" in done.out
+
+
+def test_five_draws_show_a_difference_or_say_that_they_do_not(typed, tmp_path):
+    lines = ["model,seed,case,structure,Dice"]
+    for seed in range(5):
+        lines += [f"{m},{seed},c{i},s,{v + i / 100}" for m, v in (("a", 0.7), ("b", 0.6)) for i in range(6)]
+        lines += [f"c,{seed},c{i},s,{0.6 + (seed - 2) / 10 + i / 100}" for i in range(6)]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    done = typed("compare", tmp_path / "t.csv", "--named", "a:b", "--named", "c:b", "--out", tmp_path / "o", "--json")
+    shown, not_shown = json.loads(done.out)["settings"][""]["comparisons"][:2]
+    assert (shown["draws"], shown["shown"], not_shown["shown"]) == (5, True, False)
+    assert not_shown["over_draws_low"] < 0 < not_shown["over_draws_high"]
+    first, second, *_ = (tmp_path / "o" / "comparison.md").read_text().splitlines()[2:]
+    assert "named in advance): a is better than b." in first and "named in advance): not shown." in second
+
+
+def test_one_training_of_each_says_nothing_about_other_training_cases(typed, tmp_path):
+    text = "model,case,structure,Dice\n" + "".join(
+        f"a,c{i},s,{0.8 + i / 99}\nb,c{i},s,{0.7 + i / 90}\n" for i in range(8)
+    )
+    (tmp_path / "t.csv").write_text(text)
+    done = typed("compare", tmp_path / "t.csv", "--named", "a:b", "--out", tmp_path / "o")
+    assert (
+        "for these trainings" in done.out and "One draw of training cases says nothing about other draws." in done.out
+    )
+    assert "note: One draw of training cases (seeds), where a headline needs 5" in done.out
+
+
+def test_a_model_that_has_hardly_learnt_is_compared_with_nothing(typed, tmp_path):
+    text = "model,seed,case,structure,Dice\n"
+    text += "".join(f"a,{k},c{i},s,0.8\nb,{k},c{i},s,0.0{i}\n" for k in range(5) for i in range(8))
+    (tmp_path / "t.csv").write_text(text)
+    done = typed("compare", tmp_path / "t.csv", "--named", "a:b", "--out", tmp_path / "o")
+    assert "not a comparison, since b has hardly learnt the task (mean Dice 0.035)" in done.out
+    assert "is better than" not in done.out
 
 
 def test_of_distances_less_is_better(typed, tmp_path):

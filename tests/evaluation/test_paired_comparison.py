@@ -9,8 +9,10 @@ import pytest
 from made_scores import drawn, table
 from scipy import stats
 
-from swinssl.evaluation.paired_comparison import compare_groups, compare_pairs
+from swinssl.evaluation.bootstrap import two_way_bootstrap
+from swinssl.evaluation.paired_comparison import compare_groups, compare_pairs, signed_with_interval
 from swinssl.evaluation.score_files import read_scores
+from swinssl.evaluation.score_table import ScoreTable
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 
@@ -44,6 +46,33 @@ def test_numbers_are_those_of_the_tests_on_the_differences():
     assert one.typical == f"{one.effect:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
+def test_several_draws_are_resampled_with_the_patients_and_one_is_not():
+    scores = drawn({"a": 0.7, "b": 0.65}, seeds=(0, 1, 2, 3, 4))
+    one = compare_pairs(scores, "a", "b")
+    by_seed = [
+        compare_pairs(ScoreTable(tuple(s for s in scores.scores if s.seed == str(k))), "a", "b") for k in range(5)
+    ]
+    assert [list(own) for own in one.by_draw] == [pytest.approx(own.differences) for own in by_seed]
+    assert one.over_draws == two_way_bootstrap(np.array(one.by_draw))
+    assert one.headline == (one.over_draws.mean, one.over_draws.interval)
+    assert one.is_shown == one.over_draws.excludes_zero
+    single = by_seed[0]
+    assert single.over_draws is None and single.headline == (single.effect, single.interval) and not single.is_shown
+
+
+def test_a_draw_counts_with_the_patients_that_it_has():
+    rows = [
+        (model, seed, f"c{i}", "s", level)
+        for model, level in (("a", 0.6), ("b", 0.5))
+        for seed in (0, 1)
+        for i in range(4)
+    ]
+    one = compare_pairs(table(*(row for row in rows if row[1:3] != (1, "c3"))), "a", "b")
+    assert np.isnan(one.by_draw[1][3]) and one.n == 3
+    assert (one.over_draws.draws, one.over_draws.cases) == (2, 4)
+    assert not one.is_shown  # two draws make no headline
+
+
 def test_other_patients_are_compared_as_groups():
     scores = table(
         *(("ct", 0, f"c{i}", "s", 0.5 + i / 100) for i in range(6)), *(("mr", 3, f"m{i}", "s", 0.3) for i in range(4))
@@ -62,6 +91,6 @@ def test_the_committed_benchmark_comes_out_again():
         one = compare_pairs(scores, model, "scratch")
         (line,) = [line for line in text.splitlines() if line.startswith(f"| {model} |")]
         assert f"| {one.mean:+.3f} | {one.typical} |" in line and line.endswith(f"| {one.n} |")
-    one = compare_pairs(scores, "smit", "nnunet")
-    said = f"{one.mean:+.3f}, typically {one.typical}, p {one.p:.2g}, {one.n} pairs."
-    assert f"Named in advance, smit against nnunet: {said}" in text
+    one = compare_pairs(scores, "smit", "scratch")
+    said = f"for these trainings {one.mean:+.3f}, typically {one.typical}, p {one.p:.2g}, {one.n} pairs."
+    assert said in text and f"{signed_with_interval(*one.headline)} over 3 draws" in text

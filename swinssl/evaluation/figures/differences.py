@@ -1,4 +1,4 @@
-"""A forest plot: each comparison's typical difference with its interval."""
+"""A forest plot: each comparison's difference with its interval, over draws where there are several."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ ROW = 0.24
 def differences_figure(one: ModelComparison) -> Figure | None:
     """None where nothing was compared.
 
-    Filled: p < 0.05, for named comparisons as it is, else corrected. A diamond is the mean over structures.
+    Filled: over draws an interval without 0; of a single draw p < 0.05, for named comparisons as it is, else corrected.
+    A diamond is the mean over structures.
     """
     shown = [c for c in one.contrasts if c.scope.is_all or c.named] or list(one.contrasts)
     if len(one.contrasts) <= MOST_ROWS:
@@ -41,7 +42,10 @@ def differences_figure(one: ModelComparison) -> Figure | None:
     axes.set_yticks(range(len(shown)), [_name(c) for c in shown])
     side = "below" if less_is_better(one.metric) else "above"
     axes.set_xlabel(f"{one.metric}, first - second ({side} 0: the first is better)", fontsize=SMALL)
-    axes.set_title("Typical difference with 95 % interval; filled: p < 0.05", fontsize=TEXT, loc="left")
+    over_draws = any(c.compared.over_draws is not None for c in shown)
+    what = "Difference over draws and patients" if over_draws else "Typical difference, for these trainings,"
+    filled = "0 is outside" if over_draws else "p < 0.05"
+    axes.set_title(f"{what} with 95 % interval; filled: {filled}", fontsize=TEXT, loc="left")
     plain(axes, grid="x")
     _p_beside(axes, shown)
     return figure
@@ -50,19 +54,23 @@ def differences_figure(one: ModelComparison) -> Figure | None:
 def _draw(axes: Axes, row: int, contrast: Contrast) -> None:
     own = contrast.compared
     colour = COLOURS[1] if contrast.named else COLOURS[0]
-    if own.interval is not None:
-        axes.hlines(row, *own.interval, color=colour, linewidth=1.5)
-    filled = colour if contrast.p < SIGNIFICANT else "white"
+    value, interval = own.headline
+    if interval is not None:
+        axes.hlines(row, *interval, color=colour, linewidth=1.5)
+    clear = contrast.p < SIGNIFICANT if own.over_draws is None else own.over_draws.excludes_zero
+    filled = colour if clear else "white"
     shape, size = ("D", 6) if contrast.scope.is_all else ("o", 4.5)
-    axes.plot(own.effect, row, shape, color=colour, markerfacecolor=filled, markersize=size)
+    axes.plot(value, row, shape, color=colour, markerfacecolor=filled, markersize=size)
 
 
 def _p_beside(axes: Axes, shown: Sequence[Contrast]) -> None:
-    """p at the right edge, outside the axes."""
+    """The number of draws, or p of a single one, at the right edge, outside the axes."""
     for row, contrast in enumerate(shown):
         mark = " (named)" if contrast.named else ""
+        over = contrast.compared.over_draws
+        text = f"p {contrast.p:.2g}" if over is None else f"{over.draws} draws"
         axes.annotate(
-            f"p {contrast.p:.2g}{mark}",
+            f"{text}{mark}",
             (1.01, row),
             xycoords=("axes fraction", "data"),
             va="center",
