@@ -9,6 +9,9 @@ from collections.abc import Iterable, Iterator, Sized
 from types import TracebackType
 from typing import Any, TypeVar
 
+from swinssl.terminal import print
+from swinssl.text import printable
+
 T = TypeVar("T")
 
 # A log file stays readable: one line every half minute at most.
@@ -47,7 +50,7 @@ class Meter:
         self.started = self.shown = time.monotonic()
         self.bar: Any = None
         self.task: Any = None
-        if sys.stderr.isatty():
+        if sys.stderr is not None and sys.stderr.isatty():
             self._open_bar(done)
 
     def __enter__(self) -> Meter:
@@ -64,7 +67,7 @@ class Meter:
         self.total = total or self.total
         if self.bar is not None:
             beside = ", ".join(filter(None, (self._rate(done), note)))
-            self.bar.update(self.task, completed=done, total=self.total, note=beside)
+            self.bar.update(self.task, completed=done, total=self.total, note=printable(beside))
             return
         now = time.monotonic()
         if now - self.shown >= PLAIN_LINE_SECONDS:
@@ -96,13 +99,13 @@ class Meter:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[note]}"),
+            TextColumn("{task.fields[note]}", markup=False),
         )
         self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
-        self.task = self.bar.add_task(self.what, total=self.total, completed=done, note="")
+        self.task = self.bar.add_task(printable(self.what), total=self.total, completed=done, note="")
         self.bar.start()
 
 

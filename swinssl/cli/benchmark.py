@@ -15,6 +15,7 @@ from swinssl.cli.parameters import Device, DryRun, Json, Root
 from swinssl.cli.slurm import shared_work_script
 from swinssl.errors import UserError
 from swinssl.preprocessing.plan_options import PlanOptions
+from swinssl.terminal import print
 from swinssl.workspace import Workspace
 
 if TYPE_CHECKING:

@@ -12,13 +12,13 @@ from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, Json, Root
 from swinssl.errors import UserError
+from swinssl.terminal import print
 from swinssl.workspace import Workspace, typed_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.table import Table
-
+    from swinssl.cli.tables import Table
     from swinssl.dataset.check import CheckReport
     from swinssl.dataset.finding import Finding
 
@@ -51,12 +51,12 @@ def check(dataset: Dataset, root: Root = None, workers: Workers = None, json: Js
 
 
 def _print_report(report: CheckReport) -> None:
-    from rich.console import Console
+    from swinssl.cli.tables import print_table
 
     raw = report.raw
     print(f"{raw.name}: {len(raw.cases)} cases; channels: {', '.join(raw.channel_names)}; {_structures(report)}")
     if report.findings:
-        Console().print(_table(report.findings))
+        print_table(_table(report.findings))
     counted = [
         f"{n} {word}{'s' if n != 1 else ''}" for word in ("error", "warning", "note") if (n := report.count(word))
     ]
@@ -71,12 +71,10 @@ def _structures(report: CheckReport) -> str:
 
 
 def _table(findings: Sequence[Finding]) -> Table:
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
+    from swinssl.cli.tables import Table, styled
 
     colours = {"error": "bold red", "warning": "yellow", "note": "cyan"}
-    table = Table("", "file", "what is wrong, and what to do", box=box.SIMPLE_HEAD)
+    table = Table("", "file", "what is wrong, and what to do")
     table.columns[1].overflow = table.columns[2].overflow = "fold"
     table.columns[1].ratio, table.columns[2].ratio = 2, 3
     by_code: dict[str, list[Finding]] = defaultdict(list)
@@ -84,11 +82,11 @@ def _table(findings: Sequence[Finding]) -> Table:
         by_code[finding.code].append(finding)
     for code, same in by_code.items():
         shown = same if same[0].severity == "error" else same[:MOST_ROWS_A_CODE]
-        label = f"[{colours[same[0].severity]}]{code}[/]"
+        label = styled((code, colours[same[0].severity]))
         for finding, after in itertools.zip_longest(shown, shown[1:]):
             # What to do is said once under rows that need the same.
-            remedy = "" if after and after.remedy == finding.remedy else f"\n[dim]{escape(finding.remedy)}[/]"
-            table.add_row(label, escape(finding.file), escape(finding.message) + remedy)
+            remedy = "" if after and after.remedy == finding.remedy else finding.remedy
+            table.add_row(label, finding.file, styled((finding.message, ""), (remedy, "dim"), separator="\n"))
         if left := len(same) - len(shown):
             table.add_row(label, f"and {left} more", "likewise; --json lists them")
     return table

@@ -14,12 +14,13 @@ from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Device, DryRun, Json, Root
 from swinssl.errors import UserError
 from swinssl.evaluation.comparison_config import ComparisonConfig
+from swinssl.terminal import print
 from swinssl.workspace import Workspace
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-    from rich.table import Table
 
+    from swinssl.cli.tables import Table
     from swinssl.evaluation.encoder_comparison import Comparison, ComparisonPlan
 
 WHICH = (
@@ -94,7 +95,8 @@ def cka(
         return
     _print_found(comparison)
     print(f"written to {folder}: {', '.join((CKA_FILE, ATTENTION_FILE, *pictures))}")
-    print(f"next: look at {folder / pictures[0]}; docs/analysis.md says how to read it")
+    if pictures:
+        print(f"next: look at {folder / pictures[0]}; docs/analysis.md says how to read it")
 
 
 def _folder_name(plan: ComparisonPlan) -> str:
@@ -125,11 +127,11 @@ def _introduce(plan: ComparisonPlan) -> None:
 
 
 def _print_found(comparison: Comparison) -> None:
-    from rich.console import Console
+    from swinssl.cli.tables import needed_width, print_table
 
     table = _table(comparison)
     # Where the window is too narrow its lines break, and no number is cut.
-    Console(width=max(Console().width, Console(width=1000).measure(table).maximum)).print(table)
+    print_table(table, width=needed_width(table, uncut=True))
     print("of the heads of a block, lowest and highest: mean attention distance in mm, entropy in nats")
     for name, reason in comparison.unreadable.items():
         print(f"warning: {name} could not be read and is left out: {reason}")
@@ -137,11 +139,10 @@ def _print_found(comparison: Comparison) -> None:
 
 def _table(comparison: Comparison) -> Table:
     """A row a point of the curve; of the heads the least and the greatest value."""
-    from rich import box
-    from rich.table import Table
+    from swinssl.cli.tables import Table
 
     columns = ("block", "CKA", "s.e.", "mm, A", "mm, B", "nats, A", "nats, B")
-    table = Table(*columns, box=box.SIMPLE_HEAD, show_edge=False)
+    table = Table(*columns, show_edge=False)
     for column in table.columns[1:]:
         column.justify = "right"
     spans = [

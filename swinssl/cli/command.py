@@ -6,8 +6,6 @@ import atexit
 import errno
 import functools
 import inspect
-import io
-import logging
 import os
 import signal
 import sys
@@ -23,6 +21,7 @@ from pydantic.fields import FieldInfo
 from typer.exceptions import TyperException
 
 from swinssl.errors import Interrupted, UserError
+from swinssl.terminal import open_streams, print_message, start_log
 from swinssl.threads import fit_allotment, spin_briefly
 
 TYPER: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
@@ -63,10 +62,8 @@ def _entry_point(app: typer.Typer) -> Callable[[], None]:
     def main() -> None:
         fit_allotment()
         spin_briefly()
-        if isinstance(sys.stdout, io.TextIOWrapper):  # a name that the terminal cannot show must not end the work
-            sys.stdout.reconfigure(errors="backslashreplace")
-        logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-        logging.getLogger("swinssl").setLevel(logging.INFO)
+        open_streams()
+        start_log()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _interrupt)
         try:
@@ -134,18 +131,18 @@ def _with_exit_codes(function: Callable[..., None]) -> Callable[..., None]:
         try:
             function(*args, **kwargs)
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print_message("error", error)
             raise SystemExit(USER_CAN_MEND_IT) from None
         except Interrupted as stop:
-            print(f"\nstopped: {stop}", file=sys.stderr)
+            print_message("\nstopped", stop)
             raise SystemExit(INTERRUPTED) from None
         except KeyboardInterrupt:
-            print("\nstopped: the same command goes on where it was.", file=sys.stderr)
+            print_message("\nstopped", "the same command goes on where it was.")
             raise SystemExit(INTERRUPTED) from None
         except OSError as error:
             if error.errno not in MENDABLE_ERRNOS:
                 raise
-            print(f"error: {_culprit(error)}: {error.strerror}. {MENDABLE_ERRNOS[error.errno]}", file=sys.stderr)
+            print_message("error", f"{_culprit(error)}: {error.strerror}. {MENDABLE_ERRNOS[error.errno]}")
             raise SystemExit(USER_CAN_MEND_IT) from None
 
     return wrapped

@@ -11,6 +11,7 @@ from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Json
 from swinssl.errors import UserError
+from swinssl.terminal import print
 
 Results = Annotated[
     list[str],

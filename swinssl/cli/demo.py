@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from swinssl.cli.command import command, run_typed
+from swinssl.terminal import print
 
 DATASET = "Dataset999_Phantom"
 CASES, TEST_CASES = 12, 4
@@ -71,9 +72,11 @@ def demo(out: Out = Path("swinssl_demo"), minutes: Minutes = 2.0, seed: Seed = 0
         (evaluate, ["--predictions", str(predictions), "--references", labels, "--images", images]),
     ]
     for function, arguments in steps:
-        print(f"\n$ swinssl_{function.__name__} {shlex.join(arguments)}", flush=True)
+        print()
+        print(f"$ swinssl_{function.__name__} {shlex.join(arguments)}", flush=True)
         run_typed(function, arguments)
-    print(f"\nThe demo took {duration(time.monotonic() - started)}. Look at")
+    print()
+    print(f"The demo took {duration(time.monotonic() - started)}. Look at")
     print(f"  {pretraining / 'learnt.png'}   what the encoder made of images without labels")
     print(f"  {model / 'fold_0' / 'progress.png'}   how training went")
     print(f"  {predictions / 'overlays.png'}   the worst and the median test case")

@@ -11,6 +11,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from swinssl.terminal import print
 from swinssl.threads import fit_allotment
 from swinssl.workspace import Workspace
 

@@ -13,6 +13,7 @@ from swinssl.cli.evaluation_tables import print_tables
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Json
 from swinssl.errors import UserError
+from swinssl.terminal import print
 
 if TYPE_CHECKING:
     from swinssl.evaluation.reference_labels import ReferenceLabels

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from swinssl.terminal import print
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.table import Table
-
+    from swinssl.cli.tables import Table
     from swinssl.evaluation.report import Average, Interval, Report
     from swinssl.evaluation.results import Evaluation
 
@@ -32,8 +33,7 @@ def _overlap_table(evaluation: Evaluation, report: Report) -> Table:
     table = _table("structure", "n", "Dice [95 %]", "median", "volume error", "abs. %", "worst case")
     for one in report.structures:
         dice, volume = one.averages["Dice"], one.averages["volume_error_ml"].mean
-        _add(
-            table,
+        table.add_row(
             one.structure.name,
             str(dice.n),
             _with_interval(dice, 3),
@@ -46,7 +46,7 @@ def _overlap_table(evaluation: Evaluation, report: Report) -> Table:
         dice, worst = report.dice, evaluation.worst
         table.add_section()
         cells = ("mean", str(dice.n), _with_interval(dice, 3), _number(dice.median, 3), "", "")
-        _add(table, *cells, worst.case_id if worst else "-")
+        table.add_row(*cells, worst.case_id if worst else "-")
     return table
 
 
@@ -66,7 +66,7 @@ def _averages_table(report: Report, columns: Sequence[tuple[str, str, int]]) -> 
     for one in report.structures:
         averages = [(one.averages[name], digits) for _, name, digits in columns]
         cells = (_with_interval(average, digits) for average, digits in averages)
-        _add(table, one.structure.name, str(averages[0][0].n), *cells)
+        table.add_row(one.structure.name, str(averages[0][0].n), *cells)
     return table
 
 
@@ -77,8 +77,7 @@ def _lesion_table(report: Report) -> Table:
         if (lesions := one.lesions) is None:
             continue
         total = lesions.total
-        _add(
-            table,
+        table.add_row(
             one.structure.name,
             f"{total.found}/{total.reference}",
             _interval_after(total.sensitivity, lesions.sensitivity_interval, 2),
@@ -92,35 +91,26 @@ def _lesion_table(report: Report) -> Table:
 
 def _table(*columns: str) -> Table:
     """Names fold, numbers do not."""
-    from rich import box
-    from rich.table import Table
+    from swinssl.cli.tables import Table
 
-    table = Table(*columns, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), collapse_padding=True, pad_edge=False)
+    table = Table(*columns, padding=(0, 1, 0, 0), collapse_padding=True, pad_edge=False)
     for column in table.columns:
         column.overflow = "fold"
     table.columns[0].min_width = 9
     for column in table.columns[1:]:
         column.justify = "right"
-        column.no_wrap = column.header != "worst case"
+        column.no_wrap = str(column.header) != "worst case"
     return table
 
 
 def _print_uncut(table: Table) -> None:
     """Print a table; where the window is too narrow for its numbers its lines break, and no number is cut."""
-    from rich.console import Console
+    from swinssl.cli.tables import needed_width, print_table
 
     for column in table.columns:
         if column.no_wrap:
             column.min_width = max(len(str(cell)) for cell in (column.header, *column.cells))
-    needed = Console(width=1000).measure(table).minimum
-    Console(width=max(Console().width, needed)).print(table)
-
-
-def _add(table: Table, *cells: str) -> None:
-    """A row of plain text: brackets are brackets."""
-    from rich.text import Text
-
-    table.add_row(*map(Text, cells))
+    print_table(table, width=needed_width(table))
 
 
 def _with_interval(average: Average, digits: int) -> str:

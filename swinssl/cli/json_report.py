@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from swinssl.terminal import print_lines
+
 
 def print_json(content: Any, *, without_none: bool = False) -> None:
     """Print `content`; pydantic models and paths in it as JSON has them.
@@ -14,4 +16,4 @@ def print_json(content: Any, *, without_none: bool = False) -> None:
     """
     from pydantic_core import to_jsonable_python
 
-    print(json.dumps(to_jsonable_python(content, exclude_none=without_none), indent=2, allow_nan=False))
+    print_lines(json.dumps(to_jsonable_python(content, exclude_none=without_none), indent=2, allow_nan=False))

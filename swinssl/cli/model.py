@@ -12,6 +12,7 @@ from swinssl.cli.command import commands
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Json, Root
 from swinssl.errors import UserError
+from swinssl.terminal import print
 from swinssl.workspace import Workspace
 
 ENDING = ".zip"

@@ -10,10 +10,10 @@ from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Json
 from swinssl.networks.network_plan import PRESETS, NetworkPlan, encoder_preset
+from swinssl.terminal import print
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from swinssl.cli.tables import Table
     from swinssl.networks.layer_table import LayerRow
 
 # What each size is for, as --list says it.
@@ -129,13 +129,13 @@ def _step_cost(
 
 
 def _report(plan: NetworkPlan, rows: list[LayerRow], step: dict[str, Any], image: str, *, classes: int) -> None:
-    from rich.console import Console
+    from swinssl.cli.tables import print_table
 
     sums = _summary(rows)
     name = plan.preset if plan.architecture == "swin" else f"{plan.architecture} ({plan.preset})"
     decoder = f"{plan.decoder} decoder, " if plan.architecture == "swin" else ""
     print(f"{name}: {decoder}{plan.norm} norm, image {image}, {classes} classes (background included)")
-    Console().print(_layer_table(rows))
+    print_table(_layer_table(rows))
     print(f"{sums['parameters']:,} parameters, of these {sums['encoder_parameters']:,} in the encoder")
     bf16, fp32 = step["cpu"]["bf16"], step["cpu"]["fp32"]
     print(
@@ -146,10 +146,9 @@ def _report(plan: NetworkPlan, rows: list[LayerRow], step: dict[str, Any], image
 
 
 def _layer_table(rows: list[LayerRow]) -> Table:
-    from rich import box
-    from rich.table import Table
+    from swinssl.cli.tables import Table
 
-    table = Table("part", "what", "output (C, z, y, x)", "parameters", box=box.SIMPLE_HEAD, show_edge=False)
+    table = Table("part", "what", "output (C, z, y, x)", "parameters", show_edge=False)
     table.columns[2].justify = table.columns[3].justify = "right"
     for row in rows:
         shape = " x ".join(map(str, row.output)) if row.output else "-"
@@ -180,16 +179,14 @@ def _list(*, classes: int, channels: int, json: bool) -> None:
     if json:
         print_json(rows)
         return
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    from swinssl.cli.tables import Table, print_table
 
-    table = Table("preset", "width", "depths", "heads", "million", "light", "for", box=box.SIMPLE_HEAD, show_edge=False)
+    table = Table("preset", "width", "depths", "heads", "million", "light", "for", show_edge=False)
     for row in rows:
         depths, heads = (",".join(map(str, row[key])) for key in ("depths", "heads"))
         counts = (f"{row[key] / 1e6:.2f}" for key in ("parameters", "parameters_light"))
         table.add_row(row["preset"], str(row["width"]), depths, heads, *counts, row["purpose"])
-    Console().print(table)
+    print_table(table)
     print(f"million parameters with {classes} classes (background included), with the full and with the light decoder")
     print(GUESS)
 

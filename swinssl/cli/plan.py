@@ -11,11 +11,11 @@ from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, Device, DryRun, Json, Root
 from swinssl.preprocessing.plan_options import PlanOptions
+from swinssl.terminal import print
 from swinssl.workspace import Workspace, typed_dataset
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from swinssl.cli.tables import Table
     from swinssl.preprocessing.plan_dataset import PlannedDataset
 
 Init = Annotated[
@@ -60,8 +60,7 @@ def plan(
 
 def report(planned: PlannedDataset, folder: Path, *, explain: bool, written: bool = True) -> None:
     """Print what was measured and decided, where it is, and what differs from the plans that were there."""
-    from rich.console import Console
-
+    from swinssl.cli.tables import print_table
     from swinssl.preprocessing.plan_explanation import notes, summary
     from swinssl.preprocessing.plans import PLANS_FILE
 
@@ -69,7 +68,7 @@ def report(planned: PlannedDataset, folder: Path, *, explain: bool, written: boo
     how = "measured" if planned.measured else "measured before, unchanged"
     print(f"{plans.dataset_name}: {len(cases)} cases {how}; recipe {plans.recipe}")
     if explain:
-        Console().print(_table(planned))
+        print_table(_table(planned))
     else:
         for line in summary(plans):
             print("  " + line)
@@ -83,18 +82,15 @@ def report(planned: PlannedDataset, folder: Path, *, explain: bool, written: boo
 
 
 def _table(planned: PlannedDataset) -> Table:
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
+    from swinssl.cli.tables import Table
     from swinssl.preprocessing.plan_explanation import explanation
 
-    table = Table("decision", "value", "why", box=box.SIMPLE_HEAD, row_styles=["", "dim"])
+    table = Table("decision", "value", "why", row_styles=["", "dim"])
     table.columns[0].no_wrap = True
     table.columns[1].min_width = 18
     table.columns[2].ratio = 1
     for row in explanation(planned.plans):
-        table.add_row(*map(escape, row))
+        table.add_row(*row)
     return table
 
 

@@ -8,6 +8,7 @@ from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, Device, DryRun, Json, Root
 from swinssl.preprocessing.plan_options import PlanOptions
+from swinssl.terminal import print
 from swinssl.workspace import Workspace
 
 

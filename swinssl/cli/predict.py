@@ -13,13 +13,13 @@ from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import DryRun, Json, Root
 from swinssl.errors import UserError
 from swinssl.inference.prediction_options import PredictionOptions
+from swinssl.terminal import print
 from swinssl.workspace import Workspace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rich.table import Table
-
+    from swinssl.cli.tables import Table
     from swinssl.inference.input_cases import InputCase
     from swinssl.inference.output_folder import OutputFolder
     from swinssl.inference.prediction_run import CaseOutcome
@@ -188,14 +188,13 @@ def _rehearse(
 
 
 def _report(outcomes: Sequence[CaseOutcome], folder: OutputFolder, model: TrainedModel) -> None:
-    from rich.console import Console
+    from swinssl.cli.tables import print_table
 
-    console = Console()
     good = [outcome for outcome in outcomes if outcome.status != "failed"]
     if good:
-        console.print(_volume_table(good, model))
+        print_table(_volume_table(good, model))
     if failed := [outcome for outcome in outcomes if outcome.status == "failed"]:
-        console.print(_failure_table(failed))
+        print_table(_failure_table(failed))
     for outcome in outcomes:
         for warning in outcome.record.warnings:
             print(f"warning: {outcome.case.id}: {warning}")
@@ -207,28 +206,24 @@ def _report(outcomes: Sequence[CaseOutcome], folder: OutputFolder, model: Traine
 def _volume_table(outcomes: Sequence[CaseOutcome], model: TrainedModel) -> Table:
     from statistics import median
 
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
+    from swinssl.cli.tables import Table
 
-    table = Table("structure", "cases with it", "median ml", "smallest ml", "largest ml", box=box.SIMPLE_HEAD)
+    table = Table("structure", "cases with it", "median ml", "smallest ml", "largest ml")
     for column in table.columns[1:]:
         column.justify = "right"
     for name in model.plans.labels.names:
         volumes = [ml for outcome in outcomes if (ml := outcome.record.volumes_ml.get(name, 0.0)) > 0]
         sizes = [f"{choose(volumes):.3g}" for choose in (median, min, max)] if volumes else ["-"] * 3
-        table.add_row(escape(name), f"{len(volumes)} of {len(outcomes)}", *sizes)
+        table.add_row(name, f"{len(volumes)} of {len(outcomes)}", *sizes)
     return table
 
 
 def _failure_table(failed: Sequence[CaseOutcome]) -> Table:
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
+    from swinssl.cli.tables import Table
 
-    table = Table("failed case", "why", box=box.SIMPLE_HEAD)
+    table = Table("failed case", "why")
     for outcome in failed:
-        table.add_row(escape(outcome.case.id), escape(outcome.record.message))
+        table.add_row(outcome.case.id, outcome.record.message)
     return table
 
 

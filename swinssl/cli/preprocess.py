@@ -13,11 +13,11 @@ from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, DryRun, Json, Root
 from swinssl.errors import UserError
+from swinssl.terminal import print
 from swinssl.workspace import Workspace, typed_dataset
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
+    from swinssl.cli.tables import Table
     from swinssl.cluster_pool import Cluster
     from swinssl.dataset.raw_dataset import RawDataset
     from swinssl.preprocessing.plans import Plans
@@ -161,14 +161,13 @@ def rehearse(raw: RawDataset, plans: Plans, folder: Path, *, part: str) -> Rehea
 
 def report(outcome: PreprocessReport, folder: Path) -> None:
     """Print the structures with their voxels, what needs attention, and the sum."""
-    from rich.console import Console
+    from swinssl.cli.tables import print_table
 
-    console = Console()
     done, current, failed = (outcome.with_status(status) for status in ("done", "current", "failed"))
     if any(case.voxels_before for case in outcome.cases):
-        console.print(_structure_table(outcome))
+        print_table(_structure_table(outcome))
     if failed:
-        console.print(_failure_table(failed))
+        print_table(_failure_table(failed))
     for case, structure in outcome.vanished:
         print(f"warning: {case}: {structure} vanished; it is smaller than the planned grid can show, or was cropped.")
     if outcome.orphans:
@@ -210,11 +209,10 @@ def _parse_part(text: str) -> tuple[int, int]:
 
 
 def _structure_table(outcome: PreprocessReport) -> Table:
-    from rich import box
-    from rich.table import Table
+    from swinssl.cli.tables import Table
 
     columns = ("structure", "cases with it", "voxels before", "voxels stored", "vanished in")
-    table = Table(*columns, box=box.SIMPLE_HEAD)
+    table = Table(*columns)
     for column in table.columns[1:]:
         column.justify = "right"
     names = dict.fromkeys(name for case in outcome.cases for name in case.voxels_before or {})
@@ -228,13 +226,11 @@ def _structure_table(outcome: PreprocessReport) -> Table:
 
 
 def _failure_table(failed: tuple[CaseReport, ...]) -> Table:
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
+    from swinssl.cli.tables import Table
 
-    table = Table("failed case", "why", box=box.SIMPLE_HEAD)
+    table = Table("failed case", "why")
     for case in failed:
-        table.add_row(escape(case.case_id), escape(case.message))
+        table.add_row(case.case_id, case.message)
     return table
 
 

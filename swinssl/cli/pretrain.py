@@ -16,6 +16,7 @@ from swinssl.cli.ranks import Gpus, first_attempt, start_ranks
 from swinssl.ssl.config import PretrainingConfig, config_of
 from swinssl.ssl.method import Method
 from swinssl.ssl.methods import METHODS
+from swinssl.terminal import print, print_lines
 from swinssl.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def _rehearse(
 
 def _report(done: Pretrained, dataset: str, *, json: bool) -> None:
     if json:
-        print((done.folder / "run.json").read_text(encoding="utf-8"), end="")
+        print_lines((done.folder / "run.json").read_text(encoding="utf-8"))
         return
     run = done.run
     speed = f", {run.images_per_second:g} samples a second" if run.images_per_second else ""

@@ -19,6 +19,7 @@ from typing import IO, Annotated
 import typer
 
 from swinssl.cli.command import INTERRUPTED, USER_CAN_MEND_IT, arguments_as_typed
+from swinssl.terminal import print, print_message
 from swinssl.threads import THREADS, threads_each
 
 Gpus = Annotated[
@@ -137,7 +138,7 @@ class _Ranks:
         if INTERRUPTED in codes and all(code in _ASKED for code in codes):
             return INTERRUPTED
         if self.asked and all(code in _ASKED for code in codes):
-            print("\nstopped: the same command goes on where it was.", file=sys.stderr)
+            print_message("\nstopped", "the same command goes on where it was.")
             return INTERRUPTED
         return self._failure(failed, ranks)
 

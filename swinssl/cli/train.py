@@ -14,6 +14,7 @@ from swinssl.cli.parameters import Dataset, DryRun, Json, Root
 from swinssl.cli.ranks import Gpus, first_attempt, start_ranks
 from swinssl.cli.slurm import Slurm, array_script
 from swinssl.errors import UserError
+from swinssl.terminal import print, print_lines
 from swinssl.training.config import TrainingConfig
 from swinssl.workspace import Workspace, safe_name
 
@@ -72,7 +73,7 @@ def train(
                 "--restart: a job that Slurm queues again would begin anew each time. Leave it out, or --name."
             )
         on_cpu, minutes = config.device == "cpu", config.max_minutes
-        print(array_script(dataset, folds, arguments_as_typed(), gpus=gpus, on_cpu=on_cpu, minutes=minutes), end="")
+        print_lines(array_script(dataset, folds, arguments_as_typed(), gpus=gpus, on_cpu=on_cpu, minutes=minutes))
         return
     workspace = Workspace.locate(root)
     preprocessed, results = workspace.preprocessed(dataset), workspace.results(dataset)
@@ -95,7 +96,7 @@ def train(
     if not judged.fold.first_rank:
         return
     if json:
-        print(judged.fold.run_file.read_text(encoding="utf-8"), end="")
+        print_lines(judged.fold.run_file.read_text(encoding="utf-8"))
     else:
         _report(judged)
 

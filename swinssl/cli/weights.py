@@ -14,6 +14,7 @@ from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Json
 from swinssl.errors import UserError
 from swinssl.networks.published_encoders import SOURCES, WHICH_MERGE_ORDER, SourceName
+from swinssl.terminal import print
 
 if TYPE_CHECKING:
     from swinssl.networks.encoder_file import EncoderRecord

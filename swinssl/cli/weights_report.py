@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from swinssl.cli.json_report import print_json
 from swinssl.networks.network_plan import AxisOrder, SwinEncoderPlan
+from swinssl.terminal import print
 
 if TYPE_CHECKING:
     from swinssl.networks.encoder_export import MonaiEncoder
@@ -39,11 +40,9 @@ def print_record(record: EncoderRecord) -> None:
 
 def print_tensors(taken: ImportedEncoder | ImportedSegmentor) -> None:
     """A table of every tensor in the file: what was done with it."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    from swinssl.cli.tables import Table, print_table
 
-    table = Table("", "tensor", "in the file", "shape", box=box.SIMPLE_HEAD, show_edge=False)
+    table = Table("", "tensor", "in the file", "shape", show_edge=False)
     for column in table.columns[1:3]:
         column.overflow = "fold"
     content = as_json(taken)
@@ -52,7 +51,7 @@ def print_tensors(taken: ImportedEncoder | ImportedSegmentor) -> None:
     for kind in ("unexpected", "left_out"):
         for name in content[kind]:
             table.add_row(kind.replace("_", " "), "", name, "")
-    Console().print(table)
+    print_table(table)
 
 
 def print_exported(place: Path, encoder: MonaiEncoder, *, axis_order: AxisOrder, json: bool) -> None:

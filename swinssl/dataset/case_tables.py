@@ -10,8 +10,6 @@ Both stand above the keys `labels_present`, `groups` and `group_pattern` of data
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import re
 import subprocess
@@ -21,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from swinssl import files
+from swinssl.csv_text import csv_rows, csv_text
 from swinssl.dataset.case import Case
 from swinssl.dataset.case_names import normal_form
 from swinssl.dataset.description import DESCRIPTION_FILE, Description
@@ -99,9 +98,7 @@ def copy_tables(source: Path, target: Path, cases: Sequence[Case]) -> None:
     if not rows:
         groups.unlink(missing_ok=True)
         return
-    table = io.StringIO()
-    csv.writer(table, lineterminator="\n").writerows([(CASE, GROUP), *rows])
-    files.write_text(groups, table.getvalue())
+    files.write_text(groups, csv_text({CASE: case_id, GROUP: group} for case_id, group in rows))
 
 
 def _labels_present(
@@ -188,10 +185,14 @@ def _rows(path: Path, findings: list[Finding]) -> Rows | None:
         return []
     header = text.partition("\n")[0]
     separator = max(",;\t", key=header.count)
-    rows = [
-        {(key or "").strip(): (value or "").strip() for key, value in row.items() if isinstance(value, str | None)}
-        for row in csv.DictReader(text.splitlines(), delimiter=separator)
-    ]
+    try:
+        lines = [[field.strip() for field in row] for _, row in csv_rows(text, delimiter=separator)]
+    except ValueError as error:
+        findings.append(Finding("E111", path.name, f"cannot be read as CSV ({error})", "Save it again as CSV."))
+        return []
+    names = lines[0] if lines else []
+    # A spreadsheet leaves out empty fields at the end of a row.
+    rows = [dict(zip(names, [*row, *[""] * len(names)], strict=False)) for row in lines[1:] if any(row)]
     if rows and CASE not in rows[0]:
         message = f"has the columns {', '.join(rows[0])}; one must be {CASE!r}"
         findings.append(Finding("E111", path.name, message, "Rename the column with the case ids."))

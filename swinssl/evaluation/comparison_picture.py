@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from swinssl import files
 from swinssl.evaluation.attention_span import AttentionSpan
 from swinssl.evaluation.encoder_comparison import LETTERS, Block, Comparison
+from swinssl.pictures import new_figure, save_figure, spare_the_run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,19 +30,22 @@ DOTS_PER_INCH = 130
 
 
 def draw(comparison: Comparison, folder: Path) -> tuple[str, ...]:
-    """Write `cka.png`, `cka.svg` and `attention.png` into a folder; gives their names."""
-    cka, attention = cka_figure(comparison), attention_figure(comparison)
-    for figure, name in ((cka, CKA_PICTURE), (cka, CKA_DRAWING), (attention, ATTENTION_PICTURE)):
-        with files.atomic_path(folder / name) as temporary:
-            figure.savefig(temporary, dpi=DOTS_PER_INCH, facecolor="white")
-    return CKA_PICTURE, CKA_DRAWING, ATTENTION_PICTURE
+    """Write `cka.png`, `cka.svg` and `attention.png` into a folder; the names of those that could be drawn."""
+    drawn = []
+    for draw_one, name in (
+        (cka_figure, CKA_PICTURE),
+        (cka_figure, CKA_DRAWING),
+        (attention_figure, ATTENTION_PICTURE),
+    ):
+        with spare_the_run(folder / name):
+            save_figure(draw_one(comparison), folder / name, dots_per_inch=DOTS_PER_INCH)
+            drawn.append(name)
+    return tuple(drawn)
 
 
 def cka_figure(comparison: Comparison) -> Figure:
     """Above the curve over blocks with its standard errors, below the three full matrices on one scale."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 7.4), layout="constrained")
+    figure = new_figure(12, 7.4)
     above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=[3, 3.9])[:, 0]
     above.suptitle(_title(comparison), fontsize=11)
     _draw_curve(above.subplots(), comparison)
@@ -56,9 +59,7 @@ def cka_figure(comparison: Comparison) -> Figure:
 
 def attention_figure(comparison: Comparison) -> Figure:
     """A column an encoder: distance and entropy of every head, and those of even attention."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(12, 7.5), layout="constrained")
+    figure = new_figure(12, 7.5)
     figure.suptitle("What the heads look at: each dot is a head", fontsize=11)
     axes = figure.subplots(2, 2, sharex="col", sharey="row")
     for column, (letter, encoder, blocks, spans) in enumerate(

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swinssl import files
 from swinssl.errors import UserError
 from swinssl.evaluation.pairing import Pair
 from swinssl.evaluation.results import CaseResult, Evaluation
@@ -22,6 +21,7 @@ from swinssl.evaluation.shown_case import COLOURS, box_around, image_on, window_
 from swinssl.evaluation.shown_plane import PLANES, draw_legend, draw_plane
 from swinssl.evaluation.structure import Structure
 from swinssl.imageio.volume import Geometry, Triple, Volume
+from swinssl.pictures import new_figure, save_figure, spare_the_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,23 +40,24 @@ def draw_overlays(evaluation: Evaluation, path: Path, *, images: Mapping[str, Pa
         ct: whether images are CT, shown in a soft-tissue window; else in the range of their own intensities.
 
     Returns:
-        Whether there is one: not where no case has a Dice.
+        Whether there is one: not where no case has a Dice, or where drawing failed, which a warning says.
     """
     if evaluation.worst is None or evaluation.median is None:
         return False
     shown = {"worst": evaluation.worst}
     if evaluation.median is not evaluation.worst:
         shown["median"] = evaluation.median
-    structures = _to_draw(evaluation.structures, tuple(shown.values()))
-    colours = dict(zip((s.name for s in structures), COLOURS, strict=False))
-    scenes = {rank: _scene(case, structures, images.get(case.case_id)) for rank, case in shown.items()}
-    figure = _figure(scenes, colours, ct=ct)
-    count = len(evaluation.structures)
-    few = None if len(colours) == count else f"the {len(colours)} of {count} structures with the lowest Dice"
-    draw_legend(figure, colours, title=few)
-    with files.atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=DOTS_PER_INCH, facecolor="white")
-    return True
+    with spare_the_run(path):
+        structures = _to_draw(evaluation.structures, tuple(shown.values()))
+        colours = dict(zip((s.name for s in structures), COLOURS, strict=False))
+        scenes = {rank: _scene(case, structures, images.get(case.case_id)) for rank, case in shown.items()}
+        figure = _figure(scenes, colours, ct=ct)
+        count = len(evaluation.structures)
+        few = None if len(colours) == count else f"the {len(colours)} of {count} structures with the lowest Dice"
+        draw_legend(figure, colours, title=few)
+        save_figure(figure, path, dots_per_inch=DOTS_PER_INCH)
+        return True
+    return False
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,9 +132,7 @@ def _image_on(grid: Geometry, path: Path) -> NDArray | None:
 
 
 def _figure(scenes: Mapping[str, _Scene], colours: Mapping[str, str], *, ct: bool) -> Figure:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(3 * INCHES, len(scenes) * (INCHES + 0.3) + 0.7), layout="constrained")
+    figure = new_figure(3 * INCHES, len(scenes) * (INCHES + 0.3) + 0.7)
     rows: Any = figure.subfigures(len(scenes), 1, squeeze=False)[:, 0]
     for row, (rank, scene) in zip(rows, scenes.items(), strict=True):
         dice = scene.case.metrics[scene.focus].overlap.dice

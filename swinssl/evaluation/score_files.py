@@ -6,11 +6,11 @@ a structure; a column `mean` is computed anew).
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from swinssl.csv_text import csv_rows
 from swinssl.errors import UserError
 from swinssl.evaluation.score_table import DICE, Score, ScoreTable
 from swinssl.evaluation.summary import METRICS_FILE
@@ -92,16 +92,19 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: cannot be read ({reason}). {REMEDY}") from None
     header = text.partition("\n")[0]
-    reader = csv.reader(text.splitlines(), delimiter=max(",;\t", key=header.count))
-    names = [OTHER_NAMES.get(name.strip().lower(), _plain(name.strip())) for name in next(reader, [])]
+    try:
+        lines = list(csv_rows(text, delimiter=max(",;\t", key=header.count)))
+    except ValueError as error:
+        raise UserError(f"{path}: cannot be read as CSV ({error}). {REMEDY}") from None
+    names = [OTHER_NAMES.get(name.strip().lower(), _plain(name.strip())) for name in lines[0][1]] if lines else []
     if len(set(names)) < len(names):
         raise UserError(f"{path}: two columns have one name ({listed(names)}). Rename or remove one.")
     rows = []
-    for row in reader:
+    for line, row in lines[1:]:
         if any(row):
             if len(row) != len(names):
-                raise UserError(f"{path}: line {reader.line_num} has {len(row)} fields, not {len(names)}. Correct it.")
-            rows.append((reader.line_num, {name: value.strip() for name, value in zip(names, row, strict=True)}))
+                raise UserError(f"{path}: line {line} has {len(row)} fields, not {len(names)}. Correct it.")
+            rows.append((line, {name: value.strip() for name, value in zip(names, row, strict=True)}))
     if not rows:
         raise UserError(f"{path}: no scores in it. {REMEDY}")
     return names, rows

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinssl.imageio.volume import Triple
+from swinssl.pictures import legend_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,7 +68,7 @@ def draw_legend(figure: Figure, colours: Mapping[str, str], *, title: str | None
     """What colours and lines mean, below a picture."""
     from matplotlib.lines import Line2D
 
-    lines = [Line2D([], [], color=colour, label=name, linewidth=2) for name, colour in colours.items()]
+    lines = [Line2D([], [], color=colour, label=legend_name(name), linewidth=2) for name, colour in colours.items()]
     lines += [Line2D([], [], color="black", linestyle=style, label=name) for name, style in STYLES.items()]
     figure.legend(handles=lines, loc="outside lower center", ncols=5, fontsize=9, frameon=False, title=title)
 

@@ -22,6 +22,7 @@ from swinssl.evaluation.paired_comparison import SIGNIFICANT, signed_with_interv
 from swinssl.evaluation.score_table import DICE, less_is_better
 from swinssl.evaluation.study import Study
 from swinssl.evaluation.wording import counted
+from swinssl.text import markdown_cell
 
 JSON_FILE, CSV_FILE, TEXT_FILE = "comparison.json", "comparison.csv", "comparison.md"
 VERSION = 1
@@ -302,7 +303,7 @@ def _line_up(cells: Sequence[str]) -> list[str]:
 
 
 def _line(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |"
+    return f"| {' | '.join(map(markdown_cell, cells))} |"
 
 
 # --- JSON

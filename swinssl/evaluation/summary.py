@@ -6,8 +6,6 @@ JSON is strict: a number that is undefined is null (nnU-Net writes a bare NaN), 
 
 from __future__ import annotations
 
-import csv
-import io
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import numpy as np
 
 import swinssl
 from swinssl import files
+from swinssl.csv_text import csv_text
 from swinssl.evaluation.bootstrap import LEVEL, RESAMPLES
 from swinssl.evaluation.columns import Number, columns
 from swinssl.evaluation.lesions import COVERED_SHARE
@@ -59,15 +58,13 @@ def summary(evaluation: Evaluation, report: Report) -> dict[str, Any]:
 def metrics_csv(evaluation: Evaluation) -> str:
     """One row a case and structure, every number in its column."""
     names = columns(evaluation.tolerances, lesions=any(s.lesions for s in evaluation.structures))
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["case", "structure", "label", *names])
+    rows: list[dict[str, Number | str]] = []
     for case in evaluation.cases:
         for structure in evaluation.structures:
             if (metrics := case.metrics.get(structure.name)) is not None:
-                numbers = [column(metrics) for column in names.values()]
-                writer.writerow([case.case_id, structure.name, structure.key, *numbers])
-    return stream.getvalue()
+                numbers = {name: column(metrics) for name, column in names.items()}
+                rows.append({"case": case.case_id, "structure": structure.name, "label": structure.key, **numbers})
+    return csv_text(rows, ["case", "structure", "label", *names])
 
 
 def _case(case: CaseResult, evaluation: Evaluation) -> dict[str, Any]:

@@ -10,13 +10,12 @@ report/scores.csv          a row a test case and structure of every cell
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from swinssl import files
-from swinssl.csv_text import csv_text
+from swinssl.csv_text import csv_records, csv_text
 from swinssl.errors import UserError
 from swinssl.evaluation.convergence import LOG_FILE, TrainingCurve, read_curve
 from swinssl.evaluation.expected_order import ExpectedOrder
@@ -38,6 +37,7 @@ from swinssl.experiments.benchmark_config import SCRATCH
 from swinssl.experiments.cell_runs import SCORES_FILE
 from swinssl.experiments.cells import TrainingCell
 from swinssl.experiments.encoder_sections import encoder_sections
+from swinssl.pictures import spare_the_run
 
 # Inits whose outlines are drawn beside those of scratch, as in the paper.
 SHOWN = 4
@@ -103,8 +103,7 @@ def write_benchmark_report(benchmark: Benchmark) -> Path:
 
 
 def _scores(benchmark: Benchmark, cell: TrainingCell) -> list[dict[str, Any]]:
-    text = (benchmark.place(cell) / SCORES_FILE).read_text(encoding="utf-8")
-    return list(csv.DictReader(text.splitlines()))
+    return csv_records((benchmark.place(cell) / SCORES_FILE).read_text(encoding="utf-8"))
 
 
 def _cell_row(benchmark: Benchmark, cell: TrainingCell) -> dict[str, Any]:
@@ -220,10 +219,11 @@ def _case_sections(benchmark: Benchmark, done: Sequence[TrainingCell], folder: P
         told = f"Predictions of {counted(len(own), 'init')} with {own[0].shots} shots and seed {own[0].seed}."
         best = _best_and_scratch(benchmark, cases)
         figures = []
-        if (overlays := overlays_figure(typical_cases(cases), best)) is not None:
-            drawn, _ = save(overlays, folder / name, OVERLAYS)
-            caption = "The worst, a middling and the best case, where predictions differ most from the reference."
-            figures.append(Figure(folder / name / drawn, caption, f"Outlines of {listed(best)} on three cases."))
+        with spare_the_run(folder / name / OVERLAYS):
+            if (overlays := overlays_figure(typical_cases(cases), best)) is not None:
+                drawn, _ = save(overlays, folder / name, OVERLAYS)
+                caption = "The worst, a middling and the best case, where predictions differ most from the reference."
+                figures.append(Figure(folder / name / drawn, caption, f"Outlines of {listed(best)} on three cases."))
         sections.append(Section(f"Cases of {name}", [told], figures=figures, cases=cases))
     return sections
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import shutil
 import time
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from swinssl import files
-from swinssl.csv_text import csv_text
+from swinssl.csv_text import csv_records, csv_text
 from swinssl.dataset.splits import Fold
 from swinssl.errors import UserError
 from swinssl.evaluation.convergence import LOG_FILE
@@ -206,7 +205,6 @@ def _volumes(benchmark: Benchmark, cell: TrainingCell) -> int | str:
 
 def _scores(metrics: Path, about: dict[str, Any], patients: dict[str, str]) -> str:
     """The rows of a metrics.csv, each with what the cell is, and with the patient of its case."""
-    with metrics.open(newline="", encoding="utf-8") as stream:
-        rows = csv.DictReader(stream)
-        columns = [*about, "patient", *(name for name in rows.fieldnames or () if name != "label")]
-        return csv_text(({**about, "patient": patients.get(row["case"], ""), **row} for row in rows), columns)
+    rows = csv_records(metrics.read_text(encoding="utf-8"))
+    columns = [*about, "patient", *(name for name in (rows[0] if rows else {}) if name != "label")]
+    return csv_text(({**about, "patient": patients.get(row["case"], ""), **row} for row in rows), columns)

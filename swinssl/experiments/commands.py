@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from swinssl.terminal import print
+
 
 def run_swinssl(name: str, *arguments: object, log: IO[str] | None = None) -> None:
     """Run `swinssl_<name>` of this environment; errors as of `run`.

@@ -16,6 +16,7 @@ from swinssl.evaluation.html_report.content import Cell, Figure, Section, Table
 from swinssl.evaluation.wording import counted
 from swinssl.experiments.benchmark import Benchmark
 from swinssl.experiments.cells import ComparisonCell
+from swinssl.pictures import spare_the_run
 
 HOW = (
     "CKA says how alike an encoder sees the same tokens before and after fine-tuning: 1 alike but for rotation and "
@@ -59,17 +60,20 @@ def _figures(
     panels: dict[str, dict[str, Curve]] = {}
     for cell, one in found.items():
         panels.setdefault(cell.init, {})[_shots(cell)] = one["curve"]
-    if (curves := cka_curves_figure(panels)) is None:
-        return []
-    drawn, _ = save(curves, folder / task, NAME)
-    said = "CKA between the encoder before and after fine-tuning, block by block."
-    figures = [Figure(folder / task / drawn, said, said)]
+    figures = []
+    with spare_the_run(folder / task / NAME):
+        if (curves := cka_curves_figure(panels)) is None:
+            return []
+        drawn, _ = save(curves, folder / task, NAME)
+        said = "CKA between the encoder before and after fine-tuning, block by block."
+        figures.append(Figure(folder / task / drawn, said, said))
     first: dict[str, ComparisonCell] = {}
     for cell in found:
         first.setdefault(cell.init, cell)
     for init, cell in first.items():
         caption = f"All blocks of {init} with each other: A before fine-tuning with {_shots(cell)}, B after."
-        figures.append(Figure(benchmark.place(cell) / CKA_DRAWING, caption, caption))
+        if (drawing := benchmark.place(cell) / CKA_DRAWING).is_file():  # else it could not be drawn
+            figures.append(Figure(drawing, caption, caption))
     return figures
 
 

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swinssl import files
+from swinssl.pictures import new_figure, save_figure
 from swinssl.randomness import Draws
 
 if TYPE_CHECKING:
@@ -28,11 +28,9 @@ def draw_picture(task: PretextTask, path: Path, *, seed: int, title: str) -> Non
     Columns: the image as the network sees it, what it painted where the method paints, cosine similarity of the tokens
     at 1/8 with the middle one, and their first three principal components as red, green and blue.
     """
-    from matplotlib.figure import Figure
-
     rows = [_row(task, Draws(seed, PICTURE_STEP, sample)) for sample in range(SAMPLES)]
     columns = list(rows[0])
-    figure = Figure(figsize=(2.4 * len(columns), 2.5 * len(rows) + 0.4), layout="constrained")
+    figure = new_figure(2.4 * len(columns), 2.5 * len(rows) + 0.4)
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
     for i, row in enumerate(rows):
         for j, name in enumerate(columns):
@@ -40,8 +38,7 @@ def draw_picture(task: PretextTask, path: Path, *, seed: int, title: str) -> Non
             if i == 0:
                 axes[i][j].set_title(name, fontsize=9)
     figure.suptitle(title, fontsize=10)
-    with files.atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=100)
+    save_figure(figure, path, dots_per_inch=100)
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ from swinssl.networks.encoder_transfer import load_encoder
 from swinssl.networks.network_plan import PRESETS, SwinEncoderPlan, encoder_preset
 from swinssl.networks.shipped_encoders import encoder_path
 from swinssl.networks.swin_encoder import DIVISOR, SwinEncoder
+from swinssl.pictures import spare_the_run
 from swinssl.preprocessing.encoder_facts import encoder_name, read_encoder_facts
 from swinssl.ssl.config import EPOCHS, LEARNING_RATE, PretrainingConfig
 from swinssl.ssl.crops import CropSampler
@@ -344,7 +345,7 @@ class _Show:
         self.drawn_at = time.monotonic()
 
     def picture(self) -> None:
-        with autocast(self.device, bf16=self.bf16):
+        with spare_the_run(self.folder / PICTURE), autocast(self.device, bf16=self.bf16):
             draw_picture(self.task, self.folder / PICTURE, seed=self.seed, title=self.title)
         self.shown_at = time.monotonic()
 

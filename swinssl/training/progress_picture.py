@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from swinssl import files
+from swinssl.pictures import legend_name, new_figure, save_figure, spare_the_run
 from swinssl.training.progress_panels import Panel, health_panels, term_panels
 
 if TYPE_CHECKING:
@@ -30,9 +30,8 @@ WIDTH, HIGH, MIDDLE, LOW = 8.0, 3.0, 1.5, 1.0
 
 def draw_progress(log: Sequence[dict[str, Any]], path: Path, *, title: str, score: str = SCORE) -> None:
     """Write `path` (PNG) from the entries of `log.jsonl`; other arguments as of `progress_figure`."""
-    figure = progress_figure(log, title=title, score=score)
-    with files.atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=100)
+    with spare_the_run(path):
+        save_figure(progress_figure(log, title=title, score=score), path, dots_per_inch=100)
 
 
 def progress_figure(log: Sequence[dict[str, Any]], *, title: str, score: str = SCORE) -> Figure:
@@ -43,14 +42,11 @@ def progress_figure(log: Sequence[dict[str, Any]], *, title: str, score: str = S
         title: of the picture.
         score: what the validation scores are.
     """
-    # Without pyplot: no global state, no display, safe in any thread.
-    from matplotlib.figure import Figure
-
     terms, health = term_panels(log), health_panels(log)
     validated = [entry for entry in log if f"{PREFIX}score" in entry]
     rows = [HIGH, *[MIDDLE] * len(terms), *([HIGH] if validated else []), LOW]
     height = max(sum(rows) if validated or terms else 4.5, MIDDLE * len(health))
-    figure = Figure(figsize=(WIDTH + 0.75 * WIDTH * bool(health), height), layout="constrained")
+    figure = new_figure(WIDTH + 0.75 * WIDTH * bool(health), height)
     halves = figure.subfigures(1, 2, width_ratios=[4, 3], squeeze=False)[0] if health else [figure]
     left, right = halves[0], halves[-1]
     axes = left.subplots(len(rows), 1, sharex=True, height_ratios=rows)
@@ -111,7 +107,7 @@ def _draw_scores(axes: Axes, validated: Sequence[dict[str, Any]], score: str) ->
     # Of many structures the worst are those one looks for.
     names.sort(key=lambda name: validated[-1][name] if validated[-1][name] is not None else 2.0)
     for name, colour in zip(names[:MOST_CURVES], COLOURS, strict=False):
-        label = name.removeprefix(f"{PREFIX}dice_")
+        label = legend_name(name.removeprefix(f"{PREFIX}dice_"))
         axes.plot(steps, _curve(validated, name), color=colour, linewidth=1, marker=".", markersize=3, label=label)
     scores = _curve(validated, f"{PREFIX}score")
     axes.plot(steps, scores, color="black", linewidth=2, label="mean")

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from swinssl.evaluation.bootstrap import mean_interval
-from swinssl.evaluation.figures.style import SMALL, TEXT, WIDTH, colour_of, marker_of, new_figure, plain
+from swinssl.evaluation.figures.style import SMALL, TEXT, WIDTH, colour_of, marker_of, plain
 from swinssl.evaluation.score_table import DICE, ScoreTable
+from swinssl.pictures import new_figure, tick_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -65,7 +66,7 @@ def accuracy_panels(panels: Mapping[str, Mapping[str, Accuracy]], models: Sequen
         if found:
             one.axvline(max(own.mean for own in found.values()), color="grey", linewidth=0.8, linestyle=":")
         one.set_title(title, fontsize=TEXT)
-        one.set_yticks(range(len(models)), models)
+        one.set_yticks(range(len(models)), tick_names(models))
         one.set_ylim(len(models) - 0.5, -0.5)
         one.xaxis.set_major_locator(MaxNLocator(TICKS))
         plain(one, grid="x")

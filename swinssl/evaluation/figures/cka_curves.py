@@ -19,9 +19,9 @@ from swinssl.evaluation.figures.style import (
     dash_of,
     legend_below,
     marker_of,
-    new_figure,
     plain,
 )
+from swinssl.pictures import legend_name, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -91,7 +91,7 @@ def _draw(axes: Axes, curves: Mapping[str, Curve], models: Sequence[str], title:
             at,
             values,
             yerr=error,
-            label=model,
+            label=legend_name(model),
             color=colours[model],
             linestyle=dashes[model],
             marker=markers[model],

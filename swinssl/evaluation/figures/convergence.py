@@ -16,9 +16,9 @@ from swinssl.evaluation.figures.style import (
     dash_of,
     legend_below,
     marker_of,
-    new_figure,
     plain,
 )
+from swinssl.pictures import legend_name, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,7 +37,7 @@ def convergence_figure(curves: Sequence[TrainingCurve]) -> Figure | None:
     for model in models:
         own = [curve for curve in curves if curve.model == model]
         style = {"color": colours[model], "linestyle": dashes[model], "linewidth": 1.2}
-        losses.plot(*_mean([curve.loss for curve in own]), label=model, **style)
+        losses.plot(*_mean([curve.loss for curve in own]), label=legend_name(model), **style)
         scores.plot(*_mean([curve.scores for curve in own]), **style)
         # A marker a run.
         reached = [(step, dict(curve.scores)[step]) for curve in own if (step := curve.steps_to_converge) is not None]

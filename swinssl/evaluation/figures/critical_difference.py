@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swinssl.evaluation.figures.style import COLOURS, SMALL, TEXT, WIDTH, new_figure
+from swinssl.evaluation.figures.style import COLOURS, SMALL, TEXT, WIDTH
 from swinssl.evaluation.rankings import CriticalDifference
+from swinssl.pictures import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

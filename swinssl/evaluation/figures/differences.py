@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from swinssl.evaluation.figures.style import COLOURS, SMALL, TEXT, WIDTH, new_figure, plain
+from swinssl.evaluation.figures.style import COLOURS, SMALL, TEXT, WIDTH, plain
 from swinssl.evaluation.model_comparison import Contrast, ModelComparison
 from swinssl.evaluation.paired_comparison import SIGNIFICANT
 from swinssl.evaluation.score_table import less_is_better
+from swinssl.pictures import new_figure, tick_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +40,7 @@ def differences_figure(one: ModelComparison) -> Figure | None:
         _draw(axes, row, contrast)
     axes.axvline(0, color="black", linewidth=1)
     axes.set_ylim(len(shown) - 0.4, -0.6)
-    axes.set_yticks(range(len(shown)), [_name(c) for c in shown])
+    axes.set_yticks(range(len(shown)), tick_names(map(_name, shown)))
     side = "below" if less_is_better(one.metric) else "above"
     axes.set_xlabel(f"{one.metric}, first - second ({side} 0: the first is better)", fontsize=SMALL)
     over_draws = any(c.compared.over_draws is not None for c in shown)

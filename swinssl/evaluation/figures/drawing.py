@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from swinssl.evaluation.figures import (
     cka_curves,
@@ -24,6 +25,7 @@ from swinssl.evaluation.figures import (
 from swinssl.evaluation.figures.style import save
 from swinssl.evaluation.score_table import ScoreTable
 from swinssl.evaluation.study import Study
+from swinssl.pictures import spare_the_run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,25 +52,24 @@ def draw_study(
     drawn: list[str] = []
     for name, one in study.settings.items():
         inner = folder_of(name)
-        ranking = one.ranking
-        of_setting = {
-            differences.NAME: differences.differences_figure(one),
-            scores.NAME: scores.scores_figure(one),
-            order.NAME: order.order_figure(one),
-            critical_difference.NAME: ranking and critical_difference.critical_difference_figure(ranking),
-            organ_groups.NAME: organ_groups.organ_groups_figure(
-                table.settings[name], groups or {}, metric=study.metric
-            ),
+        part = table.settings[name]
+        of_setting: dict[str, Callable[[], Figure | None]] = {
+            differences.NAME: partial(differences.differences_figure, one),
+            scores.NAME: partial(scores.scores_figure, one),
+            order.NAME: partial(order.order_figure, one),
+            organ_groups.NAME: partial(organ_groups.organ_groups_figure, part, groups or {}, metric=study.metric),
         }
+        if one.ranking:
+            of_setting[critical_difference.NAME] = partial(critical_difference.critical_difference_figure, one.ranking)
         drawn += [str(Path(inner) / file) for file in _save(of_setting, folder / inner)]
-    over_all = {
-        task_accuracy.NAME: task_accuracy.task_accuracy_figure(table, metric=study.metric),
-        modality.NAME: modality.modality_figure(table, metric=study.metric),
-        convergence.NAME: convergence.convergence_figure(study.curves),
-        few_shot.NAME: few_shot.few_shot_figure(table, metric=study.metric),
-        cka_curves.NAME: cka_curves.cka_curves_figure({"": cka or {}}),
-        "volumes": scaling.scaling_figure(table, "volumes", metric=study.metric),
-        "parameters": scaling.scaling_figure(table, "parameters", metric=study.metric),
+    over_all: dict[str, Callable[[], Figure | None]] = {
+        task_accuracy.NAME: partial(task_accuracy.task_accuracy_figure, table, metric=study.metric),
+        modality.NAME: partial(modality.modality_figure, table, metric=study.metric),
+        convergence.NAME: partial(convergence.convergence_figure, study.curves),
+        few_shot.NAME: partial(few_shot.few_shot_figure, table, metric=study.metric),
+        cka_curves.NAME: partial(cka_curves.cka_curves_figure, {"": cka or {}}),
+        "volumes": partial(scaling.scaling_figure, table, "volumes", metric=study.metric),
+        "parameters": partial(scaling.scaling_figure, table, "parameters", metric=study.metric),
     }
     large_table.write_table(large_table.large_table(table, metric=study.metric), folder)
     return (*drawn, *_save(over_all, folder))
@@ -79,8 +80,12 @@ def folder_of(setting: str) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "_", setting)
 
 
-def _save(figures: Mapping[str, Figure | Any], folder: Path) -> list[str]:
-    drawn = {name: figure for name, figure in figures.items() if figure is not None}
-    for name, figure in drawn.items():
-        save(figure, folder, name)
-    return list(drawn)
+def _save(figures: Mapping[str, Callable[[], Figure | None]], folder: Path) -> list[str]:
+    """Draw what there are data for; the names of the figures that were written."""
+    drawn = []
+    for name, draw in figures.items():
+        with spare_the_run(folder / name):
+            if (figure := draw()) is not None:
+                save(figure, folder, name)
+                drawn.append(name)
+    return drawn

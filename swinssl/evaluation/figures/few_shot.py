@@ -15,11 +15,11 @@ from swinssl.evaluation.figures.style import (
     dash_of,
     legend_below,
     marker_of,
-    new_figure,
     plain,
 )
 from swinssl.evaluation.performance_gap import performance_gaps
 from swinssl.evaluation.score_table import DICE, ScoreTable, less_is_better
+from swinssl.pictures import legend_name, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,7 +73,9 @@ def few_shot_figure(table: ScoreTable, *, metric: str = DICE) -> Figure | None:
             style = {"color": colours[model], "linestyle": dashes[model], "linewidth": 1.2, "markersize": 4}
             reach = np.array([own[model, name].reach for name in there]).reshape(-1, 2).T
             means = [own[model, name].mean for name in there]
-            axes[0][column].errorbar(at, means, yerr=reach, marker=markers[model], capsize=2, label=model, **style)
+            axes[0][column].errorbar(
+                at, means, yerr=reach, marker=markers[model], capsize=2, label=legend_name(model), **style
+            )
             axes[1][column].plot(at, [gaps[model, name] for name in there], marker=markers[model], **style)
         axes[0][column].set_title(" ".join(filter(None, task)) or "accuracy", fontsize=TEXT)
         axes[1][column].set_xticks(range(len(shots)), shots)

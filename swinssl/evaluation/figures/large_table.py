@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import html
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from swinssl import files
+from swinssl.csv_text import csv_text
 from swinssl.evaluation.score_table import DICE, ScoreTable, less_is_better
+from swinssl.text import html_text, markdown_cell
 
 NAME = "table"
 MEAN = "mean"
@@ -76,12 +75,14 @@ def write_table(table: LargeTable, folder: Path) -> tuple[str, ...]:
 
 def markdown(table: LargeTable) -> str:
     """The best of a column in bold."""
-    head = ["model", *(": ".join(filter(None, column)) for column in table.columns)]
+    head = ["model", *(markdown_cell(": ".join(filter(None, column))) for column in table.columns)]
     lines = [head, ["---"] * len(head)]
     for row, model in enumerate(table.models):
         marks = ["**" if table.is_best(row, column) else "" for column in range(len(table.columns))]
-        lines.append([model, *(f"{mark}{cell}{mark}" for mark, cell in zip(marks, table.cells[row], strict=True))])
-    return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)
+        lines.append(
+            [markdown_cell(model), *(f"{mark}{cell}{mark}" for mark, cell in zip(marks, table.cells[row], strict=True))]
+        )
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def as_html(table: LargeTable) -> str:
@@ -89,13 +90,13 @@ def as_html(table: LargeTable) -> str:
     spans: dict[str, int] = {}
     for setting, _ in table.columns:
         spans[setting] = spans.get(setting, 0) + 1
-    above = "".join(f'<th colspan="{count}">{html.escape(name)}</th>' for name, count in spans.items())
-    below = "".join(f"<th>{html.escape(structure)}</th>" for _, structure in table.columns)
+    above = "".join(f'<th colspan="{count}">{html_text(name)}</th>' for name, count in spans.items())
+    below = "".join(f"<th>{html_text(structure)}</th>" for _, structure in table.columns)
     rows = []
     for row, model in enumerate(table.models):
         marks = ["b" if table.is_best(row, column) else "span" for column in range(len(table.columns))]
         cells = zip(marks, table.cells[row], strict=True)
-        rows.append(f"<tr><th>{html.escape(model)}</th>{''.join(f'<td><{m}>{c}</{m}></td>' for m, c in cells)}</tr>")
+        rows.append(f"<tr><th>{html_text(model)}</th>{''.join(f'<td><{m}>{c}</{m}></td>' for m, c in cells)}</tr>")
     style = "table{border-collapse:collapse;font:14px sans-serif}td,th{padding:3px 8px;border-bottom:1px solid #ccc}"
     head = f'<tr><th rowspan="2">model</th>{above}</tr>\n<tr>{below}</tr>'
     body = "\n".join(rows)
@@ -108,13 +109,11 @@ def as_html(table: LargeTable) -> str:
 
 def as_csv(table: LargeTable) -> str:
     """A row a model and column: setting, structure, mean, sd."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["model", "setting", "structure", "mean", "sd"])
-    for model, cells in zip(table.models, table.cells, strict=True):
-        for (setting, structure), cell in zip(table.columns, cells, strict=True):
-            writer.writerow([model, setting, structure, cell.mean, cell.sd])
-    return stream.getvalue()
+    return csv_text(
+        {"model": model, "setting": setting, "structure": structure, "mean": cell.mean, "sd": cell.sd}
+        for model, cells in zip(table.models, table.cells, strict=True)
+        for (setting, structure), cell in zip(table.columns, cells, strict=True)
+    )
 
 
 def _cell(values: list[float]) -> Cell:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from swinssl.evaluation.figures.style import COLOURS, SMALL, WIDTH, new_figure, plain
+from swinssl.evaluation.figures.style import COLOURS, SMALL, WIDTH, plain
 from swinssl.evaluation.paired_comparison import SIGNIFICANT, Compared, compare_groups
 from swinssl.evaluation.score_table import DICE, ScoreTable
+from swinssl.pictures import new_figure, tick_names
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -74,7 +75,7 @@ def _draw(axes: Axes, differences: Mapping[str, Compared], models: Sequence[str]
         filled = COLOURS[0] if own.p < SIGNIFICANT else "white"
         axes.plot(own.effect, row, "o", color=COLOURS[0], markerfacecolor=filled, markersize=5)
     axes.axvline(0, color="black", linewidth=1)
-    axes.set_yticks(range(len(models)), models)
+    axes.set_yticks(range(len(models)), tick_names(models))
     axes.set_ylim(len(models) - 0.5, -0.5)
     axes.tick_params(labelbottom=True)
     plain(axes, grid="x")

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from swinssl.evaluation.figures.style import HEAT, SMALL, TEXT, new_figure
+from swinssl.evaluation.figures.style import HEAT, SMALL, TEXT
 from swinssl.evaluation.model_comparison import ModelComparison
+from swinssl.pictures import new_figure, tick_names
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,8 +35,10 @@ def order_figure(one: ModelComparison) -> Figure | None:
                 colour = "white" if share[row, column] < 0.5 else "black"
                 text = f"{share[row, column]:.2f}"
                 axes.text(column, row, text, ha="center", va="center", fontsize=SMALL, color=colour)
-    axes.set_xticks(range(len(names)), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=SMALL)
-    axes.set_yticks(range(len(names)), names, fontsize=SMALL)
+    axes.set_xticks(
+        range(len(names)), tick_names(names), rotation=45, ha="right", rotation_mode="anchor", fontsize=SMALL
+    )
+    axes.set_yticks(range(len(names)), tick_names(names), fontsize=SMALL)
     axes.set_title(f"Probability that the row has the better {one.metric}", fontsize=TEXT)
     figure.colorbar(image, ax=axes, shrink=0.8)
     return figure

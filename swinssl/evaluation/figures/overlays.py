@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinssl.errors import UserError
-from swinssl.evaluation.figures.style import SMALL, new_figure
+from swinssl.evaluation.figures.style import SMALL
 from swinssl.evaluation.html_report.case_summary import case_score, mean_score, worst_first
 from swinssl.evaluation.html_report.content import Case
 from swinssl.evaluation.shown_case import COLOURS, Box, box_around, canonical_map, image_on, window_of
 from swinssl.evaluation.shown_plane import draw_legend, draw_plane
 from swinssl.evaluation.structure import Structure
 from swinssl.imageio.volume import Triple
+from swinssl.pictures import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

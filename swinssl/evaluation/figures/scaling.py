@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from swinssl.evaluation.figures.accuracy import Accuracy, accuracy_of
-from swinssl.evaluation.figures.style import SMALL, WIDTH, colour_of, dash_of, marker_of, new_figure, plain
+from swinssl.evaluation.figures.style import SMALL, WIDTH, colour_of, dash_of, marker_of, plain
 from swinssl.evaluation.score_table import DICE, ScoreTable
+from swinssl.pictures import legend_name, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +46,7 @@ def scaling_figure(table: ScoreTable, size: Size, *, metric: str = DICE) -> Figu
             "color": colours[name],
             "marker": markers[name],
             "markersize": 5,
-            "label": name or None,
+            "label": legend_name(name) or None,
         }
         if single:
             axes.fill_between(at, means - below, means + above, color=colours[name], alpha=0.15, linewidth=0)

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from swinssl.evaluation.figures.style import COLOURS, SMALL, TEXT, WIDTH, new_figure, plain
+from swinssl.evaluation.figures.style import COLOURS, SMALL, TEXT, WIDTH, plain
 from swinssl.evaluation.model_comparison import ModelComparison
+from swinssl.pictures import new_figure, tick_names
 from swinssl.randomness import generator
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def scores_figure(one: ModelComparison) -> Figure:
             axes.scatter(values, beside, s=7, color=colour, alpha=0.55, linewidths=0, zorder=3)
             axes.plot([values.mean()] * 2, [row - 0.38, row + 0.38], color=COLOURS[1], linewidth=2, zorder=4)
         axes.set_title(scope.name, fontsize=TEXT)
-        axes.set_yticks(range(len(one.models)), one.models)
+        axes.set_yticks(range(len(one.models)), tick_names(one.models))
         axes.set_ylim(len(one.models) - 0.4, -0.6)
         plain(axes, grid="x")
     for axes in panels.flat[len(one.scopes) :]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swinssl import files
+from swinssl.pictures import save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,24 +25,11 @@ DOTS_PER_INCH = 150
 WIDTH = 7.2
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """Without pyplot: no global state, no display."""
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
 def save(figure: Figure, folder: Path, name: str) -> tuple[str, str]:
     """Write NAME.svg, with its text as text, and NAME.png into a folder; gives their names."""
-    from matplotlib import rc_context
-
     names = (f"{name}.svg", f"{name}.png")
-    # A fixed salt and no date: the same figure is the same file.
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "swinssl"}):
-        for one in names:
-            metadata = {"Date": None} if one.endswith("svg") else None
-            with files.atomic_path(folder / one) as temporary:
-                figure.savefig(temporary, dpi=DOTS_PER_INCH, facecolor="white", metadata=metadata)
+    for one in names:
+        save_figure(figure, folder / one, dots_per_inch=DOTS_PER_INCH)
     return names
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from swinssl.errors import UserError
+from swinssl.text import html_text
 
 ELEMENTS = """svg g defs symbol use path rect circle ellipse line polyline polygon text tspan textPath image clipPath
     mask pattern linearGradient radialGradient stop marker title desc style"""
@@ -58,7 +59,7 @@ def inline_svg(path: Path, *, prefix: str, alt: str) -> str:
         root.set("width", f"{float(view[1]) * PIXELS_A_POINT:.0f}")
     root.set("id", "root")
     drawn = _element(root, prefix)
-    return drawn.replace("<svg", f'<svg role="img" aria-label="{html.escape(alt)}"', 1)
+    return drawn.replace("<svg", f'<svg role="img" aria-label="{html_text(alt)}"', 1)
 
 
 def _element(element: ElementTree.Element, prefix: str) -> str:

@@ -28,6 +28,7 @@ from swinssl.evaluation.html_report.inline_svg import inline_svg
 from swinssl.evaluation.html_report.vendored import viewer_licences, viewer_source
 from swinssl.evaluation.shown_case import COLOURS
 from swinssl.evaluation.wording import counted
+from swinssl.text import printable
 
 # A browser opens 40 MB at once, and a mail server of a hospital may take it.
 CASE_BYTES, REPORT_BYTES = 1_500_000, 40_000_000
@@ -165,6 +166,7 @@ def _render(report: HtmlReport, listed: Sequence[_ListedCase], embedded: Mapping
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader(__package__, PAGE),
         autoescape=True,
+        finalize=_shown_text,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -186,6 +188,11 @@ def _render(report: HtmlReport, listed: Sequence[_ListedCase], embedded: Mapping
         )
         + "\n"
     )
+
+
+def _shown_text(value: object) -> object:
+    """What a variable of the template becomes, before it is escaped."""
+    return printable(value, keep="\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _in_words(report: HtmlReport) -> list[str]:
@@ -246,15 +253,16 @@ def _shown_case(listed: _ListedCase, volumes: EmbeddedCase) -> _ShownCase:
     highest = max(there) if len(there) > 1 else None
     structures = dict.fromkeys(name for scores in case.scores.values() for name in scores)
     data: dict[str, object] = {
-        "task": case.task,
-        "case": case.case,
-        "models": list(models),
+        "task": printable(case.task),
+        "case": printable(case.case),
+        "models": [*map(printable, models)],
         "scores": [
-            [name, *(shown_cell(case.scores.get(model, {}).get(name)).text for model in models)] for name in structures
+            [printable(name), *(shown_cell(case.scores.get(model, {}).get(name)).text for model in models)]
+            for name in structures
         ],
-        "labels": list(volumes.labels),
+        "labels": [*map(printable, volumes.labels)],
         "focus": list(volumes.focus),
-        "notes": list(volumes.notes),
+        "notes": [*map(printable, volumes.notes)],
         "image": volumes.image,
         "reference": volumes.reference,
         "predictions": [volumes.predictions.get(model, "") for model in models],
