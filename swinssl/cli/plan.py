@@ -51,7 +51,14 @@ def plan(
     folder = workspace.preprocessed(dataset)
     planned = plan_dataset(raw, folder, options, device=device, init=init, workers=workers, write=not dry_run)
     if json:
-        print_json({"plans": planned.plans, "changed": planned.changed, "measured": planned.measured})
+        print_json(
+            {
+                "plans": planned.plans,
+                "changed": planned.changed,
+                "measured": planned.measured,
+                "warnings": planned.fingerprint.header_warnings,
+            }
+        )
         return
     report(planned, folder, explain=explain, written=not dry_run)
     if not dry_run:
@@ -73,6 +80,8 @@ def report(planned: PlannedDataset, folder: Path, *, explain: bool, written: boo
         for line in summary(plans):
             print("  " + line)
         print("  --explain says why")
+    for warning in planned.fingerprint.header_warnings:
+        print(f"warning: {warning}")
     for note in notes(plans):
         print(f"note: {note}")
     if planned.changed:

@@ -17,11 +17,10 @@ from swinssl.dataset.finding import Finding
 from swinssl.dataset.label_check import check_label_values, side_findings, value_counts
 from swinssl.dataset.labels import LabelSet
 from swinssl.errors import UserError
-from swinssl.imageio.endings import ENDINGS, image_ending
+from swinssl.imageio.endings import ENDINGS
 from swinssl.imageio.image_fault import ImageFault
-from swinssl.imageio.nifti import read_nifti_header
-from swinssl.imageio.reader import VALUES_REMEDY, read_label, unusable_voxels
-from swinssl.imageio.same_grid import GRID_TOLERANCE_VOXELS, NOTICEABLE_VOXELS, compare_grids, resample_remedy
+from swinssl.imageio.reader import VALUES_REMEDY, header_remarks, read_label, unusable_voxels
+from swinssl.imageio.same_grid import GRID_TOLERANCE_VOXELS, compare_grids, resample_remedy
 from swinssl.imageio.volume import Geometry, Volume
 
 FAULT_CODES = {
@@ -29,6 +28,7 @@ FAULT_CODES = {
     **{"corrupt": "E205", "not_3d": "E206", "voxel_type": "E207", "affine": "E208", "surplus": "E209"},
     **{"too_large": "E210", "grids": "E302", "values": "E301"},
 }
+REMARK_CODES = {"unplaced": "W201", "forms": "W202", "sizes": "W211", "units": "N203", "patient": "N204"}
 # Finer than any clinical scanner, coarser than any; a body, and the smallest crop of one.
 SPACING_MM, EXTENT_MM = (0.05, 20.0), (5.0, 2500.0)
 # Air in HU, and the fill values that vendors put outside the field of view (-2000, -2048, -3024).
@@ -117,8 +117,8 @@ class _Checker:
     def read(self, path: Path) -> Volume | None:
         """The file's volume after looking at its header; None where it cannot be read."""
         try:
-            if (image_ending(path) or "").startswith(".nii"):
-                self.nifti_header(path)
+            for remark in header_remarks(path):
+                self.report(REMARK_CODES[remark.kind], path, remark.message, remark.remedy)
             volume = read_label(path)
         except ImageFault as fault:
             if fault.kind != "missing" or fault.path != path:  # that one is known from the listing
@@ -132,21 +132,6 @@ class _Checker:
             remedy = "Nothing to do; many other programs refuse it. Resample it, if they are to read it."
             self.report("N205", path, "its axes are not at right angles", remedy)
         return volume
-
-    def nifti_header(self, path: Path) -> None:
-        header = read_nifti_header(path)
-        if not header.placed:
-            message = "the header says neither how the image is oriented nor where it lies (sform and qform code 0)"
-            self.report("W201", path, message, "Convert it from its source again; left and right are a guess.")
-        if header.forms_apart > NOTICEABLE_VOXELS:
-            message = f"sform and qform differ by {header.forms_apart:.2g} voxels at the worst corner; sform is used"
-            self.report("W202", path, message, "Correct the one that is wrong; other programs may use the qform.")
-        if header.mm_per_unit != 1:
-            message = f"lengths are in units of {header.mm_per_unit:g} mm; they are converted"
-            self.report("N203", path, message, "Nothing to do; many other programs take them for mm.")
-        if header.names_patient:
-            message = "the header has a field that may name the patient (db_name or a DICOM extension)"
-            self.report("N204", path, message, "Remove it before the file leaves the house; swinssl copies neither.")
 
     # --- images
 

@@ -58,6 +58,7 @@ CODES = {
     "N203": "lengths in metres or microns",
     "N204": "a header field that may name the patient",
     "N205": "a sheared grid",
+    "W211": "a header with two voxel sizes",
     "E301": "voxels that cannot be computed with",
     "E302": "channels on different grids",
     "W302": "channels on slightly different grids",

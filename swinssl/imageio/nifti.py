@@ -5,16 +5,17 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import nibabel
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from swinssl.imageio.grid_rules import AFFINE_REMEDY, check_size, checked_affine, spatial_shape
 from swinssl.imageio.image_fault import ImageFault
-from swinssl.imageio.volume import Geometry, reversed_axes
+from swinssl.imageio.same_grid import NOTICEABLE_VOXELS
+from swinssl.imageio.volume import Geometry, NiftiPlacement, Triple, reversed_axes
 from swinssl.imageio.voxel_stream import GET_ANEW, VoxelStream, open_voxels
 
 HEADERS = {348: (nibabel.Nifti1Header, b"n+1\0", 344), 540: (nibabel.Nifti2Header, b"n+2\0", 4)}
@@ -23,6 +24,25 @@ MM_PER_UNIT = {1: 1000.0, 3: 0.001}
 DICOM_EXTENSION = 2
 # Header extensions are skipped, but not without end.
 MOST_EXTENSION_BYTES = 2**28
+
+
+# Voxel sizes of sform and pixdim that differ by a larger share contradict each other; rounding gives 1e-4 at most.
+SIZE_TOLERANCE = 1e-3
+# How much longer than 1 rounding makes a quaternion. NIfTI's own library, and ITK with it, normalise any length.
+QUATERNION_ROUNDING = 1e-3
+
+RemarkKind = Literal["unplaced", "forms", "sizes", "units", "patient"]
+# What makes a result doubtful, so that not only the check says it.
+CONTRADICTIONS: tuple[RemarkKind, ...] = ("unplaced", "forms", "sizes")
+
+
+@dataclass(frozen=True)
+class HeaderRemark:
+    """Something odd about a header that can be read: what, in words without a full stop, and what to do about it."""
+
+    kind: RemarkKind
+    message: str
+    remedy: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +54,11 @@ class NiftiHeader:
         dtype: of the stored voxels, with their byte order.
         slope, inter: value = stored * slope + inter; None where the stored values are the values.
         placed: whether sform or qform is set; else the place in the patient is a guess.
-        forms_apart: how far sform and qform lie apart at the worst corner, in voxels; 0 where only one is set.
+        forms_apart: how far sform and qform lie apart at the worst corner, in voxels; 0 where only one is set, infinite
+            where the qform is no rotation.
+        sform_sizes: voxel sizes of the sform in mm, (z, y, x); None where it is not set.
+        pixdim_sizes: those of pixdim in mm, (z, y, x).
+        unscaled_sform: whether the sform has directions without sizes, so that those of pixdim are used.
         mm_per_unit: 1 where lengths are in mm (or of unknown unit).
         names_patient: whether it has a field that may hold identifying text (db_name, a DICOM extension).
     """
@@ -45,8 +69,43 @@ class NiftiHeader:
     inter: float | None
     placed: bool
     forms_apart: float
+    sform_sizes: Triple | None
+    pixdim_sizes: Triple
+    unscaled_sform: bool
     mm_per_unit: float
     names_patient: bool
+
+    @property
+    def remarks(self) -> tuple[HeaderRemark, ...]:
+        """What is odd about it, the worst first: the one place that decides, for every command."""
+        remarks = []
+        if self.sform_sizes is not None and _contradict(self.sform_sizes, self.pixdim_sizes):
+            sform, pixdim = (" x ".join(f"{mm:.4g}" for mm in s) for s in (self.sform_sizes, self.pixdim_sizes))
+            if self.unscaled_sform:
+                used = "pixdim is used, since the sform has directions without sizes"
+            else:
+                used = "the sform is used, as NIfTI says"
+            message = f"the sform has voxels of {sform} mm, pixdim has {pixdim} mm (z, y, x); {used}"
+            remedy = "Correct the one that is wrong; ITK, and nnU-Net with it, uses pixdim, nibabel the sform."
+            remarks.append(HeaderRemark("sizes", message, remedy))
+        elif self.forms_apart > NOTICEABLE_VOXELS:
+            message = f"sform and qform differ by {self.forms_apart:.2g} voxels at the worst corner; the sform is used"
+            if self.forms_apart == float("inf"):
+                message = "the qform is not a rotation; the sform is used"
+            remedy = "Correct the one that is wrong; other programs may use the qform."
+            remarks.append(HeaderRemark("forms", message, remedy))
+        if not self.placed:
+            message = "the header says neither how the image is oriented nor where it lies (sform and qform code 0)"
+            remedy = "Convert it from its source again; left and right are a guess."
+            remarks.append(HeaderRemark("unplaced", message, remedy))
+        if self.mm_per_unit != 1:
+            message = f"lengths are in units of {self.mm_per_unit:g} mm; they are converted"
+            remarks.append(HeaderRemark("units", message, "Nothing to do; many other programs take them for mm."))
+        if self.names_patient:
+            message = "the header has a field that may name the patient (db_name or a DICOM extension)"
+            remedy = "Remove it before the file leaves the house; swinssl copies neither."
+            remarks.append(HeaderRemark("patient", message, remedy))
+        return tuple(remarks)
 
 
 def read_nifti_header(path: Path) -> NiftiHeader:
@@ -86,15 +145,20 @@ def _read_header(stream: VoxelStream) -> NiftiHeader:
     check_size(path, shape, dtype.itemsize, stored_bytes=None if stream.encoding == "raw" else stream.stored)
     slope, inter = _scaling(path, raw)
     mm_per_unit = MM_PER_UNIT.get(int(raw["xyzt_units"]) & 7, 1.0)
-    affine, other = _affines(path, raw, mm_per_unit)
-    geometry = Geometry(shape, affine)
+    placement = _placement(raw)
+    affine, forms_apart, unscaled_sform = _affine(path, raw, shape, mm_per_unit)
+    geometry = Geometry(shape, affine, placement)
+    sform_sizes = np.linalg.norm(raw.get_sform()[:3, :3], axis=0) if int(raw["sform_code"]) > 0 else None
     return NiftiHeader(
         geometry=geometry,
         dtype=dtype,
         slope=slope,
         inter=inter,
         placed=int(raw["sform_code"]) > 0 or int(raw["qform_code"]) > 0,
-        forms_apart=0.0 if other is None else geometry.corner_displacement(Geometry(shape, other)),
+        forms_apart=forms_apart,
+        sform_sizes=None if sform_sizes is None else _zyx(sform_sizes * mm_per_unit),
+        unscaled_sform=unscaled_sform,
+        pixdim_sizes=_zyx(np.asarray(raw["pixdim"][1:4], np.float64) * mm_per_unit),
         mm_per_unit=mm_per_unit,
         names_patient=_names_patient(raw, _skip_to_voxels(stream, raw)),
     )
@@ -140,24 +204,82 @@ def _scaling(path: Path, raw: Any) -> tuple[float | None, float | None]:
     return (None, None) if slope is None or (slope, inter) == (1, 0) else (slope, inter or 0.0)
 
 
-def _affines(path: Path, raw: Any, mm_per_unit: float) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
-    """The affine that counts (sform, else qform, else nibabel's guess), and the qform where both are set; (z, y, x)."""
-    raw["pixdim"][1:4] = np.abs(raw["pixdim"][1:4])  # must not be negative, but some writers do it
-    if raw["pixdim"][0] not in (-1, 1):
-        raw["pixdim"][0] = 1
+def _placement(raw: Any) -> NiftiPlacement | None:
+    """The fields as stored; None where one is no number, so that they cannot be kept."""
+    pixdim = raw["pixdim"][:4].tolist()
+    qform = [float(raw[f"{name}_{axis}"]) for name, axes in (("quatern", "bcd"), ("qoffset", "xyz")) for axis in axes]
+    sform = [value for axis in "xyz" for value in raw[f"srow_{axis}"].tolist()]
+    if not np.isfinite([*pixdim, *qform, *sform]).all():
+        return None
+    return NiftiPlacement(
+        version=1 if int(raw["sizeof_hdr"]) == 348 else 2,
+        pixdim=(pixdim[0], pixdim[1], pixdim[2], pixdim[3]),
+        xyzt_units=int(raw["xyzt_units"]),
+        qform_code=int(raw["qform_code"]),
+        qform=tuple(qform),
+        sform_code=int(raw["sform_code"]),
+        sform=tuple(sform),
+    )
+
+
+def _affine(
+    path: Path, raw: Any, shape: tuple[int, int, int], mm_per_unit: float
+) -> tuple[NDArray[np.float64], float, bool]:
+    """The affine that counts, (z, y, x) in mm; `NiftiHeader.forms_apart`; and `NiftiHeader.unscaled_sform`.
+
+    The sform counts if it is set, else the qform, else nibabel's guess. An sform whose axes are unit vectors beside a
+    pixdim that says otherwise has directions without sizes (published so with ACDC): the sizes are then pixdim's.
+    """
+    _tidy(raw)
     sform, _ = raw.get_sform(coded=True)
     if sform is None:
         try:
             first = raw.get_best_affine()
         except (HeaderDataError, ValueError) as error:
             raise ImageFault(path, "affine", f"the header's quaternion is none ({error})", AFFINE_REMEDY) from None
-        return checked_affine(path, _in_mm(first, mm_per_unit)), None
+        return checked_affine(path, _in_mm(first, mm_per_unit)), 0.0, False
+    sizes, pixdim = np.linalg.norm(sform[:3, :3], axis=0), np.asarray(raw["pixdim"][1:4], np.float64)
+    if unscaled := _lacks_scales(sizes, pixdim):
+        sform[:3, :3] *= pixdim / sizes
     first = checked_affine(path, _in_mm(sform, mm_per_unit))
     try:
         qform, _ = raw.get_qform(coded=True)
-        return first, None if qform is None else checked_affine(path, _in_mm(qform, mm_per_unit))
+        if qform is None:
+            return first, 0.0, unscaled
+        other = checked_affine(path, _in_mm(qform, mm_per_unit))
     except (HeaderDataError, ValueError, ImageFault):  # it is not used
-        return first, None
+        return first, float("inf"), unscaled
+    return first, Geometry(shape, first).corner_displacement(Geometry(shape, other)), unscaled
+
+
+def _tidy(raw: Any) -> None:
+    """Repair what some writers do to a header, as NIfTI's own library does."""
+    raw["pixdim"][1:4] = np.abs(raw["pixdim"][1:4])  # must not be negative
+    if raw["pixdim"][0] not in (-1, 1):
+        raw["pixdim"][0] = 1
+    names = ("quatern_b", "quatern_c", "quatern_d")
+    length = float(np.sqrt(sum(float(raw[name]) ** 2 for name in names)))
+    if 1 < length <= 1 + QUATERNION_ROUNDING:
+        for name in names:
+            raw[name] = float(raw[name]) / length
+
+
+def _contradict(sform_sizes: ArrayLike, pixdim_sizes: ArrayLike) -> bool:
+    """Whether the voxel sizes of sform and pixdim differ by more than rounding."""
+    sizes, pixdim = np.asarray(sform_sizes), np.asarray(pixdim_sizes)
+    return not bool(np.all(np.abs(sizes - pixdim) <= SIZE_TOLERANCE * sizes))
+
+
+def _lacks_scales(sform_sizes: ArrayLike, pixdim_sizes: ArrayLike) -> bool:
+    """Whether an sform has unit axes where pixdim has possible sizes that are others."""
+    sizes, pixdim = np.asarray(sform_sizes), np.asarray(pixdim_sizes)
+    possible = bool(np.all(np.isfinite(pixdim) & (pixdim > 0)))
+    return possible and _contradict(sizes, pixdim) and bool(np.all(np.abs(sizes - 1) <= SIZE_TOLERANCE))
+
+
+def _zyx(sizes: NDArray[np.float64]) -> Triple:
+    x, y, z = (float(size) for size in sizes)
+    return z, y, x
 
 
 def _in_mm(affine: NDArray[np.float64], mm_per_unit: float) -> NDArray[np.float64]:

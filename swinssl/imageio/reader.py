@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from swinssl.imageio.endings import required_ending
 from swinssl.imageio.image_fault import ImageFault
 from swinssl.imageio.itk_image import read_itk, read_itk_geometry
-from swinssl.imageio.nifti import read_nifti, read_nifti_header
+from swinssl.imageio.nifti import CONTRADICTIONS, HeaderRemark, read_nifti, read_nifti_header
 from swinssl.imageio.same_grid import on_grid_of
 from swinssl.imageio.volume import Geometry, Volume
 
@@ -79,6 +79,26 @@ def read_label(path: Path) -> Volume:
     """
     array, geometry = _read(Path(path))
     return Volume(array[None], geometry)
+
+
+def header_remarks(path: Path) -> tuple[HeaderRemark, ...]:
+    """What is odd about the header of an image; only NIfTI says twice where an image lies.
+
+    Raises:
+        ImageFault: the header cannot be read.
+    """
+    path = Path(path)
+    return read_nifti_header(path).remarks if required_ending(path).startswith(".nii") else ()
+
+
+def header_contradictions(paths: Sequence[Path]) -> dict[str, str]:
+    """By kind, the first file whose header contradicts itself or lacks a place, and how; of the files of a case."""
+    found: dict[str, str] = {}
+    for path in map(Path, paths):
+        for remark in header_remarks(path):
+            if remark.kind in CONTRADICTIONS:
+                found.setdefault(remark.kind, f"{path.name}: {remark.message}. {remark.remedy}")
+    return found
 
 
 def unusable_voxels(array: NDArray) -> str | None:

@@ -53,6 +53,27 @@ class AxisMap:
         return (..., *(slice(None, None, -1 if flip else 1) for flip in self.flips))
 
 
+@dataclass(frozen=True)
+class NiftiPlacement:
+    """The fields of a NIfTI header that say where its voxels lie, as stored; some viewers read one, some another.
+
+    Args:
+        version: 1 or 2.
+        pixdim: the first four: the sign of the qform's third axis, then the sizes along x, y, z.
+        xyzt_units: code of the units of length and time.
+        qform: quaternion b, c, d, then the offset along x, y, z.
+        sform: three rows of four.
+    """
+
+    version: int
+    pixdim: tuple[float, float, float, float]
+    xyzt_units: int
+    qform_code: int
+    qform: tuple[float, ...]
+    sform_code: int
+    sform: tuple[float, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Geometry:
     """The grid of a volume.
@@ -61,10 +82,12 @@ class Geometry:
         shape: voxels along (z, y, x).
         affine: (4, 4) float64; maps the index (z, y, x, 1) of a voxel's centre to its world place (z, y, x, 1) in mm.
             Kept whole, so that what was read is written back to the bit, sheared grids too.
+        nifti: what placed it in a NIfTI file that it was read from, so that results are placed by the same fields.
     """
 
     shape: Shape
     affine: NDArray[np.float64]
+    nifti: NiftiPlacement | None = None
 
     @classmethod
     def from_parts(

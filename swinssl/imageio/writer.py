@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from swinssl import files
 from swinssl.errors import UserError
 from swinssl.imageio.endings import required_ending
-from swinssl.imageio.volume import Geometry, reversed_axes
+from swinssl.imageio.volume import Geometry, NiftiPlacement, reversed_axes
 
 # Level 2 of isal writes label maps and CT at 0.1 and 0.3 of SimpleITK's time; its files are 4 % larger for CT.
 ISAL_LEVEL, ZLIB_LEVEL = 2, 1
@@ -28,8 +28,8 @@ MOST_NIFTI1_VOXELS = 32767
 def write_volume(path: Path, array: NDArray, geometry: Geometry) -> None:
     """Write a label map or an image; the ending says the format.
 
-    The file appears whole or not at all, and has nothing in its header but type, shape and place. The same array gives
-    the same bytes on every run.
+    The file appears whole or not at all, and has nothing in its header but type, shape and place; a NIfTI file that the
+    grid comes from gives all fields of the place. The same array gives the same bytes on every run.
 
     Args:
         path: ending with one of `endings.ENDINGS`.
@@ -67,16 +67,15 @@ def _in_common_type(array: NDArray) -> NDArray:
 def _write_nifti(path: Path, array: NDArray, geometry: Geometry, *, compress: bool) -> None:
     import nibabel
 
-    nifti1 = max(array.shape) <= MOST_NIFTI1_VOXELS
+    placement = geometry.nifti
+    nifti1 = max(array.shape) <= MOST_NIFTI1_VOXELS and (placement is None or placement.version == 1)
     header = (nibabel.Nifti1Header if nifti1 else nibabel.Nifti2Header)()
     header.set_data_dtype(array.dtype)
     header.set_data_shape(array.shape[::-1])
-    affine = reversed_axes(geometry.affine)
-    header.set_zooms(geometry.spacing[::-1])
-    if geometry.shear <= SHEAR:
-        header.set_qform(affine, SCANNER_ANATOMY)
-    header.set_sform(affine, SCANNER_ANATOMY)
-    header.set_xyzt_units("mm")
+    if placement is None:
+        _place(header, geometry)
+    else:
+        _place_as_read(header, placement)
     header.set_slope_inter(1, 0)
     header["vox_offset"] = header.sizeof_hdr + 4
     with open(path, "wb") as file:
@@ -85,6 +84,27 @@ def _write_nifti(path: Path, array: NDArray, geometry: Geometry, *, compress: bo
         for plane in array:
             file.write(squeeze(np.ascontiguousarray(plane).data))
         file.write(end())
+
+
+def _place(header: Any, geometry: Geometry) -> None:
+    affine = reversed_axes(geometry.affine)
+    header.set_zooms(geometry.spacing[::-1])
+    if geometry.shear <= SHEAR:
+        header.set_qform(affine, SCANNER_ANATOMY)
+    header.set_sform(affine, SCANNER_ANATOMY)
+    header.set_xyzt_units("mm")
+
+
+def _place_as_read(header: Any, placement: NiftiPlacement) -> None:
+    """As the file was that the grid comes from, contradictions included: any viewer lays the one over the other."""
+    header["pixdim"][:4] = placement.pixdim
+    header["xyzt_units"] = placement.xyzt_units
+    header["qform_code"], header["sform_code"] = placement.qform_code, placement.sform_code
+    fields = ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
+    for name, value in zip(fields, placement.qform, strict=True):
+        header[name] = value
+    for row, name in enumerate(("srow_x", "srow_y", "srow_z")):
+        header[name] = placement.sform[4 * row : 4 * row + 4]
 
 
 def _deflater() -> tuple[Callable[[Any], bytes], Callable[[], bytes]]:

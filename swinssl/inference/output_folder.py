@@ -100,7 +100,7 @@ class OutputFolder:
         """Write the result of a case: probabilities, label map, and that it is done, in this order."""
         if segmentation.probabilities is not None:
             with files.atomic_path(self._probabilities_path(case)) as temporary:
-                np.savez_compressed(temporary, probabilities=segmentation.probabilities)
+                np.savez_compressed(temporary, probabilities=segmentation.probabilities, affine=geometry.affine)
         write_volume(self.result_path(case), segmentation.label_map, geometry)
         self.note(case, known)
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from swinssl.allotment import free_memory
 from swinssl.dataset.labels import LabelSet
 from swinssl.errors import UserError
-from swinssl.imageio.reader import read_image
+from swinssl.imageio.reader import header_contradictions, read_image
 from swinssl.imageio.volume import Geometry
 from swinssl.inference.clean_up import clean
 from swinssl.inference.fitness import fitness_warnings
@@ -171,7 +171,7 @@ def _load(case: InputCase, *, plans: Plans, trained_on: frozenset[str]) -> _Load
         prepared = prepare(volume, plans)
     except UserError as error:
         raise UserError(f"{case.images[0]}: {error}") from None
-    warnings = fitness_warnings(volume, prepared, plans)
+    warnings = (*header_contradictions(case.images).values(), *fitness_warnings(volume, prepared, plans))
     if trained_on.intersection(sha256):
         warnings = (*warnings, "the model was trained on this image, so the result says nothing about new ones")
     return _Loaded(prepared, warnings, sha256)

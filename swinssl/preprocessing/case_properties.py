@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from swinssl.errors import UserError
-from swinssl.imageio.volume import Geometry
+from swinssl.imageio.volume import Geometry, NiftiPlacement
 from swinssl.json_model import read_model
 from swinssl.preprocessing.plans import Plans
 
@@ -34,6 +34,7 @@ class CaseProperties(BaseModel):
     Args:
         source_shape: voxels of the file as stored.
         source_affine: (4, 4) `Geometry.affine` of the file as stored.
+        source_nifti: `Geometry.nifti` of it, so that label maps of stored cases are placed by the same fields.
         crop: [start, stop) per axis in voxels of the canonical (`Volume.canonical`) source grid.
         cropped_spacing: mm, of the canonical source grid.
         shape: voxels of the stored arrays.
@@ -53,6 +54,7 @@ class CaseProperties(BaseModel):
     case_id: str
     source_shape: tuple[int, int, int]
     source_affine: tuple[tuple[float, float, float, float], ...]
+    source_nifti: NiftiPlacement | None = None
     crop: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
     cropped_spacing: tuple[float, float, float]
     shape: tuple[int, int, int]
@@ -82,11 +84,11 @@ class CaseProperties(BaseModel):
     @property
     def source_geometry(self) -> Geometry:
         """The grid of the file as stored."""
-        return Geometry(self.source_shape, np.array(self.source_affine, dtype=np.float64))
+        return Geometry(self.source_shape, np.array(self.source_affine, dtype=np.float64), self.source_nifti)
 
 
 def content_hash(
-    input_sha256: Mapping[str, str], plans: Plans, labels_present: tuple[str, ...] | None, *, code_version: int = 1
+    input_sha256: Mapping[str, str], plans: Plans, labels_present: tuple[str, ...] | None, *, code_version: int = 2
 ) -> str:
     """Hash of what a stored case depends on: input files, decisions, which structures are annotated, format and code.
 

@@ -15,7 +15,7 @@ from swinssl.preprocessing.plans import IntensityStatistics
 
 FINGERPRINT_FILE = "dataset_fingerprint.json"
 # Rises when the extraction measures more, or otherwise.
-FINGERPRINT_VERSION = 1
+FINGERPRINT_VERSION = 2
 REMEDY = "Run swinssl_plan."
 
 Shape = tuple[int, int, int]
@@ -52,6 +52,7 @@ class CaseFacts(_Frozen):
         zero_share: per channel, share of voxels inside the crop that are exactly zero.
         structures: facts of the structures with voxels; None for a case without label.
         annotated: structures that were looked for; None says all of them.
+        header: by kind, what contradicts itself in the headers of its files (`imageio.reader.header_contradictions`).
     """
 
     id: str
@@ -59,6 +60,7 @@ class CaseFacts(_Frozen):
     zero_share: tuple[float, ...]
     structures: dict[str, StructureFacts] | None = None
     annotated: tuple[str, ...] | None = None
+    header: dict[str, str] = {}
 
     def lacks(self, structure: str) -> bool:
         """Whether `structure` was looked for in this case and is not there."""
@@ -119,6 +121,19 @@ class Fingerprint(_Frozen):
     def write(self, path: Path) -> None:
         """Write atomically."""
         files.write_json(path, self.model_dump(mode="json"))
+
+    @property
+    def header_warnings(self) -> tuple[str, ...]:
+        """What contradicts itself in the headers of the files, a sentence for each kind with its first case."""
+        cases: dict[str, list[CaseFacts]] = {}
+        for case in self.swinssl.cases:
+            for kind in case.header:
+                cases.setdefault(kind, []).append(case)
+        return tuple(
+            concerned[0].header[kind]
+            + (f" So in {len(concerned)} of {len(self.swinssl.cases)} cases." if len(concerned) > 1 else "")
+            for kind, concerned in cases.items()
+        )
 
     @property
     def annotated(self) -> bool:

@@ -25,7 +25,7 @@ from swinssl.case_pool import Crash, fitting_workers, run_jobs
 from swinssl.dataset.labels import LabelSet
 from swinssl.dataset.raw_dataset import Case, RawDataset
 from swinssl.errors import UserError
-from swinssl.imageio.reader import read_case
+from swinssl.imageio.reader import header_contradictions, read_case
 from swinssl.preprocessing.fingerprint import (
     FINGERPRINT_FILE,
     FINGERPRINT_VERSION,
@@ -186,6 +186,7 @@ def measure_case(case: Case, labels: LabelSet, *, ranks: int = MOST_RANKS) -> Ca
         zero_share=tuple(float(np.mean(channel == 0)) for channel in cropped),
         structures=structures,
         annotated=None if case.labels_present is None else tuple(n for n in labels.names if n in case.labels_present),
+        header=header_contradictions([*case.images, *([] if case.label is None else [case.label])]),
     )
     return CaseMeasure(
         facts=facts,

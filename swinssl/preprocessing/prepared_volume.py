@@ -86,6 +86,7 @@ class PreparedVolume:
             case_id=case_id,
             source_shape=self.source.shape,
             source_affine=tuple(map(tuple, self.source.affine.tolist())),
+            source_nifti=self.source.nifti,
             crop=self.crop,
             cropped_spacing=self.cropped_spacing,
             shape=self.shape,

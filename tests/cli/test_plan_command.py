@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import struct
 
 import pytest
 from raw_folders import describe, make_raw
@@ -37,6 +39,19 @@ class TestReport:
         plans = Plans.read(folder)
         assert plans.dataset_name == "Dataset007_Toy" and plans.spacing == (3.0, 1.0, 1.0)
         assert plans.labels.names == ("liver", "tumour")
+
+    def test_headers_that_contradict_themselves_are_named_each_time(self, folder, typed, tmp_path):
+        """As ACDC is published: right sizes in pixdim beside an sform of unit vectors."""
+        for path in (tmp_path / "raw" / "Dataset007_Toy").rglob("*.nii.gz"):
+            content = bytearray(gzip.decompress(path.read_bytes()))
+            struct.pack_into("<12f", content, 280, 1, 0, 0, 9, 0, 1, 0, -7, 0, 0, 1, 5)
+            path.write_bytes(gzip.compress(bytes(content)))
+        for _ in range(2):  # measured, and known from before
+            (warning,) = (line for line in plan(typed).out.splitlines() if line.startswith("warning: "))
+            assert "case_0_0000.nii.gz" in warning and "1 x 1 x 1 mm" in warning and "3 x 1 x 1 mm" in warning
+            assert "pixdim is used" in warning and warning.endswith("in 3 of 3 cases.")
+        assert Plans.read(folder).spacing == (3.0, 1.0, 1.0)
+        assert len(json.loads(plan(typed, "--json").out)["warnings"]) == 1
 
     def test_explain_gives_every_decision_with_its_value_and_reason(self, folder, typed):
         text = " ".join(plan(typed, "--explain").out.split())

@@ -171,6 +171,11 @@ def disagreeing_forms(raw):
     raw.header(IMAGE, 268, "<f", 25.0)  # qoffset_x
 
 
+def sform_without_sizes(raw):
+    """As ACDC is published: right pixdim beside an sform of unit vectors."""
+    raw.header(IMAGE, 280, "<12f", 1, 0, 0, 9, 0, 1, 0, -7, 0, 0, 1, 5)
+
+
 def dicom_extension(raw):
     path = raw.folder / IMAGE
     image = nibabel.load(path)
@@ -265,6 +270,9 @@ FAULTS: list[tuple[str, str, Callable[[Raw], object], set[str]]] = [
     ("E210", "bomb", bomb, set()),
     ("W201", "no place", lambda raw: [raw.header(file, 252, "<2h", 0, 0) for file in (IMAGE, LABEL)], set()),
     ("W202", "forms differ", disagreeing_forms, set()),
+    ("W202", "a qform that is no rotation", lambda raw: raw.header(IMAGE, 256, "<3f", 5, 5, 5), set()),
+    ("W211", "sform without sizes", sform_without_sizes, set()),
+    ("W211", "pixdim of another scan", lambda raw: raw.header(IMAGE, 80, "<3f", 0.5, 0.5, 5), set()),
     ("N203", "metres", metres, set()),
     ("N204", "DICOM in the header", dicom_extension, set()),
     ("N205", "sheared", sheared, set()),

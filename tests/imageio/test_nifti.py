@@ -12,6 +12,7 @@ import zlib
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -154,6 +155,48 @@ class TestSound:
         path = edit(save(tmp_path / "a.nii", some(), affine=np.eye(4)), 252, "<2h3f", 1, 2, 5, 5, 5)
         assert read_geometry(path).spacing == (1, 1, 1)
         assert fault(edit(path, 254, "<h", 0)) == "affine"
+
+    @pytest.mark.parametrize("excess", [1e-6, 5e-4])
+    def test_a_quaternion_that_rounding_made_longer_than_1_is_normalised(self, tmp_path, excess):
+        turned = np.diag([-1.0, -2, 3, 1])
+        image = nibabel.Nifti1Image(some(), turned)
+        image.set_sform(None, 0)
+        image.set_qform(turned, 1)
+        nibabel.save(image, tmp_path / "a.nii")
+        path = edit(tmp_path / "a.nii", 256, "<3f", 0, 0, 1 + excess)
+        geometry = read_geometry(path)
+        assert np.allclose(geometry.affine, reversed_axes(turned), atol=1e-6)
+        direction = np.reshape(sitk.ReadImage(str(path)).GetDirection(), (3, 3))
+        assert np.allclose(direction, np.eye(3), atol=2e-3)  # ITK's x and y run the other way
+        assert fault(edit(path, 264, "<f", 1.1)) == "affine"
+
+    def test_an_sform_without_sizes_takes_those_of_pixdim(self, tmp_path):
+        """As ACDC is published; ITK reads it so."""
+        right = np.diag([-1.3158, -1.3158, 10, 1])
+        right[:3, 3] = 7, 8, 9
+        image = nibabel.Nifti1Image(some(), right)
+        nibabel.save(image, tmp_path / "a.nii")
+        for qform_code in (0, 1):
+            path = edit(tmp_path / "a.nii", 252, "<2h", qform_code, 1)
+            path = edit(path, 280, "<12f", -1, 0, 0, 7, 0, -1, 0, 8, 0, 0, 1, 9)
+            header = read_nifti_header(path)
+            assert np.allclose(header.geometry.spacing, sitk.ReadImage(str(path)).GetSpacing()[::-1])
+            assert np.allclose(header.geometry.affine, reversed_axes(right), atol=1e-6)
+            (remark,) = (remark for remark in header.remarks if remark.kind == "sizes")
+            assert "1 x 1 x 1 mm" in remark.message and "10 x 1.316 x 1.316 mm" in remark.message
+            assert "pixdim is used" in remark.message
+
+    def test_an_sform_with_sizes_stands_against_pixdim(self, tmp_path):
+        path = edit(save(tmp_path / "a.nii", some(), affine=np.diag([2.0, 2, 5, 1])), 80, "<3f", 1, 1, 3)
+        header = read_nifti_header(path)
+        assert header.geometry.spacing == (5, 2, 2)
+        (remark,) = header.remarks
+        assert "5 x 2 x 2 mm" in remark.message and "3 x 1 x 1 mm" in remark.message
+        assert "the sform is used" in remark.message
+
+    def test_rounded_sizes_are_no_contradiction(self, tmp_path):
+        path = save(tmp_path / "a.nii", some(), affine=np.diag([0.78125, 0.78125, 5, 1]))
+        assert read_nifti_header(edit(path, 80, "<3f", 0.7812, 0.7812, 5)).remarks == ()
 
     def test_world_is_right_anterior_superior_listed_backwards(self, tmp_path):
         """nibabel's RAS+ coordinates of every corner."""

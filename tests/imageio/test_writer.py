@@ -109,6 +109,35 @@ class TestHeader:
         assert np.allclose(header.get_qform(), header.get_sform(), atol=1e-5)
         assert header.get_xyzt_units()[0] == "mm" and np.allclose(header.get_zooms(), (0.7, 0.9, 2.5))
 
+    @pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+    @pytest.mark.parametrize(("qform_code", "sform_code"), [(0, 0), (1, 0), (0, 2), (3, 4)])
+    @pytest.mark.parametrize("unit", ["mm", "unknown", "meter"])
+    def test_a_result_is_placed_by_the_fields_of_its_image(self, tmp_path, kind, qform_code, sform_code, unit):
+        """Also where these contradict each other: a viewer that reads any of them lays the one over the other."""
+        image = kind(some().T, np.diag([-1.5, 2, 3, 1]))
+        image.header.set_xyzt_units(unit, "sec")
+        shifted = np.diag([1.0, -1, 1, 1])
+        shifted[:3, 3] = 0.1, 5, 7
+        image.header.set_qform(shifted * [[1.25], [2], [3], [1]], qform_code)
+        image.header["sform_code"] = sform_code
+        nibabel.save(image, tmp_path / "image.nii.gz")
+        source = read_label(tmp_path / "image.nii.gz")
+        write_volume(tmp_path / "result.nii.gz", np.ones(SHAPE, np.uint8), source.geometry)
+        expected, found = (nibabel.load(tmp_path / f"{name}.nii.gz").header for name in ("image", "result"))
+        assert type(found) is type(expected)
+        for field in ("qform_code", "sform_code", "xyzt_units", "srow_x", "srow_y", "srow_z", "qoffset_x", "qoffset_y"):
+            assert np.array_equal(found[field], expected[field]), field
+        for field in ("qoffset_z", "quatern_b", "quatern_c", "quatern_d"):
+            assert np.array_equal(found[field], expected[field]), field
+        assert np.array_equal(found["pixdim"][:4], expected["pixdim"][:4])
+        assert np.array_equal(read_geometry(tmp_path / "result.nii.gz").affine, source.geometry.affine)
+
+    def test_a_map_in_another_storage_order_is_placed_anew(self, tmp_path):
+        nibabel.save(nibabel.Nifti1Image(some().T, np.diag([-1.5, 2, 3, 1])), tmp_path / "image.nii.gz")
+        volume, _ = read_label(tmp_path / "image.nii.gz").canonical()
+        write_volume(tmp_path / "a.nii.gz", volume.array[0], volume.geometry)
+        assert np.array_equal(nibabel.load(tmp_path / "a.nii.gz").affine, reversed_axes(volume.geometry.affine))
+
     def test_sheared_grids_have_no_qform(self, tmp_path):
         write_volume(tmp_path / "a.nii", some(), Geometry(SHAPE, reversed_axes(OBLIQUE)))
         header = nibabel.load(tmp_path / "a.nii").header

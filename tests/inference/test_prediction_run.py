@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import gzip
 import json
 import os
+import struct
 import threading
 
 import nibabel
@@ -112,7 +114,7 @@ class TestResults:
     def test_probabilities_are_in_nnunets_form_without_pickles(self, run):
         run(save_probabilities=True)
         with np.load(run.out / "a.npz", allow_pickle=False) as content:
-            assert list(content) == ["probabilities"]
+            assert list(content) == ["probabilities", "affine"]
             probabilities = content["probabilities"]
         assert probabilities.shape == (3, 12, 14, 16) and probabilities.dtype == np.float32
         np.testing.assert_array_equal(probabilities.argmax(0), read_label(run.out / "a.nii.gz").array[0])
@@ -274,6 +276,24 @@ class TestFailures:
         assert statuses(outcomes) == {"a": "failed", "b": "done", "c": "done"}
         message = outcomes["a"].record.message
         assert "a_0000.nii.gz" in message and ("spacing" in message or "affine" in message)
+
+    def test_results_have_every_field_that_places_their_image(self, run, images):
+        """Contradictions included, which the record names."""
+        array = smooth_noise((12, 14, 16))
+        image = nibabel.Nifti1Image(array.T, np.diag([-1.5, -1.5, 3, 1]))
+        image.header.set_xyzt_units("unknown", "sec")
+        content = bytearray(image.to_bytes())
+        struct.pack_into("<3f", content, 80, 1.25, 1.25, 2)  # pixdim
+        struct.pack_into("<2h", content, 252, 1, 4)  # codes of qform and sform
+        (images / "a_0000.nii.gz").write_bytes(gzip.compress(bytes(content)))
+        outcome = run(save_probabilities=True)["a"]
+        expected, found = (nibabel.load(path).header for path in (images / "a_0000.nii.gz", outcome.result))
+        for field in ("sform_code", "qform_code", "xyzt_units", "srow_x", "srow_y", "srow_z", "quatern_d", "qoffset_x"):
+            assert np.array_equal(found[field], expected[field]), field
+        assert np.array_equal(found["pixdim"][:4], expected["pixdim"][:4])
+        assert "3 x 1.5 x 1.5 mm" in outcome.record.warnings[0] and "2 x 1.25 x 1.25 mm" in outcome.record.warnings[0]
+        stored = np.load(outcome.result.with_name("a.npz"))
+        assert np.array_equal(stored["affine"], read_label(outcome.result).geometry.affine)
 
     def test_a_look_ahead_that_fails_costs_no_case(self, run, images, monkeypatch):
         def unable(*_):

@@ -19,6 +19,7 @@ from swinssl import case_pool
 from swinssl.dataset.labels import LabelSet
 from swinssl.dataset.raw_dataset import RawDataset
 from swinssl.errors import UserError
+from swinssl.imageio.reader import read_label
 from swinssl.imageio.volume import Geometry, Volume
 from swinssl.networks.network_plan import NetworkPlan
 from swinssl.preprocessing import preprocess as module
@@ -208,6 +209,17 @@ class TestDataset:
         for name in ("dataset.json", "gt_segmentations/case_1.nii.gz"):
             original = raw.folder / name.replace("gt_segmentations", "labelsTr")
             assert (tmp_path / "out" / name).read_bytes() == original.read_bytes()
+
+    def test_keeps_what_placed_the_image(self, raw, tmp_path):
+        """So that label maps that are predicted from the store lie where their image does, for any viewer."""
+        image = nibabel.load(raw.cases[0].images[0])
+        image.header.set_qform(np.diag([-1.25, 1, 2, 1]), 3)
+        nibabel.save(image, raw.cases[0].images[0])
+        preprocess_dataset(raw, make_plans(), tmp_path / "out", workers=0)
+        known = PreprocessedCase.open(tmp_path / "out", raw.cases[0].id).properties
+        source = read_label(raw.cases[0].images[0]).geometry
+        assert known.source_nifti is not None and known.source_geometry.nifti == source.nifti
+        assert np.array_equal(known.source_geometry.affine, source.affine)
 
     def test_skips_what_is_current_and_takes_up_what_changed(self, raw, tmp_path):
         out = tmp_path / "out"

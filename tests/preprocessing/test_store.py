@@ -304,6 +304,6 @@ def test_content_hash_depends_on_inputs_decisions_and_annotated_structures():
         content_hash({"image_0000": "y"}, plans(), None),
         content_hash({"image_0000": "x"}, plans(spacing=(1.0, 1.0, 2.0)), None),
         content_hash({"image_0000": "x"}, plans(), ("liver",)),
-        content_hash({"image_0000": "x"}, plans(), None, code_version=2),
+        content_hash({"image_0000": "x"}, plans(), None, code_version=3),
     ]
     assert len({base, *others}) == 5
