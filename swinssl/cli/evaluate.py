@@ -88,6 +88,7 @@ def evaluate(
     no distance: HD95 and MSD are over the other cases, and a note says how many. Intervals are 95 %, from resampling
     the cases (BCa bootstrap).
     """
+    from swinssl.dataset.channel_kind import named_ct
     from swinssl.evaluation.case_metrics import DEFAULT_TOLERANCES
     from swinssl.evaluation.evaluate import evaluate as evaluate_cases
     from swinssl.evaluation.overlay import OVERLAYS_FILE, draw_overlays
@@ -116,7 +117,7 @@ def evaluate(
     report = make_report(evaluation)
     write_files(evaluation, report, folder)
     found = _find_images(evaluation, references, labels, images)
-    ct = labels is not None and [name.upper() for name in labels.channel_names[:1]] == ["CT"]
+    ct = labels is not None and any(map(named_ct, labels.channel_names[:1]))
     drawn = draw_overlays(evaluation, folder / OVERLAYS_FILE, images=found, ct=ct)
     if json:
         print_json(summary(evaluation, report))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinssl.dataset.case import Case
+from swinssl.dataset.channel_kind import FILL_HU, ImageValues, named_ct
 from swinssl.dataset.finding import Finding
 from swinssl.dataset.label_check import check_label_values, side_findings, value_counts
 from swinssl.dataset.labels import LabelSet
@@ -31,8 +32,6 @@ FAULT_CODES = {
 REMARK_CODES = {"unplaced": "W201", "forms": "W202", "sizes": "W211", "units": "N203", "patient": "N204"}
 # Finer than any clinical scanner, coarser than any; a body, and the smallest crop of one.
 SPACING_MM, EXTENT_MM = (0.05, 20.0), (5.0, 2500.0)
-# Air in HU, and the fill values that vendors put outside the field of view (-2000, -2048, -3024).
-LOWEST_HU, AIR_HU, TISSUE_HU = -4096, -900, 200
 # Scanners store 16 bits, and even metal stays below this.
 HIGHEST_HU = 32767
 SHEAR_COSINE = 1e-3
@@ -47,6 +46,7 @@ class CheckedCase:
         label_hash: likewise; None where there is no label, or an empty one.
         structures: voxels of each structure that the label has; None where there is no readable label.
         voxel_mm: cube root of a voxel's volume.
+        values: intensities by channel, of those that can be read and are not constant.
     """
 
     case_id: str
@@ -55,6 +55,7 @@ class CheckedCase:
     label_hash: str | None = None
     structures: dict[str, int] | None = None
     voxel_mm: float | None = None
+    values: Mapping[int, ImageValues] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def check_case(job: CaseCheck) -> CheckedCase:
 class _Checker:
     job: CaseCheck
     findings: list[Finding] = field(default_factory=list)
+    values: dict[int, ImageValues] = field(default_factory=dict)
 
     def report(self, code: str, path: Path, message: str, remedy: str) -> None:
         folder = self.job.folder
@@ -112,6 +114,7 @@ class _Checker:
             label_hash=label_hash,
             structures=structures,
             voxel_mm=None if geometry is None else geometry.voxel_volume ** (1 / 3),
+            values=self.values,
         )
 
     def read(self, path: Path) -> Volume | None:
@@ -139,7 +142,7 @@ class _Checker:
         """The hash of all channels, and the grid of the first that can be read."""
         digest, readable, first = hashlib.blake2b(digest_size=16), True, None
         names = itertools.chain(self.job.channel_names, itertools.repeat(""))
-        for path, name in zip(self.job.case.images, names, strict=False):
+        for channel, (path, name) in enumerate(zip(self.job.case.images, names, strict=False)):
             volume = self.read(path)
             if volume is None:
                 readable = False
@@ -149,7 +152,7 @@ class _Checker:
                 self.size(path, volume.geometry)
             else:
                 self.grids(path, volume.geometry, *first, codes=("E302", "E302", "W302"))
-            self.intensities(path, volume.array[0], name)
+            self.intensities(path, volume.array[0], channel, name)
             _hash(volume, digest)
         return digest.hexdigest() if readable else None, None if first is None else first[1]
 
@@ -162,7 +165,7 @@ class _Checker:
                 self.report("W307", path, message, "Look whether the header's unit is right, and its spacing.")
                 return
 
-    def intensities(self, path: Path, array: NDArray, name: str) -> None:
+    def intensities(self, path: Path, array: NDArray, channel: int, name: str) -> None:
         if (message := unusable_voxels(array)) is not None:
             self.report("E301", path, message, VALUES_REMEDY)
             return
@@ -170,20 +173,14 @@ class _Checker:
         if low == high:
             self.report("W303", path, f"every voxel is {low:g}", "Get the image anew, or leave the case out.")
             return
+        self.values[channel] = ImageValues.of(array)
+        if not named_ct(name):
+            return
         values = f"values go from {low:g} to {high:g}"
-        if "ct" not in name.lower():
-            if name and LOWEST_HU <= low <= AIR_HU and high >= TISSUE_HU:
-                remedy = 'Call the channel "CT" if it is one (in a list "# channel: CT"): it is then normalised in HU.'
-                self.report("W306", path, f"{values} as in CT, but the channel is called {name!r}", remedy)
-        elif low >= 0 and high <= 1:
-            self.report("W305", path, f"{values}: scaled already, not in HU", "Use the image before scaling.")
-        elif low >= 0:
-            remedy = "Apply the DICOM rescale slope and intercept (mostly -1024), or get the image anew."
-            self.report("W305", path, f"{values}: air is -1000 in HU, so the intercept is missing", remedy)
-        elif low < LOWEST_HU:
+        if low < FILL_HU:
             remedy = "Set what is outside the field of view to -1024."
             self.report("W305", path, f"{values}: a fill value far below air shifts the statistics", remedy)
-        if "ct" in name.lower() and high > HIGHEST_HU:
+        if high > HIGHEST_HU:
             remedy = "Look at the brightest voxels; set what is no tissue to -1024, or get the image anew."
             self.report("W305", path, f"{values}: no CT has more than {HIGHEST_HU} HU", remedy)
 

@@ -11,10 +11,12 @@ import numpy as np
 from swinssl import files
 from swinssl.case_pool import Crash, fitting_workers, run_jobs
 from swinssl.dataset.case_check import CaseCheck, CheckedCase, check_case
+from swinssl.dataset.channel_kind import channel_kind, not_hounsfield
 from swinssl.dataset.description import DESCRIPTION_FILE
 from swinssl.dataset.finding import Finding, Severity
 from swinssl.dataset.raw_dataset import RawDataset, survey
 from swinssl.dataset.splits import FOLDS, SPLITS_FILE, check_splits, read_splits
+from swinssl.dataset.unlike_cases import unlike_volumes
 from swinssl.errors import UserError
 from swinssl.progress import track
 
@@ -65,7 +67,14 @@ def check_dataset(source: Path, *, workers: int | None = None) -> CheckReport:
     cases = [checked[index] for index in sorted(checked)]
     structures = {name: sum(bool((c.structures or {}).get(name)) for c in cases) for name in raw.labels.names}
     findings += [finding for case in cases for finding in case.findings]
-    findings += [*_repeated(raw, cases), *_other_units(raw, cases), *_structures(cases, structures), *_splits(raw)]
+    findings += [
+        *_repeated(raw, cases),
+        *_other_units(raw, cases),
+        *_intensities(raw, cases),
+        *_unlike(raw, cases),
+        *_structures(cases, structures),
+        *_splits(raw),
+    ]
     severity = "EWN"
     ordered = sorted(set(findings), key=lambda f: (severity.index(f.code[0]), f.code, f.file, f.message))
     return CheckReport(raw, tuple(ordered), structures)
@@ -118,6 +127,46 @@ def _other_units(raw: RawDataset, cases: Sequence[CheckedCase]) -> list[Finding]
         for case_id, edge in edges.items()
         if max(edge / usual, usual / edge) > OTHER_UNIT
     ]
+
+
+def _intensities(raw: RawDataset, cases: Sequence[CheckedCase]) -> list[Finding]:
+    """What the channels are, where name and values disagree, and cases that are not in the others' unit."""
+    found = []
+    for channel, name in enumerate(raw.channel_names):
+        measured = [case for case in cases if channel in case.values]
+        kind = channel_kind(name, [case.values[channel] for case in measured])
+        unlike = kind.unlike
+        if kind.kind == "ct_in_another_unit":
+            unlike = {i: why for i, case in enumerate(measured) if (why := not_hounsfield(case.values[channel]))}
+        elif kind.question:
+            remedy = 'If it is none, give swinssl_plan another --intensity. A list names it by "# channel: CT".'
+            where = DESCRIPTION_FILE if raw.source.is_dir() else raw.source.name
+            found.append(Finding("W306", where, f"channel {kind.question}", remedy))
+        for i, why in unlike.items():
+            path = _file(raw, raw.case(measured[i].case_id).images[channel])
+            remedy = "Apply the DICOM rescale slope and intercept once, or get the image anew."
+            found.append(Finding("W305", path, f"is not in Hounsfield units: {why}", remedy))
+    return found
+
+
+def _unlike(raw: RawDataset, cases: Sequence[CheckedCase]) -> list[Finding]:
+    """Structures of a volume that no other case comes near."""
+    volumes: dict[str, dict[str, float]] = {
+        name: {
+            case.case_id: case.structures[name] * case.voxel_mm**3 / 1000
+            for case in cases
+            if case.structures and case.voxel_mm and case.structures.get(name)
+        }
+        for name, tumour in zip(raw.labels.names, raw.labels.tumour_like, strict=True)
+        if not tumour
+    }
+    found = []
+    for unlike in unlike_volumes(volumes):
+        label = raw.case(unlike.case_id).label
+        if label is not None:
+            remedy = "Compare it with another case: is it the same structure, contoured as far? If so, nothing to do."
+            found.append(Finding("W415", _file(raw, label), str(unlike), remedy))
+    return found
 
 
 def _structures(cases: Sequence[CheckedCase], structures: Mapping[str, int]) -> list[Finding]:

@@ -65,7 +65,7 @@ CODES = {
     "W303": "a constant image",
     "W304": "the same image twice",
     "W305": "a CT that is not in HU",
-    "W306": "an image that looks like CT, called something else",
+    "W306": "images that look like CT, called something else",
     "W307": "a spacing or extent that is hardly in mm",
     "E401": "a label of another shape than its image",
     "E402": "a label on another grid than its image",
@@ -81,6 +81,7 @@ CODES = {
     "W411": "the same label twice",
     "W412": "a structure of very few voxels",
     "W414": "left and right exchanged",
+    "W415": "a structure of a volume unlike that of all other cases",
     "N501": "one case, or one group",
     "N502": "fewer cases than folds",
 }

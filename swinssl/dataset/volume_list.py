@@ -88,8 +88,8 @@ class _Reader:
             message = f"names the channels {', '.join(names)}; a volume has one"
             self.report("E114", self.file, message, "Keep one of these lines; make a list for each modality.")
         elif not names and not self.findings:
-            message = "does not name the channel, so CT is not known to be CT"
-            self.report("N107", self.file, message, 'Nothing to do for MR; else add the line "# channel: CT".')
+            message = "does not name the channel; its values decide whether it is CT"
+            self.report("N107", self.file, message, 'Nothing to do; the line "# channel: CT" would say it.')
         return names[:1]
 
     def case(self, number: int, text: str) -> Case | None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from swinssl import files
 from swinssl.csv_text import csv_records, csv_text
+from swinssl.dataset.channel_kind import named_ct
 from swinssl.errors import UserError
 from swinssl.evaluation.convergence import LOG_FILE, TrainingCurve, read_curve
 from swinssl.evaluation.expected_order import ExpectedOrder
@@ -212,7 +213,7 @@ def _case_sections(benchmark: Benchmark, done: Sequence[TrainingCell], folder: P
             assert case.label is not None
             ending = case.label.name.removeprefix(case.id)
             predictions = {init: where / f"{case.id}{ending}" for init, where in shown.items()}
-            ct = workspace.raw.channel_names[0].upper() == "CT"
+            ct = named_ct(workspace.raw.channel_names[0])
             structures = raw_structures(workspace.raw.labels)
             scores = by_case.get(case.id, {})
             cases.append(Case(name, case.id, case.images[0], case.label, predictions, scores, structures, ct))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from swinssl import files
+from swinssl.dataset.channel_kind import ChannelKind, ImageValues, channel_kind
 from swinssl.dataset.labels import LabelSet
 from swinssl.json_model import read_model
 from swinssl.preprocessing.plans import IntensityStatistics
@@ -50,6 +51,7 @@ class CaseFacts(_Frozen):
         id: case id.
         source_shape: (z, y, x) before the crop, canonical axes.
         zero_share: per channel, share of voxels inside the crop that are exactly zero.
+        values: per channel, intensities of the whole image.
         structures: facts of the structures with voxels; None for a case without label.
         annotated: structures that were looked for; None says all of them.
         header: by kind, what contradicts itself in the headers of its files (`imageio.reader.header_contradictions`).
@@ -58,6 +60,7 @@ class CaseFacts(_Frozen):
     id: str
     source_shape: Shape
     zero_share: tuple[float, ...]
+    values: tuple[ImageValues, ...] = ()
     structures: dict[str, StructureFacts] | None = None
     annotated: tuple[str, ...] | None = None
     header: dict[str, str] = {}
@@ -146,6 +149,16 @@ class Fingerprint(_Frozen):
         return tuple(v for _, v in sorted(self.foreground_intensity_properties_per_channel.items(), key=_channel))
 
     @property
+    def channel_kinds(self) -> tuple[ChannelKind, ...]:
+        """What each channel is."""
+        own = self.swinssl
+        values = [[case.values[i] for case in own.cases if len(case.values) > i] for i in range(len(own.channel_names))]
+        return tuple(
+            channel_kind(name, measured or [_guessed(foreground)])
+            for name, measured, foreground in zip(own.channel_names, values, self.intensities, strict=True)
+        )
+
+    @property
     def extents_mm(self) -> NDArray[np.float64]:
         """(cases, 3) field of view after the crop, (z, y, x) in mm."""
         return np.asarray(self.shapes_after_crop, float) * np.asarray(self.spacings, float)
@@ -155,6 +168,11 @@ class Fingerprint(_Frozen):
         shapes = np.round(self.extents_mm / np.asarray(spacing))
         z, y, x = np.maximum(np.round(np.median(shapes, axis=0)), 1).astype(int)
         return int(z), int(y), int(x)
+
+
+def _guessed(foreground: IntensityStatistics) -> ImageValues:
+    middle = (foreground.percentile_00_5, foreground.median, foreground.percentile_99_5)
+    return ImageValues.of_percentiles(low=foreground.min, high=foreground.max, percentiles=middle)
 
 
 def _channel(item: tuple[str, IntensityStatistics]) -> int:

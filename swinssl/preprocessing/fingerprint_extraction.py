@@ -22,6 +22,7 @@ from scipy import ndimage
 
 from swinssl import files
 from swinssl.case_pool import Crash, fitting_workers, run_jobs
+from swinssl.dataset.channel_kind import ImageValues
 from swinssl.dataset.labels import LabelSet
 from swinssl.dataset.raw_dataset import Case, RawDataset
 from swinssl.errors import UserError
@@ -184,6 +185,7 @@ def measure_case(case: Case, labels: LabelSet, *, ranks: int = MOST_RANKS) -> Ca
         id=case.id,
         source_shape=canonical.geometry.shape,
         zero_share=tuple(float(np.mean(channel == 0)) for channel in cropped),
+        values=tuple(ImageValues.of(channel) for channel in canonical.array),
         structures=structures,
         annotated=None if case.labels_present is None else tuple(n for n in labels.names if n in case.labels_present),
         header=header_contradictions([*case.images, *([] if case.label is None else [case.label])]),

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import difflib
 import math
-import re
+from collections.abc import Sequence
 
+from swinssl.dataset.channel_kind import ChannelKind
 from swinssl.errors import UserError
 from swinssl.preprocessing import paper_protocol
 from swinssl.preprocessing.fingerprint import Fingerprint
 from swinssl.preprocessing.plans import Intensity, IntensityStatistics
 
-# Channel names that nnU-Net knows, and common ones that it gives a z-score.
+# Channel names that nnU-Net knows besides CT.
 NAMED = {
     "nonorm": Intensity(scheme="none"),
     "rescale_to_0_1": Intensity(scheme="percentile", low=0, high=100),
     "rgb_to_0_1": Intensity(scheme="window", low=0, high=255),
     "zscore": Intensity(scheme="zscore"),
 }
-OTHER_MODALITIES = (
-    *("mr", "mri", "t1", "t1w", "t1c", "t1ce", "t1gd", "t2", "t2w", "t2f", "flair", "adc", "dwi", "dce", "pd"),
-    *("pet", "pt", "suv", "spect", "us", "cbct"),
-)
 # nnU-Net's: below this share of the volume left by the crop, statistics are taken inside the mask alone.
 MASKED_BELOW = 0.75
+SHOWN = 3
 FORM = "Give auto, window:LOW:HIGH, percentile:LOW:HIGH, zscore, none or encoder; one a channel, with commas."
 
 
@@ -31,6 +29,7 @@ def choose_intensities(
     fingerprint: Fingerprint,
     wish: str | None,
     *,
+    kinds: Sequence[ChannelKind],
     paper: bool,
     encoder_intensity: Intensity | None = None,
 ) -> tuple[tuple[Intensity, ...], str]:
@@ -38,6 +37,7 @@ def choose_intensities(
 
     Args:
         wish: the `--intensity` flag.
+        kinds: what each channel is.
         paper: the source paper's windows instead of those from the data.
         encoder_intensity: what the encoder was pretrained with, if that is known.
 
@@ -56,7 +56,7 @@ def choose_intensities(
     for channel, (name, one) in enumerate(zip(names, wishes, strict=True)):
         one = one.strip()
         if one == "auto":
-            scheme, why = _automatic(name, fingerprint.intensities[channel], fingerprint, paper=paper)
+            scheme, why = _automatic(name, channel, kinds[channel], fingerprint, paper=paper)
         elif one == "encoder":
             if encoder_intensity is None:
                 raise UserError("--intensity encoder: the encoder's file does not say its intensities. " + FORM)
@@ -79,63 +79,56 @@ def describe(intensity: Intensity) -> str:
     }[intensity.scheme]
 
 
-def _automatic(name: str, seen: IntensityStatistics, fingerprint: Fingerprint, *, paper: bool) -> tuple[Intensity, str]:
+def _automatic(
+    name: str, channel: int, kind: ChannelKind, fingerprint: Fingerprint, *, paper: bool
+) -> tuple[Intensity, str]:
     spelled = name.strip().lower()
     if spelled in NAMED:
         scheme = NAMED[spelled]
         inside = scheme.scheme == "zscore" and fingerprint.median_relative_size_after_cropping < MASKED_BELOW
         return scheme.model_copy(update={"inside_mask": inside}), f'since the channel is named "{name}"'
-    if spelled == "ct":
-        low, high, why = _ct_window(seen, annotated=fingerprint.annotated, paper=paper)
-        return Intensity(scheme="window", low=low, high=high), why + _ct_doubt(seen)
+    doubt = "".join(f". NOTE: {text}" for text in (kind.question, _unlike(kind, fingerprint), _slip(name)) if text)
+    window = _ct_window(fingerprint.intensities[channel], kind, annotated=fingerprint.annotated, paper=paper)
+    if kind.kind != "arbitrary" and window is not None:
+        low, high, why = window
+        return Intensity(scheme="window", low=low, high=high), why + doubt
     low, high = paper_protocol.MR_PERCENTILES
     why = "the paper's choice for MR" if paper else "intensities have no common unit between cases"
-    return Intensity(scheme="percentile", low=low, high=high), why + _name_doubt(name, seen)
+    return Intensity(scheme="percentile", low=low, high=high), why + doubt
 
 
-def _ct_window(seen: IntensityStatistics, *, annotated: bool, paper: bool) -> tuple[float, float, str]:
+def _ct_window(
+    foreground: IntensityStatistics, kind: ChannelKind, *, annotated: bool, paper: bool
+) -> tuple[float, float, str] | None:
+    """Window in the images' unit, and why; None where nothing but Hounsfield units would say one."""
+    hounsfield = kind.kind == "hounsfield"
+    if annotated and foreground.percentile_99_5 > foreground.percentile_00_5 and not (paper and hounsfield):
+        why = "0.5th to 99.5th percentile of the foreground over all cases (nnU-Net's clip)"
+        return foreground.percentile_00_5, foreground.percentile_99_5, why
+    if not hounsfield:
+        return None
     if not annotated:
         return *paper_protocol.CT_PRETRAINING_WINDOW, "the paper's window for pretraining, since there are no labels"
     if paper:
         return *paper_protocol.CT_WINDOW, "the paper's window for fine-tuning"
-    if seen.percentile_99_5 <= seen.percentile_00_5:
-        return *paper_protocol.CT_WINDOW, "the paper's window, since the foreground shows no range of its own"
-    return (
-        seen.percentile_00_5,
-        seen.percentile_99_5,
-        "0.5th to 99.5th percentile of the foreground over all cases (nnU-Net's clip)",
-    )
+    return *paper_protocol.CT_WINDOW, "the paper's window, since the foreground shows no range of its own"
 
 
-def _ct_doubt(seen: IntensityStatistics) -> str:
-    """A word where the values cannot be Hounsfield units."""
-    if seen.min >= 0 and seen.percentile_99_5 <= 1:
-        return ". NOTE: values lie in [0, 1], not in HU; if they are scaled already, name the channel noNorm"
-    if seen.min >= 0 and seen.median > 700:
-        return (
-            f". NOTE: no value below 0 and a foreground median of {seen.median:.4g}: this looks like HU + 1024; was "
-            "the DICOM RescaleIntercept left out?"
-        )
-    if seen.percentile_00_5 < -2100 or seen.percentile_99_5 > 20000:
-        return f". NOTE: foreground from {seen.min:.5g} to {seen.max:.5g} is beyond Hounsfield units; check the units"
-    return ""
+def _unlike(kind: ChannelKind, fingerprint: Fingerprint) -> str:
+    """Which cases have another unit than the others, and why."""
+    if not kind.unlike:
+        return ""
+    cases = fingerprint.swinssl.cases
+    named = ", ".join(cases[i].id for i in list(kind.unlike)[:SHOWN])
+    more = f" and {len(kind.unlike) - SHOWN} more" if len(kind.unlike) > SHOWN else ""
+    first = next(iter(kind.unlike.values()))
+    return f"{len(kind.unlike)} of {len(cases)} cases are not in Hounsfield units: {named}{more}. The first: {first}"
 
 
-def _name_doubt(name: str, seen: IntensityStatistics) -> str:
-    """A word where the name may be a slip for CT, or the values are those of a CT."""
-    spelled = name.strip().lower()
-    if spelled not in OTHER_MODALITIES:
-        near = difflib.get_close_matches(spelled, ["ct", *NAMED, *OTHER_MODALITIES], n=1, cutoff=0.6)
-        if re.match(r"ct(?![a-z]*mr)|.*[^a-z]ct$|computed", spelled) or near == ["ct"]:
-            return f'. NOTE: "{name}" is not "CT"; if these are Hounsfield units, name the channel CT in dataset.json'
-        if near and near[0] in NAMED:
-            return f'. NOTE: "{name}" is not "{near[0]}"; correct channel_names in dataset.json if you mean that'
-    if seen.min <= -900 and seen.max >= 300:
-        return (
-            f". NOTE: values from {seen.min:.5g} to {seen.max:.5g} look like Hounsfield units; if they are, name the "
-            "channel CT in dataset.json"
-        )
-    return ""
+def _slip(name: str) -> str:
+    """What a name nearly is that would choose another normalisation."""
+    near = difflib.get_close_matches(name.strip().lower(), NAMED, n=1, cutoff=0.6)
+    return f'"{name}" is not "{near[0]}"; correct channel_names in dataset.json if you mean that' if near else ""
 
 
 def asked_intensity(one: str, whole: str) -> Intensity:

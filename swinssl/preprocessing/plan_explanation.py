@@ -58,7 +58,8 @@ def notes(plans: Plans) -> list[str]:
     """What the user should look at: doubts that the reasons mention."""
     doubts = []
     for reason in plans.reasons.values():
-        doubts += [part.split("NOTE: ", 1)[1] for part in reason.split(" | ") if "NOTE: " in part]
+        for part in reason.split(" | "):
+            doubts += [note.strip() for note in part.split(". NOTE: ")[1:]]
     return doubts
 
 

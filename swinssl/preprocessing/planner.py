@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from swinssl.dataset.unlike_cases import unlike_volumes
 from swinssl.preprocessing.encoder_facts import EncoderFacts, learnt_otherwise
 from swinssl.preprocessing.fingerprint import Fingerprint, Triple
 from swinssl.preprocessing.intensity_choice import choose_intensities
@@ -42,8 +43,13 @@ def make_plans(
     context = PlanningContext(fingerprint, options, machine, encoder)
     own = fingerprint.swinssl
     sizing = choose_sizing(context)
+    kinds = fingerprint.channel_kinds
     intensity, why_intensity = choose_intensities(
-        fingerprint, options.intensity, paper=context.paper, encoder_intensity=encoder.intensity if encoder else None
+        fingerprint,
+        options.intensity,
+        kinds=kinds,
+        paper=context.paper,
+        encoder_intensity=encoder.intensity if encoder else None,
     )
     sampling, why_sampling = choose_sampling(fingerprint, options.sampling)
     training, hours, why_schedule = choose_schedule(context, sizing)
@@ -63,6 +69,7 @@ def make_plans(
             else "-log(Dice): small structures keep their gradient while their Dice is near 0"
         ),
         "mirroring": why_mirroring,
+        "cases": _cases_reason(fingerprint),
         **why_schedule,
         "memory": f"{memory:.2g} GB expected at the peak of a step, process included"
         + (f". NOTE: more than the {machine.memory_gb:.3g} GB there are" if memory > machine.memory_gb else ""),
@@ -76,6 +83,7 @@ def make_plans(
         spacing=sizing.spacing,
         patch_size=sizing.patch,
         median_shape=fingerprint.median_shape(sizing.spacing),
+        channel_kinds=tuple(kind.kind for kind in kinds),
         intensity=intensity,
         resampling=Resampling(),
         network=sizing.network,
@@ -103,6 +111,18 @@ def make_plans(
     if encoder is not None:
         plans = plans.model_copy(update={"reasons": {**reasons, "encoder": _encoder_reason(encoder, plans)}})
     return plans
+
+
+def _cases_reason(fingerprint: Fingerprint) -> str:
+    """How many cases, and those whose structures are unlike those of all others."""
+    own = fingerprint.swinssl
+    volumes: dict[str, dict[str, float]] = {
+        name: {c.id: c.structures[name].volume_mm3 / 1000 for c in own.cases if c.structures and name in c.structures}
+        for name, tumour in zip(own.labels.names, own.labels.tumour_like, strict=True)
+        if not tumour
+    }
+    doubts = [f". NOTE: case {unlike.case_id}: {unlike}; look at its label" for unlike in unlike_volumes(volumes)]
+    return f"{len(own.cases)} cases" + "".join(doubts)
 
 
 def _crop_reason(fingerprint: Fingerprint) -> str:

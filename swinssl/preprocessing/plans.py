@@ -132,6 +132,7 @@ class Plans(_Frozen):
         spacing: mm of the grid that images are resampled to.
         patch_size: voxels of a training patch and of the sliding window.
         median_shape: median shape of the cropped cases on that grid.
+        channel_kinds: what each channel is (`ChannelKind.kind`); empty in plans of 0.1.0.
         intensity: per channel.
         crop_to_nonzero: cases are cropped to their non-zero voxels before anything else.
         encoder: the pretrained encoder that the plan was made for, if any.
@@ -149,6 +150,7 @@ class Plans(_Frozen):
     spacing: tuple[float, float, float]
     patch_size: tuple[int, int, int]
     median_shape: tuple[int, int, int]
+    channel_kinds: tuple[Literal["hounsfield", "ct_in_another_unit", "arbitrary"], ...] = ()
     intensity: tuple[Intensity, ...]
     crop_to_nonzero: bool = True
     resampling: Resampling = Resampling()

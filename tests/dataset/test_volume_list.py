@@ -267,5 +267,4 @@ class TestCheck:
         cut.write_bytes(cut.read_bytes()[:-20])
         file = write(tmp_path, "p0/ct.nii.gz", "p1/ct.nii.gz", "p2/ct.nii.gz", "again.nii.gz", "# channel: MR")
         found = {(finding.code, finding.file) for finding in check_dataset(file, workers=0).findings}
-        looks_like_ct = {("W306", f"{name}.nii.gz") for name in ("p0/ct", "p1/ct", "again")}
-        assert found == {("E204", "p2/ct.nii.gz"), ("W304", "p0/ct.nii.gz"), *looks_like_ct}
+        assert found == {("E204", "p2/ct.nii.gz"), ("W304", "p0/ct.nii.gz"), ("W306", file.name)}

@@ -116,7 +116,7 @@ class TestFieldOfView:
 class TestIntensities:
     def test_mr_given_to_a_ct_model(self):
         (warning,) = warnings(mr(), ct_plans())
-        assert warning.startswith("channel CT: intensities from ") and "is this an MR image" in warning
+        assert warning.startswith("channel CT: intensities from ") and "an MR image" in warning
 
     def test_ct_without_its_rescale_intercept(self):
         volume = ct()

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from fabricated import ARBITRARY, fabricated
 
+from swinssl.dataset.channel_kind import ImageValues
 from swinssl.errors import UserError
 from swinssl.preprocessing.encoder_facts import EncoderFacts
-from swinssl.preprocessing.fingerprint import Fingerprint
+from swinssl.preprocessing.fingerprint import Fingerprint, StructureFacts
 from swinssl.preprocessing.patch_choice import covering_edge, padded_share, window_count
 from swinssl.preprocessing.plan_explanation import explanation, notes, summary
 from swinssl.preprocessing.plan_options import PlanOptions
@@ -350,9 +351,9 @@ def seen(low: float, median: float, high: float) -> IntensityStatistics:
         ("ct", seen(-1024, 50, 300), "window", None),
         ("CT", seen(0, 1050, 1400), "window", "RescaleIntercept"),
         ("CT", seen(0, 0.4, 1), "window", "noNorm"),
-        ("CTscan", seen(-1024, 50, 300), "percentile", '"CTscan" is not "CT"'),
-        ("CT_image", seen(-1024, 50, 300), "percentile", '"CT_image" is not "CT"'),
-        ("image", seen(-1024, 50, 1300), "percentile", "look like Hounsfield"),
+        ("CTscan", seen(-1024, 50, 300), "window", None),
+        ("CT_image", seen(-1024, 50, 300), "window", None),
+        ("image", seen(-1024, 50, 1300), "window", "is treated as CT"),
         ("MRI", seen(0, 300, 4000), "percentile", None),
         ("T2", seen(0, 300, 4000), "percentile", None),
         ("noNorm", seen(0, 300, 4000), "none", None),
@@ -360,7 +361,7 @@ def seen(low: float, median: float, high: float) -> IntensityStatistics:
         ("zscore", seen(0, 300, 4000), "zscore", None),
     ],
 )
-def test_channel_names_decide_the_intensity_and_slips_are_noted(
+def test_values_decide_the_intensity_and_names_raise_questions(
     channel: str, statistics: IntensityStatistics, scheme: str, note: str | None
 ) -> None:
     plans = make_plans(
@@ -368,6 +369,33 @@ def test_channel_names_decide_the_intensity_and_slips_are_noted(
     )
     assert plans.intensity[0].scheme == scheme
     assert [note in found for found in notes(plans)] == ([True] if note else [])
+
+
+def test_cases_in_another_unit_are_named() -> None:
+    fingerprint = fabricated(20, (1, 1, 1), (64, 64, 64))
+    voxels = np.concatenate([np.full(500, -1000), np.linspace(-100, 200, 500)])
+    shifted = {3, 7}
+    cases = tuple(
+        case.model_copy(update={"values": (ImageValues.of(voxels - 1024 * (i in shifted)),)})
+        for i, case in enumerate(fingerprint.swinssl.cases)
+    )
+    own = fingerprint.swinssl.model_copy(update={"cases": cases})
+    plans = make_plans(fingerprint.model_copy(update={"swinssl": own}), PlanOptions(), machine=GPU)
+    (note,) = notes(plans)
+    assert note.startswith(
+        "2 of 20 cases are not in Hounsfield units: case_003, case_007. The first: 0.0% of the voxels"
+    )
+    assert plans.intensity[0].scheme == "window" and plans.channel_kinds == ("hounsfield",)
+
+
+def test_a_structure_unlike_that_of_all_other_cases_is_named() -> None:
+    fingerprint = fabricated(20, (1, 1, 1), (64, 64, 64))
+    cases = list(fingerprint.swinssl.cases)
+    large = StructureFacts(voxels=10**6, volume_mm3=10**6, components=1, largest_mm3=10**6)
+    cases[4] = cases[4].model_copy(update={"structures": {"organ": large}})
+    own = fingerprint.swinssl.model_copy(update={"cases": tuple(cases)})
+    (note,) = notes(make_plans(fingerprint.model_copy(update={"swinssl": own}), PlanOptions(), machine=GPU))
+    assert note == "case case_004: 'organ' has 1e+03 ml, 50 times the median over the cases (20 ml); look at its label"
 
 
 @pytest.mark.parametrize(
