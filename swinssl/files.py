@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import io
 import json
@@ -49,6 +50,7 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """
     with _temporary(Path(path)) as temporary:
         yield temporary
+        _share(temporary)
         if durable:
             _flush(temporary)
         temporary.replace(path)
@@ -61,6 +63,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         temporary.mkdir()
         yield temporary
         for written in temporary.iterdir():
+            _share(written)
             _flush(written)
         shutil.rmtree(path, ignore_errors=True)
         temporary.rename(path)
@@ -90,6 +93,23 @@ def _name(path: Path, error: OSError) -> None:
     """Let the error be about `path`, unless it is about another file."""
     if error.filename is None or PREFIX in str(error.filename):
         error.filename = str(path)
+
+
+def _share(path: Path) -> None:
+    """Give a file the permissions that the umask asks for: what safetensors writes, only its owner may read."""
+    if os.name == "nt" or not path.is_file():
+        return
+    mode = path.stat().st_mode
+    if (shared := mode | (0o666 & ~_umask())) != mode:
+        path.chmod(shared)
+
+
+@functools.cache
+def _umask() -> int:
+    """The process's umask. The system tells it only to whoever sets it, so it is asked once."""
+    current = os.umask(0o077)
+    os.umask(current)
+    return current
 
 
 def _flush(path: Path) -> None:

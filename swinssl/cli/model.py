@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,9 @@ from swinssl.cli.parameters import Json, Root
 from swinssl.errors import UserError
 from swinssl.terminal import print
 from swinssl.workspace import Workspace
+
+if TYPE_CHECKING:
+    from swinssl.inference.trained_model import TrainedModel
 
 ENDING = ".zip"
 
@@ -45,6 +48,7 @@ def export(model: Model, out: Out = None, folds: Folds = None, force: Force = Fa
         print_json({"file": place, "manifest": manifest})
         return
     print(f"{place}: {len(opened.folds)} fold(s), {place.stat().st_size / 1e6:.1f} MB")
+    _print_notes(opened)
     print(f"there: swinssl_model import {place.name}")
 
 
@@ -54,26 +58,32 @@ def import_(archive: Archive, name: Name = None, root: Root = None, force: Force
     Nothing in an archive is executed; members that are no part of a model are refused, and so is what grows too large.
     """
     from swinssl.inference.model_archive import import_model
+    from swinssl.inference.trained_model import TrainedModel
 
     folder = import_model(archive, Workspace.locate(root).root / "results", name=name, force=force)
     if json:
         print_json({"model": folder})
         return
     print(f"model: {folder}")
+    _print_notes(TrainedModel.open(folder))
     print(f"next: swinssl_predict -i IMAGES -o OUT -m {shlex.quote(str(folder))}")
 
 
 def verify(model: Either, json: Json = False) -> None:
-    """Read a model or its archive whole: lengths, hashes, that weights fit the plans, and that they are finite."""
+    """Read a model or its archive whole: lengths, hashes, that weights fit the plans, and that its output is finite."""
     from swinssl.inference.model_archive import read_whole, verify_archive
 
     if model.is_dir():
-        hashes = {f"fold_{fold}": sha256 for fold, sha256 in read_whole(model).sha256.items()}
+        opened = read_whole(model)
+        hashes, notes = {f"fold_{fold}": sha256 for fold, sha256 in opened.sha256.items()}, opened.notes
     else:
-        hashes = {name: own.sha256 for name, own in verify_archive(model).files.items()}
+        manifest, notes = verify_archive(model)
+        hashes = {name: own.sha256 for name, own in manifest.files.items()}
     if json:
-        print_json({"model": model, "sha256": hashes})
+        print_json({"model": model, "sha256": hashes, "notes": notes})
         return
+    for note in notes:
+        print(f"note: {note}")
     for what, sha256 in hashes.items():
         print(f"{sha256}  {what}")
     print(f"{model}: whole")
@@ -114,6 +124,11 @@ def list_(root: Root = None, json: Json = False) -> None:
         print(f"{entry['model']}: {entry['network']}, {spacing} mm, folds {', '.join(entry['folds'])}{unfinished}")
     if not found:
         print(f"{results}: no trained model. Train one with swinssl_train, or bring one with swinssl_model import.")
+
+
+def _print_notes(model: TrainedModel) -> None:
+    for note in model.notes:
+        print(f"note: {note}")
 
 
 main = commands(

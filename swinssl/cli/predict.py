@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -119,7 +120,7 @@ def _parse_folds(folds: list[str] | None) -> list[str] | None:
         return None
     parsed = [fold.strip().removeprefix("fold_") for several in folds for fold in several.split(",")]
     for fold in parsed:
-        if not (fold.isdecimal() or fold == "all"):
+        if not (re.fullmatch("[0-9]+", fold) or fold == "all"):
             raise UserError(f"--folds {','.join(folds)}: expected numbers such as 0,1 or the word all.")
     return parsed
 
@@ -142,6 +143,8 @@ def _introduce(model: TrainedModel, folder: OutputFolder) -> None:
     record = folder.record
     folds = f"{'folds' if len(model.folds) > 1 else 'fold'} {', '.join(model.folds)}"
     print(f"{record.model} ({model.plans.dataset_name}), {folds}; {record.device}, {record.precision}")
+    for note in model.notes:
+        print(f"note: {note}")
     if model.unfinished:
         print(f"note: fold {', '.join(model.unfinished)} has no weights yet and is left out")
     if record.options.tta and not record.mirror_axes:

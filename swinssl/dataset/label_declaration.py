@@ -6,15 +6,13 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from swinssl.dataset.labels import LabelSet
+from swinssl.dataset.labels import HIGHEST_VALUE, LabelSet
 
 BACKGROUND, IGNORE = "background", "ignore"
 # Names under which value 0 is meant to be background.
 BACKGROUND_NAMES = {BACKGROUND, "bg", "back", "clear", "none", "nothing", "void", "other", "rest", "unlabelled"} | {
     *("unlabeled", "exterior", "outside", "air", "clear label")
 }
-# uint16 codes with their reserved ones, and a lookup table that stays small.
-HIGHEST_VALUE = 65_000
 EXAMPLE = '"labels": {"background": 0, "liver": 1, "tumour": 2}'
 FORM = f"Write whole numbers by name, such as {EXAMPLE}."
 

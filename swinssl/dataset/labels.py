@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cached_property
+from typing import Annotated, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from swinssl.dataset.laterality import Laterality
 
@@ -22,6 +23,9 @@ SHOWN = 5
 TUMOUR_WORDS = re.compile(
     r"tumou?r|lesion|cancer|carcinoma|metasta|nodule|neoplas|\bgtv|\bctv|\bptv|\bmass\b|\btarget\b|infarct|stroke", re.I
 )
+# uint16 codes with their reserved ones, and a lookup table that stays small.
+HIGHEST_VALUE = 65_000
+RawValue = Annotated[int, Field(ge=0, le=HIGHEST_VALUE)]
 
 
 class LabelSet(BaseModel):
@@ -41,13 +45,19 @@ class LabelSet(BaseModel):
         ignore_value: raw value of unannotated voxels, or None.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     names: tuple[str, ...]
-    values: tuple[tuple[int, ...], ...]
+    values: tuple[tuple[RawValue, ...], ...]
     regions: bool = False
-    region_order: tuple[int, ...] = ()
-    ignore_value: int | None = None
+    region_order: tuple[RawValue, ...] = ()
+    ignore_value: RawValue | None = None
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if fault := _fault(self):
+            raise ValueError(fault)
+        return self
 
     @cached_property
     def raw_values(self) -> tuple[int, ...]:
@@ -134,6 +144,29 @@ class LabelSet(BaseModel):
     def tumour_like(self) -> tuple[bool, ...]:
         """Per structure, whether its name says tumour, lesion or target volume."""
         return tuple(bool(TUMOUR_WORDS.search(name.replace("_", " "))) for name in self.names)
+
+
+def _fault(labels: LabelSet) -> str | None:
+    """What no data set can mean; None where all is well."""
+    if len(labels.names) != len(labels.values):
+        return f"{len(labels.names)} names for {len(labels.values)} lists of values"
+    if twice := sorted({name for name in labels.names if labels.names.count(name) > 1}):
+        return f"the name {twice[0]!r} is there twice"
+    for name, values in zip(labels.names, labels.values, strict=True):
+        if not values or (not labels.regions and len(values) != 1):
+            return f"{name!r} has the values {values}; expected {'at least one' if labels.regions else 'exactly one'}"
+        if labels.ignore_value is not None and labels.ignore_value in values:
+            return f"{name!r} has the value {labels.ignore_value}, which is that of ignore"
+        if not labels.regions and values == (0,):
+            return f"{name!r} has the value 0, which is the background's"
+    if labels.ignore_value == 0:
+        return "ignore has the value 0, which is the background's"
+    single = [values[0] for values in labels.values if not labels.regions]
+    if len({*single}) < len(single):
+        return f"two structures have one value: {', '.join(map(str, sorted(single)))}"
+    if labels.regions and len(labels.region_order) != len(labels.names):
+        return f"region_order has {len(labels.region_order)} values for {len(labels.names)} regions"
+    return None
 
 
 def _undeclared(values: NDArray, declared: Sequence[int]) -> ValueError:

@@ -14,14 +14,17 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import json
+import math
+import os
 import re
 import shutil
 import stat
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -37,15 +40,19 @@ from swinssl.workspace import safe_name
 MANIFEST = "manifest.json"
 DESCRIPTIONS = (PLANS_FILE, DATASET_FILE)
 OPTIONAL = (CLEAN_UP_FILE,)
-WEIGHTS = re.compile(rf"fold_(0|[1-9]\d{{0,2}}|all)/{re.escape(WEIGHTS_FILE)}")
+WEIGHTS = re.compile(rf"fold_(0|[1-9][0-9]{{0,2}}|all)/{re.escape(WEIGHTS_FILE)}")
 
 MOST_MEMBERS = 64
 MOST_WEIGHTS_BYTES = 8 * 2**30
+MOST_TOTAL_BYTES = 32 * 2**30
+MOST_TOTAL_BYTES = 32 * 2**30
 MOST_TEXT_BYTES = 16 * 2**20
 # Of text; weights hardly shrink.
 MOST_RATIO = 200
 PIECE = 1 << 20
 ASK = "Ask whoever made it for another copy."
+FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FREE_SPACE = "Free some space there; verify unpacks into the folder that TMPDIR names."
 
 
 class ArchivedFile(BaseModel):
@@ -76,29 +83,35 @@ class Manifest(BaseModel):
 def export_model(model: TrainedModel, path: Path) -> Manifest:
     """Write a model's archive, atomically; what else its folder has (checkpoints, logs) stays behind.
 
+    Nothing in it tells of the training cases.
+
     Args:
         model: with the folds that are to go into it.
     """
     name = safe_name(model.folder.resolve().name, what=f"model {model.folder}")
     cleaned = model.clean_up is not None and not model.clean_up_is_outdated
-    texts = (*DESCRIPTIONS, *OPTIONAL) if cleaned else DESCRIPTIONS
-    names = [*texts, *(f"{fold_folder(Path(), fold)}/{WEIGHTS_FILE}" for fold in model.folds)]
-    kept = {
-        member: ArchivedFile(
-            bytes=(model.folder / member).stat().st_size, sha256=files.sha256_of(model.folder / member)
-        )
-        for member in names
-    }
+    texts = (PLANS_FILE, *(OPTIONAL if cleaned else ()))
+    weights = [f"{fold_folder(Path(), fold)}/{WEIGHTS_FILE}" for fold in model.folds]
+    # Not the folder's own file, which in a model by swinssl 0.1.0 may tell of the training cases.
+    described = json.dumps(model.description, indent=2).encode()
+    members: dict[str, Path | bytes] = {DATASET_FILE: described}
+    members.update({member: model.folder / member for member in (*texts, *weights)})
+    kept = {}
+    for member, content in members.items():
+        with _source(content) as source:
+            digest = hashlib.file_digest(source, "sha256").hexdigest()
+            kept[member] = ArchivedFile(bytes=source.seek(0, os.SEEK_END), sha256=digest)
     manifest = Manifest(name=name, files=kept)
     with files.atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr(_dated(MANIFEST), manifest.model_dump_json(indent=2))
-        for member in names:
-            with (
-                open(model.folder / member, "rb") as source,
-                archive.open(_dated(member), "w", force_zip64=True) as out,
-            ):
+        for member, content in members.items():
+            with _source(content) as source, archive.open(_dated(member), "w", force_zip64=True) as out:
                 shutil.copyfileobj(source, out, PIECE)
     return manifest
+
+
+def _source(content: Path | bytes) -> io.BytesIO | io.BufferedReader:
+    return io.BytesIO(content) if isinstance(content, bytes) else open(content, "rb")
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -111,16 +124,19 @@ def read_manifest(path: Path) -> Manifest:
         return _manifest(path, archive)
 
 
-def verify_archive(path: Path) -> Manifest:
+def verify_archive(path: Path) -> tuple[Manifest, tuple[str, ...]]:
     """Unpack an archive into a folder that is thrown away, and read its networks whole.
+
+    Returns:
+        What it holds, and the model's `notes`.
 
     Raises:
         UserError: as `import_model`.
     """
     with tempfile.TemporaryDirectory(prefix="swinssl-verify-") as folder:
-        manifest = _unpack(path, Path(folder))
-        read_whole(Path(folder))
-    return manifest
+        manifest = _unpack(path, Path(folder), room=Path(folder).parent)
+        notes = _read_unpacked(path, Path(folder)).notes
+    return manifest, notes
 
 
 def import_model(path: Path, results: Path, *, name: str | None = None, force: bool = False) -> Path:
@@ -141,8 +157,8 @@ def import_model(path: Path, results: Path, *, name: str | None = None, force: b
     with tempfile.TemporaryDirectory(prefix=files.PREFIX, dir=results) as temporary:
         new, old = Path(temporary) / "new", Path(temporary) / "old"
         new.mkdir()
-        manifest = _unpack(path, new)
-        dataset = read_whole(new).plans.dataset_name
+        manifest = _unpack(path, new, room=results)
+        dataset = _read_unpacked(path, new).plans.dataset_name
         folder = (
             results
             / safe_name(dataset, what=f"{path}: data set")
@@ -163,34 +179,77 @@ def import_model(path: Path, results: Path, *, name: str | None = None, force: b
 
 
 def read_whole(folder: Path) -> TrainedModel:
-    """The model of a folder, after its weights were read to the last number; errors as of `TrainedModel`."""
+    """The model of a folder, after its weights were read to the last number and computed with.
+
+    Raises:
+        UserError: as of `TrainedModel`, or where a network's output for a patch is not finite.
+    """
     import torch
 
     model = TrainedModel.open(folder)
-    model.networks(torch.device("cpu"))
+    patch = torch.linspace(0, 1, math.prod(model.plans.patch_size)).reshape(1, 1, *model.plans.patch_size)
+    image = patch.expand(1, len(model.plans.channel_names), -1, -1, -1)
+    for fold, network in zip(model.folds, model.networks(torch.device("cpu")), strict=True):
+        with torch.no_grad():
+            if not torch.isfinite(network(image)).all():
+                raise UserError(
+                    f"{fold_folder(folder, fold) / WEIGHTS_FILE}: the network's output is NaN or infinite, so it "
+                    "predicts nothing. The training failed, or the weights were altered. Train anew."
+                )
     return model
 
 
-def _unpack(path: Path, folder: Path) -> Manifest:
+def _read_unpacked(path: Path, folder: Path) -> TrainedModel:
+    """`read_whole` of an unpacked archive; errors name the archive and the member instead of the folder."""
+    try:
+        return read_whole(folder)
+    except UserError as error:
+        named = str(error).replace(f"{folder}{os.sep}", f"{path}, ").replace(str(folder), str(path))
+        raise UserError(named) from None
+
+
+def _unpack(path: Path, folder: Path, *, room: Path) -> Manifest:
+    """Unpack into `folder`; a full disk is said to be that of `room`, which stays."""
     with _opened(path) as archive:
         manifest = _manifest(path, archive)
+        needed = sum(expected.bytes for expected in manifest.files.values())
+        if needed > shutil.disk_usage(room).free:
+            raise UserError(f"{room}: {needed / 1e9:.1f} GB are needed to unpack {path}. {FREE_SPACE}")
         for name, expected in manifest.files.items():
-            target = folder / name
-            target.parent.mkdir(exist_ok=True)
             digest = hashlib.sha256()
-            with open(target, "wb") as out:
-                for piece in _pieces(path, archive, name, limit=expected.bytes):
-                    digest.update(piece)
-                    out.write(piece)
-                written = out.tell()
+            try:
+                written = _extract(path, archive, name, folder / name, digest.update, limit=expected.bytes)
+            except OSError as error:
+                if error.errno not in FULL_ERRNOS:
+                    raise
+                raise UserError(f"{room}: no space left to unpack {name} of {path}. {FREE_SPACE}") from None
             if written != expected.bytes or digest.hexdigest() != expected.sha256:
                 raise UserError(f"{path}: {name} is not what the manifest says. The archive is damaged. {ASK}")
     return manifest
 
 
+def _extract(
+    path: Path, archive: zipfile.ZipFile, name: str, target: Path, update: Callable[[bytes], None], *, limit: int
+) -> int:
+    """Write a member to `target`, each piece given to `update` too; returns the bytes written."""
+    target.parent.mkdir(exist_ok=True)
+    with open(target, "wb") as out:
+        for piece in _pieces(path, archive, name, limit=limit):
+            update(piece)
+            out.write(piece)
+        return out.tell()
+
+
 def _opened(path: Path) -> zipfile.ZipFile:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file. Give the .zip that swinssl_model export wrote.")
+    try:
+        with open(path, "rb"):
+            pass
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file. Give the .zip that swinssl_model export wrote.") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: a folder. Give the .zip that swinssl_model export wrote.") from None
+    except PermissionError:
+        raise UserError(f"{path}: you may not read it (permission denied). Ask its owner, or copy it.") from None
     with _damage(path, "the list of its members"):
         return zipfile.ZipFile(path)
 
@@ -218,6 +277,8 @@ def _manifest(path: Path, archive: zipfile.ZipFile) -> Manifest:
         raise UserError(f"{path}: {', '.join(sorted(here ^ said))}: not in both manifest and archive. {ASK}")
     if not said.issuperset(DESCRIPTIONS) or not any(WEIGHTS.fullmatch(name) for name in said):
         raise UserError(f"{path}: holds no whole model ({', '.join(sorted(said))}). {ASK}")
+    if (total := sum(member.file_size for member in members)) > MOST_TOTAL_BYTES:
+        raise UserError(f"{path}: would be {total / 1e9:.1f} GB in all. Not taken. {ASK}")
     for member in members:
         if member.filename != MANIFEST and member.file_size != manifest.files[member.filename].bytes:
             raise UserError(f"{path}: {member.filename} has another length than the manifest says. {ASK}")

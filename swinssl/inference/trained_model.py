@@ -1,16 +1,17 @@
 """The folder of a trained model: its plans, its data set's description, and the weights of each fold.
 
     <model>/swinsslPlans.json           what was decided; how images are prepared
-            dataset.json                channels and labels, in nnU-Net's form
+            dataset.json                channels and labels, in nnU-Net's form; nothing of the training cases
             fold_<k>/model.safetensors  k = 0 ... n-1 or `all`; a fold is complete if and only if this file is there
             clean_up.json               after a cross-validation: what predictions keep the largest component of
 
-It is read and written here and nowhere else; a run may keep further files beside these.
+It is read and written here and nowhere else; a run may keep further files beside these. The weights of a fold keep a
+hash of the plans' decisions that they were trained with, so that plans and weights which do not belong together are
+refused.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,18 +19,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from swinssl import files
+from swinssl.dataset.label_declaration import labels_as_json
 from swinssl.errors import UserError
+from swinssl.imageio.endings import ENDINGS
 from swinssl.inference.clean_up import CleanUp
 from swinssl.networks.build import build_network
-from swinssl.networks.weights_file import read_shapes, read_weights, write_weights
+from swinssl.networks.weights_file import FLOATS, read_dtypes, read_shapes, read_weights, refuse_unusable, write_weights
 from swinssl.preprocessing.plans import PLANS_FILE, Plans
 
 DATASET_FILE, WEIGHTS_FILE = "dataset.json", "model.safetensors"
-FORMAT, VERSION = "swinssl-model", "1"
-FOLD = re.compile(r"fold_(\d+|all)")
+FORMAT, VERSION = "swinssl-model", "2"
+# Keys of a weights file's metadata: the hash of the plans' decisions, of tensors.
+PLANS_HASH, WEIGHTS_HASH = "plans_sha256", "sha256"
+FOLD = re.compile(r"fold_([0-9]+|all)")
 COPY_AGAIN = "Copy the whole model folder again, or train this fold with swinssl_train."
 
 
@@ -40,10 +45,11 @@ class TrainedModel:
     Args:
         folder: where it lies.
         plans: how images are prepared and which network it is.
-        description: content of dataset.json.
+        description: content of dataset.json (`public_description`).
         folds: the folds that predict together, "0" ... or "all".
         unfinished: folds that have a folder but no weights.
         sha256: by fold, of its weights.
+        unsealed: folds by swinssl 0.1.0, whose weights do not say which plans they belong to.
         clean_up: what a cross-validation found to help; None where there was none.
     """
 
@@ -54,6 +60,7 @@ class TrainedModel:
     unfinished: tuple[str, ...]
     sha256: dict[str, str]
     clean_up: CleanUp | None = None
+    unsealed: tuple[str, ...] = ()
 
     @classmethod
     def open(cls, path: Path, folds: Sequence[str | int] | None = None) -> TrainedModel:
@@ -71,7 +78,7 @@ class TrainedModel:
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder. Give the folder of a trained model, with {PLANS_FILE} in it.")
         plans = Plans.read(folder, remedy=COPY_AGAIN)
-        description = files.read_json(folder / DATASET_FILE, what="description of the data set", remedy=COPY_AGAIN)
+        description = _read_description(folder / DATASET_FILE, plans)
         complete, unfinished = _folds(folder)
         if not complete:
             begun = f"; unfinished: {', '.join(unfinished)}" if unfinished else ""
@@ -87,15 +94,27 @@ class TrainedModel:
                     "these with --folds, or train it with swinssl_train."
                 )
         taken = tuple(dict.fromkeys(chosen)) if chosen else complete
-        expected = _expected_shapes(plans)
-        sha256 = {fold: _check_header(fold_folder(folder, fold) / WEIGHTS_FILE, expected) for fold in taken}
+        headers = {fold: _read_header(fold_folder(folder, fold) / WEIGHTS_FILE, plans) for fold in taken}
+        sha256 = {fold: header[WEIGHTS_HASH] for fold, header in headers.items()}
+        unsealed = tuple(fold for fold, header in headers.items() if not header[PLANS_HASH])
         clean_up = CleanUp.read(folder, plans.labels)
-        return cls(folder, plans, description, taken, unfinished, sha256, clean_up)
+        return cls(folder, plans, description, taken, unfinished, sha256, clean_up, unsealed)
 
     @property
     def clean_up_is_outdated(self) -> bool:
         """Whether a fold was trained further, or anew, since the clean-up was decided."""
         return self.clean_up is not None and not self.clean_up.is_of(self.sha256)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What whoever uses the model should know of its files, a sentence each."""
+        if not self.unsealed:
+            return ()
+        folds = f"fold{'s' if len(self.unsealed) > 1 else ''} {', '.join(self.unsealed)}"
+        return (
+            f"{folds} of this model were written by swinssl 0.1.0, which kept no hash of the plans: whether "
+            f"{PLANS_FILE} is the one that they were trained with cannot be checked. Training anew keeps one.",
+        )
 
     def networks(self, device: torch.device) -> list[nn.Module]:
         """The networks of the chosen folds, in evaluation mode.
@@ -107,12 +126,11 @@ class TrainedModel:
 
     def _network(self, fold: str) -> nn.Module:
         path = fold_folder(self.folder, fold) / WEIGHTS_FILE
-        weights, _ = read_weights(path)
-        if _sha256(weights) != self.sha256[fold]:
-            raise UserError(f"{path}: the weights are not those that were written; the file is damaged. {COPY_AGAIN}")
-        for name, tensor in weights.items():
-            if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-                raise UserError(f"{path}: {name} has numbers that are not finite, so the training failed. Train anew.")
+        weights, metadata = read_weights(path)
+        if metadata.get(WEIGHTS_HASH) != self.sha256[fold]:
+            raise UserError(f"{path}: was replaced while it was read. Run the command again.")
+        floats = {name: tensor for name, tensor in weights.items() if tensor.is_floating_point()}
+        refuse_unusable(path, floats, remedy=f"The training failed, or the file was altered. {COPY_AGAIN}")
         with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are thrown away
             network = _build(self.plans)
         network.load_state_dict(weights)
@@ -133,7 +151,7 @@ def write_fold(
     Args:
         folder: the model's folder; its folds share plans and description.
         network: what `build_network` makes of `plans`.
-        description: content of the data set's dataset.json.
+        description: content of the data set's dataset.json; what it says of cases stays behind.
         facts: what else the weights' metadata say (epoch, score).
 
     Raises:
@@ -144,24 +162,39 @@ def write_fold(
         raise ValueError(f"fold {fold!r}; expected a number or all")
     refuse_other_plans(folder, fold, plans)
     plans.write(folder / PLANS_FILE)
-    files.write_json(folder / DATASET_FILE, dict(description))
+    files.write_json(folder / DATASET_FILE, public_description(plans, description.get("file_ending")))
     weights = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
-    metadata = {**(facts or {}), "format": FORMAT, "version": VERSION, "sha256": _sha256(weights)}
+    metadata = {**(facts or {}), "format": FORMAT, "version": VERSION, PLANS_HASH: plans.prediction_sha256}
     write_weights(fold_folder(folder, fold) / WEIGHTS_FILE, weights, metadata=metadata)
+
+
+def public_description(plans: Plans, file_ending: object = None) -> dict[str, Any]:
+    """What dataset.json of a model, an archive or a folder of predictions says: nothing but what the plans know.
+
+    A data set's own file may have case ids, paths and groups, which must not go to where models go.
+
+    Args:
+        file_ending: of the data set's images, kept where it is one that swinssl reads.
+    """
+    return {
+        "channel_names": {str(i): name for i, name in enumerate(plans.channel_names)},
+        **labels_as_json(plans.labels),
+        **({"file_ending": file_ending} if file_ending in ENDINGS else {}),
+    }
 
 
 def refuse_other_plans(folder: Path, fold: str | int, plans: Plans) -> None:
     """Check that `fold` of `folder` may be trained with these plans: all folds of a model predict as one.
 
     Raises:
-        UserError: another fold is complete that prepares images or builds the network otherwise.
+        UserError: another fold is complete whose plans prepare images, build the network or warn otherwise.
     """
     complete, _ = _folds(Path(folder))
     others = [other for other in complete if other != str(fold)]
     if not others or not (Path(folder) / PLANS_FILE).is_file():
         return
-    mine, theirs = _decisions(plans), _decisions(Plans.read(folder))
-    if changed := [name for name in mine if mine[name] != theirs[name]]:
+    mine, theirs = plans.prediction_key, Plans.read(folder).prediction_key
+    if changed := [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]:
         raise UserError(
             f"{folder}: fold {', '.join(others)} was trained with another {', '.join(changed)}, and the folds of one "
             "model predict together. Choose another name for the new model, or delete the old folds."
@@ -198,46 +231,69 @@ def _folds(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return complete, tuple(fold for fold in found if fold not in complete)
 
 
-def _decisions(plans: Plans) -> dict[str, object]:
-    """What prediction depends on."""
-    kept = {"patch_size": plans.patch_size, "network": plans.network, "mirror axes": plans.training.mirror_axes}
-    return {**plans.preprocessing_key, **kept}
+def _read_description(path: Path, plans: Plans) -> dict[str, Any]:
+    """The description in a model's dataset.json; of a file by swinssl 0.1.0 what is said of cases is left out.
 
-
-def _expected_shapes(plans: Plans) -> dict[str, tuple[int, ...]]:
-    with torch.device("meta"):
-        return {name: tuple(tensor.shape) for name, tensor in _build(plans).state_dict().items()}
+    Raises:
+        UserError: it is missing, or names other channels or structures than the plans.
+    """
+    content = files.read_json(path, what="description of the data set", remedy=COPY_AGAIN)
+    found = content if isinstance(content, dict) else {}
+    expected = public_description(plans, found.get("file_ending"))
+    for key, value in expected.items():
+        if key in found and found[key] != value:
+            raise UserError(f"{path}: {key} differ from those of {PLANS_FILE} beside it. {COPY_AGAIN}")
+    return expected
 
 
 def _build(plans: Plans) -> nn.Module:
     return build_network(plans.network, in_channels=len(plans.channel_names), num_outputs=plans.labels.num_outputs)
 
 
-def _check_header(path: Path, expected: Mapping[str, tuple[int, ...]]) -> str:
-    """The SHA-256 that a weights file says it has, after its header was found to fit the plans."""
+def _read_header(path: Path, plans: Plans) -> dict[str, str]:
+    """The metadata of a weights file, after its header was found to fit the plans.
+
+    Raises:
+        UserError: it is no model of this version or 0.1.0, or was trained with other plans.
+    """
     shapes, metadata = read_shapes(path)
     if metadata.get("format") != FORMAT:
         found = metadata.get("format", "no format")
         raise UserError(f"{path}: says {found!r}; expected {FORMAT!r}. Give a model that swinssl_train wrote.")
-    if metadata.get("version") != VERSION:
-        raise UserError(
-            f"{path}: model version {metadata.get('version')}; this swinssl reads version {VERSION}. Update swinssl."
-        )
+    metadata = _upgraded(path, metadata)
+    with torch.device("meta"):
+        expected = _build(plans).state_dict()
     for name in sorted(set(expected) | set(shapes)):
-        if shapes.get(name) != expected.get(name):
+        wanted = tuple(expected[name].shape) if name in expected else "none"
+        if shapes.get(name) != wanted:
             raise UserError(
                 f"{path}: does not fit the network of {PLANS_FILE} beside its folder: {name} is "
-                f"{shapes.get(name, 'missing')}, expected {expected.get(name, 'none')}. Weights and plans must come "
+                f"{shapes.get(name, 'missing')}, expected {wanted}. Weights and plans must come "
                 f"from one training. {COPY_AGAIN}"
             )
-    return metadata.get("sha256", "")
+    for name, dtype in read_dtypes(path).items():
+        allowed = FLOATS if expected[name].is_floating_point() else (str(expected[name].dtype).removeprefix("torch."),)
+        if dtype not in allowed:
+            raise UserError(f"{path}: {name} is {dtype}; expected {', '.join(allowed)}. {COPY_AGAIN}")
+    if metadata[PLANS_HASH] not in ("", plans.prediction_sha256):
+        raise UserError(
+            f"{path}: was trained with other decisions than {path.parents[1] / PLANS_FILE} has now, so its predictions "
+            "would be wrong. The plans were edited or damaged. Copy the whole model folder again. To change a "
+            "decision, plan and train anew."
+        )
+    return metadata
 
 
-def _sha256(weights: Mapping[str, Tensor]) -> str:
-    """Of names, types, shapes and numbers; does not depend on how the file orders them."""
-    digest = hashlib.sha256()
-    for name in sorted(weights):
-        tensor = weights[name].contiguous()
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+def _upgraded(path: Path, metadata: dict[str, str]) -> dict[str, str]:
+    """Metadata of any version that is read, as this version has them.
+
+    Version 1 (swinssl 0.1.0) keeps no hash of the plans: it becomes empty.
+    """
+    version = metadata.get("version")
+    if version == "1":
+        return {WEIGHTS_HASH: "", **metadata, PLANS_HASH: ""}
+    if version != VERSION or not metadata.get(PLANS_HASH):
+        raise UserError(
+            f"{path}: model version {version}; this swinssl reads versions 1 and {VERSION}. Update swinssl."
+        )
+    return metadata

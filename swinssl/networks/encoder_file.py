@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 FIRST_KERNEL = "patch_embed.proj.weight"
+# Encoders of swinssl 0.1.0 name neither and have no hashes.
+FORMAT, VERSION = "swinssl-encoder", "2"
 
 
 class EncoderRecord(BaseModel):
@@ -63,6 +65,7 @@ class EncoderRecord(BaseModel):
         Raises:
             UserError: a value does not fit.
         """
+        _refuse_other_version(path, metadata)
         content = {key: _value(text) for key, text in metadata.items() if key in cls.model_fields}
         try:
             return cls.model_validate(content)
@@ -87,7 +90,8 @@ def write_encoder(path: Path, tensors: dict[str, Tensor], record: EncoderRecord)
         tensors: by our names.
     """
     said = record.model_dump(mode="json", exclude_none=True)
-    write_weights(path, tensors, metadata={key: json.dumps(value) for key, value in said.items()})
+    metadata = {key: json.dumps(value) for key, value in said.items()}
+    write_weights(path, tensors, metadata={**metadata, "format": FORMAT, "version": VERSION})
     beside = path.with_suffix(".json")
     files.write_json(beside, said)
     return beside
@@ -103,6 +107,13 @@ def read_encoder_header(path: Path) -> tuple[EncoderRecord, dict[str, tuple[int,
     """
     shapes, metadata = read_shapes(path)
     return EncoderRecord.from_metadata(path, metadata), encoder_part(shapes)
+
+
+def _refuse_other_version(path: Path, metadata: dict[str, str]) -> None:
+    """Raise where an encoder file is of a later version; one of 0.1.0 needs no upgrade but has nothing to check."""
+    if metadata.get("format") == FORMAT and metadata.get("version") != VERSION:
+        found = metadata.get("version", "none")
+        raise UserError(f"{path}: encoder version {found}; this swinssl reads version {VERSION}. Update swinssl.")
 
 
 def encoder_part(by_name: dict[str, Any]) -> dict[str, Any]:

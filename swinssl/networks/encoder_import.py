@@ -19,6 +19,7 @@ from swinssl.networks.network_plan import MergeOrder, SwinEncoderPlan
 from swinssl.networks.published_encoders import KNOWN_MERGE_ORDERS, SOURCES, WHICH_MERGE_ORDER, SourceName
 from swinssl.networks.swin_encoder import SwinEncoder
 from swinssl.networks.weight_adaptation import BIAS_TABLE, FIRST_KERNEL, adapt, window_of
+from swinssl.networks.weights_file import refuse_unusable
 from swinssl.networks.window_maps import bias_index
 
 # A buffer that follows from the window: checked, and not kept.
@@ -226,8 +227,8 @@ def _check_whole(path: Path, parts: _Parts, plan: SwinEncoderPlan) -> None:
                 f"{tuple(wanted[name].shape)} in an encoder of width {plan.embed_dim}, heads {plan.heads} and window "
                 f"{plan.window}. Give another checkpoint."
             )
-        if not bool(torch.isfinite(tensor).all()):
-            raise UserError(f"{path}: {parts.names[name]} holds NaN or infinity. Give an earlier checkpoint.")
+    named = {parts.names[name]: tensor for name, tensor in tensors.items()}
+    refuse_unusable(path, named, remedy="Give an earlier checkpoint.")
 
 
 def _check_indices(path: Path, indices: Mapping[str, Tensor], plan: SwinEncoderPlan) -> None:

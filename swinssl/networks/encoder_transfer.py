@@ -12,7 +12,7 @@ from swinssl.networks.encoder_file import EncoderRecord, encoder_part
 from swinssl.networks.network_plan import SwinEncoderPlan
 from swinssl.networks.swin_encoder import SwinEncoder
 from swinssl.networks.weight_adaptation import FIRST_KERNEL, adapt
-from swinssl.networks.weights_file import read_weights
+from swinssl.networks.weights_file import read_weights, refuse_unusable
 
 # What the tensors do not show, and the numbers depend on.
 UNSEEN = ("merge_order", "axis_order", "skip_taps", "shrink_window", "legacy_bias_index", "mask_padding")
@@ -71,9 +71,10 @@ def load_encoder(network: nn.Module, path: Path, *, remedy: str = REMEDY) -> Tra
     if there is not None:
         _refuse_other_arithmetic(path, there, encoder.plan, remedy)
     wanted: dict[str, Tensor] = encoder.state_dict()
-    tensors, adapted = adapt(
-        encoder_part(tensors), in_channels=wanted[FIRST_KERNEL].shape[1], window=encoder.plan.window
-    )
+    own = encoder_part(tensors)
+    another = "The encoder is damaged, or its pretraining failed: give another one, or an earlier checkpoint."
+    refuse_unusable(path, {name: own[name] for name in wanted if name in own}, remedy=another)
+    tensors, adapted = adapt(own, in_channels=wanted[FIRST_KERNEL].shape[1], window=encoder.plan.window)
     fitting = {name for name, here in wanted.items() if name in tensors and tensors[name].shape == here.shape}
     _refuse_other_blocks(path, tensors, wanted, fitting, remedy)
     encoder.load_state_dict({name: tensors[name] if name in fitting else here for name, here in wanted.items()})

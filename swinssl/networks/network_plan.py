@@ -38,7 +38,7 @@ class SwinEncoderPlan(BaseModel):
         drop_path: stochastic depth of the last block, rising linearly from 0.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     embed_dim: int = Field(48, ge=1, le=1024)
     depths: tuple[Depth, Depth, Depth, Depth] = (2, 2, 8, 2)
@@ -75,7 +75,7 @@ class NetworkPlan(BaseModel):
         encoder: the Swin encoder; unused by the CNN baselines.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     architecture: Literal["swin", "plainconv", "resenc"] = "swin"
     preset: str = "small"

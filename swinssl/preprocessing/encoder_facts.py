@@ -16,6 +16,7 @@ from swinssl.json_model import first_fault
 from swinssl.networks.encoder_file import FIRST_KERNEL, EncoderRecord, blocks_of, read_encoder_header
 from swinssl.networks.network_plan import PRESETS, SwinEncoderPlan
 from swinssl.networks.shipped_encoders import ENCODER_FILE, FOLDER, shipped_names, typed_as
+from swinssl.networks.weights_file import check_content
 from swinssl.preprocessing.intensity_choice import describe
 from swinssl.preprocessing.plans import EncoderReference, Intensity, Plans
 from swinssl.preprocessing.target_spacing import show
@@ -50,6 +51,7 @@ def read_encoder_facts(path: Path) -> EncoderFacts:
         UserError: the file is missing, not safetensors, holds no Swin encoder, or its metadata cannot be read.
     """
     path = Path(path)
+    check_content(path)
     record, shapes = read_encoder_header(path)
     if FIRST_KERNEL not in shapes:
         raise UserError(

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
 from swinssl import files
 from swinssl.dataset.labels import LabelSet
+from swinssl.errors import UserError
 from swinssl.json_model import read_model
 from swinssl.networks.network_plan import NetworkPlan
 
 PLANS_FILE = "swinsslPlans.json"
 PLANS_VERSION = 1
 REMEDY = "Run swinssl_plan, or give a complete folder."
+# Five halvings of a patch.
+PATCH_MULTIPLE = 32
+
+# Plans come from strangers and from text editors too: beyond these bounds a value would hang, fill the memory or fail.
+Millimetres = Annotated[float, Field(ge=1e-3, le=1e3)]
+Extent = Annotated[float, Field(gt=0, le=1e7)]
+PatchEdge = Annotated[int, Field(ge=1, le=2048)]
+Finite = Annotated[float, Field(allow_inf_nan=False, ge=-3.5e38, le=3.5e38)]  # float32's
+Axis = Annotated[int, Field(ge=0, le=2)]
 
 
 class _Frozen(BaseModel):
@@ -34,17 +46,25 @@ class Intensity(_Frozen):
     """
 
     scheme: Literal["window", "percentile", "zscore", "none"]
-    low: float = 0.0
-    high: float = 0.0
+    low: Finite = 0.0
+    high: Finite = 0.0
     inside_mask: bool = False
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Self:
+        if self.scheme in ("window", "percentile") and not self.low < self.high:
+            raise ValueError(f"{self.scheme} from {self.low:g} to {self.high:g} is no range")
+        if self.scheme == "percentile" and not (self.low >= 0 and self.high <= 100):
+            raise ValueError(f"percentiles {self.low:g} and {self.high:g} are not within 0 to 100")
+        return self
 
 
 class Resampling(_Frozen):
     """Spline orders, and whether the coarse axis is treated apart (nnU-Net's separate-z rule when None)."""
 
-    image_order: int = 3
-    label_order: int = 1
-    order_z: int = 0
+    image_order: int = Field(3, ge=0, le=5)
+    label_order: int = Field(1, ge=0, le=5)
+    order_z: int = Field(0, ge=0, le=5)
     separate_z: bool | None = None
 
 
@@ -63,15 +83,21 @@ class TrainingPlan(_Frozen):
         mirror_axes: array axes (0 z, 1 y, 2 x) that augmentation and test-time augmentation may flip.
     """
 
-    batch_size: int = 2
-    learning_rate: float = 2e-4
-    epochs: int = 300
-    steps_per_epoch: int = 100
-    patience: int | None = None
+    batch_size: int = Field(2, ge=1, le=4096)
+    learning_rate: float = Field(2e-4, gt=0, le=10)
+    epochs: int = Field(300, ge=1, le=1_000_000)
+    steps_per_epoch: int = Field(100, ge=1, le=1_000_000)
+    patience: int | None = Field(None, ge=1)
     sampling: Literal["organ", "tumour"] = "organ"
     loss: Literal["softmax", "sigmoid"] = "softmax"
     dice: Literal["log", "linear"] = "log"
-    mirror_axes: tuple[int, ...] = (0, 1, 2)
+    mirror_axes: tuple[Axis, ...] = (0, 1, 2)
+
+    @model_validator(mode="after")
+    def _axes_differ(self) -> Self:
+        if len({*self.mirror_axes}) < len(self.mirror_axes):
+            raise ValueError(f"mirror_axes {self.mirror_axes} name an axis twice")
+        return self
 
 
 class Cost(_Frozen):
@@ -84,10 +110,10 @@ class Cost(_Frozen):
         hours: of the whole training on it; on a GPU a guess.
     """
 
-    memory_gb: float
-    step_seconds_cpu: float
+    memory_gb: float = Field(ge=0, allow_inf_nan=False)
+    step_seconds_cpu: float = Field(ge=0, allow_inf_nan=False)
     device: str = "cpu"
-    hours: float | None = None
+    hours: float | None = Field(None, ge=0, allow_inf_nan=False)
 
 
 class EncoderReference(_Frozen):
@@ -104,7 +130,7 @@ class EncoderReference(_Frozen):
 
     sha256: str
     name: str
-    spacing: tuple[float, float, float] | None = None
+    spacing: tuple[Millimetres, Millimetres, Millimetres] | None = None
     axis_order: str = "zyx"
     place: str | None = None
 
@@ -112,13 +138,13 @@ class EncoderReference(_Frozen):
 class IntensityStatistics(_Frozen):
     """Foreground intensities of one channel over the whole data set, in the image's units (nnU-Net's seven)."""
 
-    max: float
-    mean: float
-    median: float
-    min: float
-    percentile_00_5: float
-    percentile_99_5: float
-    std: float
+    max: Finite
+    mean: Finite
+    median: Finite
+    min: Finite
+    percentile_00_5: Finite
+    percentile_99_5: Finite
+    std: Annotated[Finite, Field(ge=0)]
 
 
 class Plans(_Frozen):
@@ -147,9 +173,9 @@ class Plans(_Frozen):
     recipe: Literal["auto", "paper"] = "auto"
     channel_names: tuple[str, ...]
     labels: LabelSet
-    spacing: tuple[float, float, float]
-    patch_size: tuple[int, int, int]
-    median_shape: tuple[int, int, int]
+    spacing: tuple[Millimetres, Millimetres, Millimetres]
+    patch_size: tuple[PatchEdge, PatchEdge, PatchEdge]
+    median_shape: tuple[PositiveInt, PositiveInt, PositiveInt]
     channel_kinds: tuple[Literal["hounsfield", "ct_in_another_unit", "arbitrary"], ...] = ()
     intensity: tuple[Intensity, ...]
     crop_to_nonzero: bool = True
@@ -158,10 +184,18 @@ class Plans(_Frozen):
     training: TrainingPlan
     cost: Cost
     encoder: EncoderReference | None = None
-    training_spacings: tuple[tuple[float, float, float], tuple[float, float, float]]
-    training_extent_mm: tuple[tuple[float, float, float], tuple[float, float, float]]
+    training_spacings: tuple[tuple[Extent, Extent, Extent], tuple[Extent, Extent, Extent]]
+    training_extent_mm: tuple[tuple[Extent, Extent, Extent], tuple[Extent, Extent, Extent]]
     intensity_statistics: tuple[IntensityStatistics, ...]
     reasons: dict[str, str] = {}
+
+    @model_validator(mode="after")
+    def _one_entry_a_channel(self) -> Self:
+        count = len(self.channel_names)
+        for what in ("intensity", "intensity_statistics"):
+            if (found := len(getattr(self, what))) != count or not count:
+                raise ValueError(f"{what} has {found} entries for {count} channels")
+        return self
 
     @classmethod
     def read(cls, path: Path, *, remedy: str = REMEDY) -> Plans:
@@ -176,7 +210,10 @@ class Plans(_Frozen):
         path = Path(path)
         if path.is_dir():
             path = path / PLANS_FILE
-        return read_model(cls, path, what="plans", remedy=remedy, version=PLANS_VERSION)
+        plans = read_model(cls, path, what="plans", remedy=remedy, version=PLANS_VERSION)
+        if any(edge % PATCH_MULTIPLE for edge in plans.patch_size):
+            raise UserError(f"{path}: patch_size {plans.patch_size}; expected multiples of {PATCH_MULTIPLE}. {remedy}")
+        return plans
 
     def write(self, path: Path) -> None:
         """Write atomically."""
@@ -187,3 +224,29 @@ class Plans(_Frozen):
         """The decisions that preprocessed data depend on; changing any other needs no new preprocessing."""
         chosen = {"spacing", "intensity", "crop_to_nonzero", "resampling", "labels", "channel_names"}
         return self.model_dump(mode="json", include=chosen)
+
+    @property
+    def decisions(self) -> dict[str, object]:
+        """Everything that was decided, without why and what it costs."""
+        return self.model_dump(mode="json", exclude={"reasons", "cost"})
+
+    @property
+    def prediction_key(self) -> dict[str, object]:
+        """The decisions that a trained model's predictions and warnings depend on, as far as they are not defaults.
+
+        A field that a later version adds with a default leaves the key, and its hash, as they are. So a field's default
+        must never change.
+        """
+        how = {"recipe", "encoder", "median_shape", "training", "cost", "reasons", "version"}
+        kept = self.model_dump(mode="json", exclude=how, exclude_defaults=True)
+        return {**kept, "mirror_axes": list(self.training.mirror_axes)}
+
+    @property
+    def prediction_sha256(self) -> str:
+        """Hash of `prediction_key`; the weights that were trained with these plans keep it."""
+        return sha256_of_json(self.prediction_key)
+
+
+def sha256_of_json(value: object) -> str:
+    """Hexadecimal SHA-256 of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 
@@ -25,12 +26,14 @@ def folder(tmp_path):
 
 
 def rewrite(path, *, tensors=None, **metadata):
-    """A weights file with other tensors or metadata."""
+    """A weights file with other tensors or metadata, whose metadata have the hash that they need."""
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as stream:
         kept = stream.metadata()
     changed = {**kept, **metadata}
+    del changed["metadata_sha256"]
+    changed["metadata_sha256"] = hashlib.sha256(json.dumps(changed, sort_keys=True).encode()).hexdigest()
     save_file(load_file(path) if tensors is None else tensors, path, metadata=changed)
 
 
@@ -132,13 +135,13 @@ class TestRefusals:
         network = make_network(plans)
         torch.nn.init.constant_(network.head.bias, float("nan"))
         write_fold(tmp_path, 0, network, plans, description={})
-        with pytest.raises(UserError, match=r"head\.bias has numbers that are not finite"):
+        with pytest.raises(UserError, match=r"head\.bias has numbers that are NaN or infinite"):
             TrainedModel.open(tmp_path).networks(CPU)
 
     def test_another_format_or_version(self, folder):
         path = folder / "fold_0" / "model.safetensors"
         rewrite(path, version="9")
-        with pytest.raises(UserError, match="model version 9; this swinssl reads version 1"):
+        with pytest.raises(UserError, match="model version 9; this swinssl reads versions 1 and 2"):
             TrainedModel.open(folder)
         rewrite(path, format="an encoder")
         with pytest.raises(UserError, match="says 'an encoder'; expected 'swinssl-model'"):
@@ -176,4 +179,4 @@ class TestWriteFold:
         header = (tmp_path / "fold_all" / "model.safetensors").read_bytes()
         size = int.from_bytes(header[:8], "little")
         metadata = json.loads(header[8 : 8 + size])["__metadata__"]
-        assert metadata["score"] == "0.8" and metadata["format"] == "swinssl-model" and metadata["version"] == "1"
+        assert metadata["score"] == "0.8" and metadata["format"] == "swinssl-model" and metadata["version"] == "2"

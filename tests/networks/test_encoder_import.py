@@ -218,7 +218,7 @@ def without(state, part):
         ),
         (
             foreign_files.monai() | {"swinViT.layers1.0.blocks.0.norm1.weight": torch.full((12,), torch.nan)},
-            "holds NaN or infinity",
+            "has numbers that are NaN or infinite",
         ),
         (
             foreign_files.monai()

@@ -126,7 +126,7 @@ def test_a_missing_file_is_refused(tmp_path):
 
 
 def test_a_folder_in_place_of_a_file_is_refused(tmp_path):
-    refused(make(), tmp_path, "not a readable safetensors file")
+    refused(make(), tmp_path, "a folder")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])

@@ -120,7 +120,7 @@ class TestRefusals:
         self.refused(path, "not a readable safetensors file", "again")
 
     def test_a_folder(self, tmp_path):
-        self.refused(tmp_path, "not a readable safetensors file", "again")
+        self.refused(tmp_path, "a folder", "Give the path")
 
     def test_a_network_that_is_no_swin_encoder(self, tmp_path):
         path = tmp_path / "a.safetensors"
