@@ -160,7 +160,7 @@ class _Checker:
         extent = [n * mm for n, mm in zip(geometry.shape, geometry.spacing, strict=True)]
         for what, values, (low, high) in (("spacing", geometry.spacing, SPACING_MM), ("extent", extent, EXTENT_MM)):
             if min(values) < low or max(values) > high:
-                listed = " x ".join(f"{value:.3g}" for value in values)
+                listed = " x ".join(f"{value:.4g}" for value in values)
                 message = f"a {what} of {listed} mm (z, y, x) is hardly that of a patient"
                 self.report("W307", path, message, "Look whether the header's unit is right, and its spacing.")
                 return

@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinssl import files
-from swinssl.errors import UserError
 from swinssl.imageio.endings import required_ending
 from swinssl.imageio.volume import Geometry, NiftiPlacement, reversed_axes
 
 # Level 2 of isal writes label maps and CT at 0.1 and 0.3 of SimpleITK's time; its files are 4 % larger for CT.
 ISAL_LEVEL, ZLIB_LEVEL = 2, 1
 SCANNER_ANATOMY = 1
-# Cosines between axes above this are shear, which a quaternion and ITK's formats cannot hold; float32 rounds at 1e-7.
+# Cosines between axes above this are shear, which a quaternion cannot hold; float32 rounds at 1e-7.
 SHEAR = 1e-5
 # NIfTI-1 counts voxels in int16.
 MOST_NIFTI1_VOXELS = 32767
@@ -37,7 +36,7 @@ def write_volume(path: Path, array: NDArray, geometry: Geometry) -> None:
         geometry: its grid, of the same shape.
 
     Raises:
-        UserError: the ending is unknown, or the grid is sheared and the format is not NIfTI.
+        UserError: the ending is unknown.
     """
     path = Path(path)
     ending = required_ending(path)
@@ -124,8 +123,6 @@ def _write_itk(temporary: Path, array: NDArray, geometry: Geometry, path: Path) 
 
     from swinssl.imageio.itk_image import LPS_TO_RAS
 
-    if geometry.shear > SHEAR:
-        raise UserError(f"{path}: {path.suffix} cannot hold a sheared grid. Write it as .nii.gz.")
     affine = LPS_TO_RAS @ reversed_axes(geometry.affine)
     spacing = np.array(geometry.spacing[::-1])
     image = sitk.GetImageFromArray(array)

@@ -332,7 +332,7 @@ def _keep(model: Path, fold: str, plans: Plans, description: dict[str, Any], net
 
 
 def _predict_validation(setting: _Setting, model: Path, fold: str, folder: Path) -> None:
-    """Predict every validation case with the kept weights, on the grids of the reference labels."""
+    """Predict every validation case with the kept weights, on the grid of its image, in the format of its reference."""
     kept = TrainedModel.open(model, [fold])
     predictor = Predictor.of(kept.networks(setting.device), setting.plans, device=setting.device, bf16=setting.bf16)
     for name, case in track(_predicted(setting).items(), "validating"):

@@ -205,7 +205,9 @@ class TestHeaders:
         path = text_nrrd(tmp_path / "a.nrrd", more="endian: little\ndata file: data/v.raw\n")
         assert np.array_equal(read_label(path).array[0], some())
 
-    @pytest.mark.parametrize("make", [os.mkfifo, lambda p: p.symlink_to("/dev/zero"), lambda p: p.symlink_to(p.name)])
+    @pytest.mark.parametrize(
+        "make", [lambda p: os.mkfifo(p), lambda p: p.symlink_to("/dev/zero"), lambda p: p.symlink_to(p.name)]
+    )
     def test_special_files(self, tmp_path, make):
         path = save(tmp_path / "a.mhd", some(), compress=False)
         (tmp_path / "a.raw").unlink()

@@ -19,10 +19,11 @@ from swinssl import case_pool
 from swinssl.dataset.labels import LabelSet
 from swinssl.dataset.raw_dataset import RawDataset
 from swinssl.errors import UserError
-from swinssl.imageio.reader import read_label
+from swinssl.imageio.reader import LARGEST_INTENSITY, read_label, unusable_voxels
 from swinssl.imageio.volume import Geometry, Volume
 from swinssl.networks.network_plan import NetworkPlan
 from swinssl.preprocessing import preprocess as module
+from swinssl.preprocessing.half_precision import is_half_enough, to_half
 from swinssl.preprocessing.plans import Cost, Intensity, IntensityStatistics, Plans, Resampling, TrainingPlan
 from swinssl.preprocessing.preprocess import default_workers, is_current, part_of, prepare, preprocess_dataset
 from swinssl.preprocessing.store import PreprocessedCase, PreprocessedDataset, case_folder
@@ -128,6 +129,17 @@ class TestPrepare:
         assert np.array_equal(volume.array, kept[0]) and np.array_equal(label_volume.array, kept[1])
         extent = [(stop - start) * mm for (start, stop), mm in zip(found.crop, found.cropped_spacing, strict=True)]
         assert np.allclose(np.multiply(found.shape, found.spacing), extent)
+
+    @pytest.mark.parametrize("scheme", ["zscore", "percentile", "window", "none"])
+    @pytest.mark.parametrize("largest", [1e-40, 1e8, LARGEST_INTENSITY])
+    def test_every_intensity_that_check_accepts_can_be_stored(self, scheme, largest):
+        image, label = body()
+        image[12, 15, 17], image[12, 15, 18] = largest, -largest
+        assert unusable_voxels(image) is None
+        volume, labels = volumes(image, label)
+        plans = make_plans(intensity=(Intensity(scheme=scheme, low=0, high=100),))
+        stored = prepare(volume, plans, label=labels).image
+        assert np.isfinite(to_half(stored) if is_half_enough(stored) else stored).all()
 
     def test_counts_what_the_crop_and_the_grid_lose(self):
         image, label = body()
