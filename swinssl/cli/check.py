@@ -12,6 +12,7 @@ from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, Json, Root
 from swinssl.errors import UserError
+from swinssl.networks.shipped_encoders import shipped_suggestions
 from swinssl.terminal import print
 from swinssl.workspace import Workspace, typed_dataset
 
@@ -47,6 +48,9 @@ def check(dataset: Dataset, root: Root = None, workers: Workers = None, json: Js
         plural = "s" if errors > 1 else ""
         raise UserError(f"{errors} error{plural} in {report.raw.name}. Mend what the list says, then check again.")
     if not json:
+        if report.raw.labels.names:
+            for suggestion in shipped_suggestions(report.raw.channel_names):
+                print(f"encoder: {suggestion}")
         print(f"next: swinssl_plan_and_preprocess {typed_dataset(dataset, root)}")
 
 

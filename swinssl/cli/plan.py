@@ -10,6 +10,8 @@ import typer
 from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, Device, DryRun, Json, Root
+from swinssl.errors import UserError
+from swinssl.networks.shipped_encoders import shipped_suggestions
 from swinssl.preprocessing.plan_options import PlanOptions
 from swinssl.terminal import print
 from swinssl.workspace import Workspace, typed_dataset
@@ -17,12 +19,19 @@ from swinssl.workspace import Workspace, typed_dataset
 if TYPE_CHECKING:
     from swinssl.cli.tables import Table
     from swinssl.preprocessing.plan_dataset import PlannedDataset
+    from swinssl.preprocessing.plans import Plans
 
 Init = Annotated[
     Path | None,
-    typer.Option("--init", help="Pretrained encoder (safetensors) to plan for: its grid, patch size and network."),
+    typer.Option(
+        "--init",
+        help="Pretrained encoder to plan for (its grid, patch size and network) and to train from: a file or a shipped "
+        "name; see swinssl_weights list.",
+    ),
 ]
-Explain = Annotated[bool, typer.Option("--explain", help="Print every decision with its reason.")]
+Explain = Annotated[
+    bool, typer.Option("--explain", help="Print every decision with its reason; alone, of the plan that is there.")
+]
 Workers = Annotated[
     int | None, typer.Option("--workers", min=0, help="Processes that measure; 0 works in this one. Default: chosen.")
 ]
@@ -42,32 +51,83 @@ def plan(
     """Measure a raw data set and plan its preprocessing and training.
 
     Writes dataset_fingerprint.json and swinsslPlans.json to <root>/preprocessed/<name>. All triples are z y x.
+
+    --explain without an option that would change the plan explains the plan that is there and changes nothing.
     """
     from swinssl.dataset.raw_dataset import RawDataset
     from swinssl.preprocessing.plan_dataset import plan_dataset
 
     workspace = Workspace.locate(root)
-    raw = RawDataset.load(workspace.raw(dataset))
     folder = workspace.preprocessed(dataset)
+    if explain and is_planned(folder, options, init=init, device=device):
+        explain_existing(folder, workspace, dataset, json=json)
+        return
+    raw = RawDataset.load(workspace.raw(dataset))
     planned = plan_dataset(raw, folder, options, device=device, init=init, workers=workers, write=not dry_run)
+    results = workspace.results(dataset)
     if json:
         print_json(
             {
                 "plans": planned.plans,
                 "changed": planned.changed,
+                "changes": planned.changes,
+                "stale_cases": planned.stale_cases(folder),
+                "stale_models": planned.stale_models(results),
                 "measured": planned.measured,
                 "warnings": planned.fingerprint.header_warnings,
             }
         )
         return
-    report(planned, folder, explain=explain, written=not dry_run)
+    report(planned, folder, results, explain=explain, written=not dry_run)
     if not dry_run:
         print(f"next: swinssl_preprocess {typed_dataset(dataset, root)}")
 
 
-def report(planned: PlannedDataset, folder: Path, *, explain: bool, written: bool = True) -> None:
+def is_planned(folder: Path, options: PlanOptions, *, init: Path | None, device: str) -> bool:
+    """Whether there are plans and no option that would change them."""
+    from swinssl.preprocessing.plans import PLANS_FILE
+
+    return (options, init, device) == (PlanOptions(), None, "auto") and (folder / PLANS_FILE).is_file()
+
+
+def explain_existing(folder: Path, workspace: Workspace, dataset: str, *, json: bool = False) -> Plans:
+    """Explain the plans in `folder` and say where the raw data have changed since; writes nothing.
+
+    Raises:
+        UserError: the plans cannot be read.
+    """
+    from swinssl.preprocessing.plan_explanation import notes
+    from swinssl.preprocessing.plans import PLANS_FILE, Plans
+
+    plans = Plans.read(folder)
+    stale = changes_of_raw(folder, workspace, dataset)
+    if json:
+        print_json({"plans": plans, "changed": [], "measured": False, "warnings": stale})
+        return plans
+    print(f"{plans.dataset_name}: the existing plan, unchanged; recipe {plans.recipe}")
+    _print_table(plans)
+    for note in notes(plans):
+        print(f"note: {note}")
+    for line in stale:
+        print(f"warning: {line}")
+    print(f"plans: {folder / PLANS_FILE} (leave --explain out to plan anew)")
+    return plans
+
+
+def changes_of_raw(folder: Path, workspace: Workspace, dataset: str) -> list[str]:
+    """How the raw data set differs from what was planned and preprocessed, a line each; none where it is not there."""
+    from swinssl.dataset.raw_dataset import RawDataset
+    from swinssl.preprocessing.raw_changes import raw_changes
+
+    try:
+        raw = RawDataset.load(workspace.raw(dataset))
+    except UserError:  # the preprocessed data set came without it
+        return []
+    return raw_changes(raw, folder).lines(folder)
+
+
+def report(planned: PlannedDataset, folder: Path, results: Path, *, explain: bool, written: bool = True) -> None:
     """Print what was measured and decided, where it is, and what differs from the plans that were there."""
-    from swinssl.cli.tables import print_table
     from swinssl.preprocessing.plan_explanation import notes, summary
     from swinssl.preprocessing.plans import PLANS_FILE
 
@@ -75,7 +135,7 @@ def report(planned: PlannedDataset, folder: Path, *, explain: bool, written: boo
     how = "measured" if planned.measured else "measured before, unchanged"
     print(f"{plans.dataset_name}: {len(cases)} cases {how}; recipe {plans.recipe}")
     if explain:
-        print_table(_table(planned))
+        _print_table(plans)
     else:
         for line in summary(plans):
             print("  " + line)
@@ -84,13 +144,36 @@ def report(planned: PlannedDataset, folder: Path, *, explain: bool, written: boo
         print(f"warning: {warning}")
     for note in notes(plans):
         print(f"note: {note}")
-    if planned.changed:
-        redo = " and preprocessed cases are stale" if planned.needs_preprocessing else ""
-        print(f"changed since the last plan: {', '.join(planned.changed)}{redo}")
+    _report_changes(planned, folder, results)
+    if plans.encoder is None and plans.network.architecture == "swin" and planned.fingerprint.annotated:
+        for suggestion in shipped_suggestions(plans.channel_names):
+            print(f"encoder: {suggestion}")
     print(f"plans: {folder / PLANS_FILE}" if written else f"nothing written (would be {folder / PLANS_FILE})")
 
 
-def _table(planned: PlannedDataset) -> Table:
+def _report_changes(planned: PlannedDataset, folder: Path, results: Path) -> None:
+    """What differs from the plans that were there, and what is stale through that."""
+    if not planned.changed:
+        return
+    print("changed since the last plan:")
+    for name, before, after in planned.changes:
+        print(f"  {name}: {before} -> {after}")
+    if stale := planned.stale_cases(folder):
+        print(f"stale: {stale} preprocessed cases; swinssl_preprocess makes them anew")
+    if models := planned.stale_models(results):
+        print(
+            f"trained with the earlier plan: {', '.join(models)}. They predict as before; more folds need the earlier "
+            "plan, and a new training another --name or --restart"
+        )
+
+
+def _print_table(plans: Plans) -> None:
+    from swinssl.cli.tables import print_table
+
+    print_table(_table(plans))
+
+
+def _table(plans: Plans) -> Table:
     from swinssl.cli.tables import Table
     from swinssl.preprocessing.plan_explanation import explanation
 
@@ -98,7 +181,7 @@ def _table(planned: PlannedDataset) -> Table:
     table.columns[0].no_wrap = True
     table.columns[1].min_width = 18
     table.columns[2].ratio = 1
-    for row in explanation(planned.plans):
+    for row in explanation(plans):
         table.add_row(*row)
     return table
 

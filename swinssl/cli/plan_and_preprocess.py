@@ -28,6 +28,9 @@ def plan_and_preprocess(
     """Measure a raw data set, plan it, and preprocess its cases: swinssl_plan, then swinssl_preprocess.
 
     A second run measures and preprocesses only what has changed. All triples are z y x.
+
+    --explain without an option that would change the plan explains the plan that is there, keeps it, and preprocesses
+    the cases that are missing or stale.
     """
     from swinssl.case_pool import import_early
     from swinssl.dataset.raw_dataset import RawDataset
@@ -39,23 +42,26 @@ def plan_and_preprocess(
     workspace = Workspace.locate(root)
     raw = RawDataset.load(workspace.raw(dataset))
     folder = workspace.preprocessed(dataset)
-    planned = plan_dataset(raw, folder, options, device=device, init=init, workers=workers, write=not dry_run)
-    if not json:
-        plan_command.report(planned, folder, explain=explain, written=not dry_run)
-    plans = planned.plans.model_dump(mode="json")
+    if explain and not json and plan_command.is_planned(folder, options, init=init, device=device):
+        plans = plan_command.explain_existing(folder, workspace, dataset)
+    else:
+        planned = plan_dataset(raw, folder, options, device=device, init=init, workers=workers, write=not dry_run)
+        plans = planned.plans
+        if not json:
+            plan_command.report(planned, folder, workspace.results(dataset), explain=explain, written=not dry_run)
     if dry_run:
-        rehearsal = preprocess_command.rehearse(raw, planned.plans, folder, part=part)
+        rehearsal = preprocess_command.rehearse(raw, plans, folder, part=part)
         if json:
             print_json({"plans": plans, "preprocessing": rehearsal.as_json()})
         else:
             print(rehearsal)
         return
-    outcome = preprocess_command.run(raw, planned.plans, folder, workers=workers, part=part, codec=codec)
+    outcome = preprocess_command.run(raw, plans, folder, workers=workers, part=part, codec=codec)
     if json:
         print_json({"plans": plans, "preprocessing": outcome.as_json()})
     else:
         preprocess_command.report(outcome, folder)
-    preprocess_command.end(outcome, planned.plans, dataset=dataset, root=root, quiet=json)
+    preprocess_command.end(outcome, plans, dataset=dataset, root=root, quiet=json)
 
 
 main = command(plan_and_preprocess)

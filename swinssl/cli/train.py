@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,6 +13,7 @@ import typer
 from swinssl.cli.command import arguments_as_typed, command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, DryRun, Json, Root
+from swinssl.cli.plan import changes_of_raw
 from swinssl.cli.ranks import Gpus, first_attempt, start_ranks
 from swinssl.cli.slurm import Slurm, array_script
 from swinssl.errors import UserError
@@ -77,10 +80,13 @@ def train(
         return
     workspace = Workspace.locate(root)
     preprocessed, results = workspace.preprocessed(dataset), workspace.results(dataset)
+    if not dry_run and start_ranks("swinssl.cli.train:main", gpus):
+        return
+    if os.environ.get("RANK", "0") == "0":  # one process speaks for all
+        for line in changes_of_raw(preprocessed, workspace, dataset):
+            print(f"warning: {line}", file=sys.stderr, flush=True)
     if dry_run:
         _rehearse(preprocessed, results, config, folds=folds, name=name, json=json)
-        return
-    if start_ranks("swinssl.cli.train:main", gpus):
         return
     restart = restart and first_attempt()
     if len(folds) > 1:

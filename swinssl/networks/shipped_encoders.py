@@ -7,6 +7,7 @@ what a user gives as an encoder.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,9 +53,18 @@ def shipped_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in FOLDER.glob("*.safetensors")))
 
 
-def shipped_for(modality: str) -> tuple[str, ...]:
-    """Names of the shipped encoders that were pretrained on images of a modality."""
-    return tuple(name for name in shipped_names() if name in SHIPPED and SHIPPED[name].modality == modality)
+def shipped_suggestions(channel_names: Sequence[str]) -> tuple[str, ...]:
+    """By shipped encoder for images of these channels, a line that names it and how to use it.
+
+    Only the modality is known for certain, so the body part is said for the user to judge.
+    """
+    kinds = {name.strip().casefold() for name in channel_names}
+    return tuple(
+        f"{name} comes with swinssl: an encoder pretrained on {SHIPPED[name].trained_on}. To start from it, plan with "
+        f"--init {name}"
+        for name in shipped_names()
+        if name in SHIPPED and kinds == {SHIPPED[name].modality.casefold()}
+    )
 
 
 def encoder_path(init: str | Path) -> Path:

@@ -28,6 +28,15 @@ class StoredFile(BaseModel):
     sha256: str
 
 
+class InputFile(BaseModel):
+    """What an input file looked like: its size, and when it was last modified, in ns since 1970."""
+
+    model_config = ConfigDict(frozen=True)
+
+    bytes: int
+    mtime_ns: int
+
+
 class CaseProperties(BaseModel):
     """What is known of a preprocessed case beside its voxels. All triples are (z, y, x).
 
@@ -44,6 +53,7 @@ class CaseProperties(BaseModel):
         voxels_before: per structure, voxels on the source grid, before the crop.
         voxels_after: per structure, voxels in the stored label.
         input_sha256: content hash per input file: `image_0000` and so on by channel, `label`.
+        input_files: sizes and times of these files; empty in stores of swinssl 0.1.0.
         content_hash: of everything that the stored arrays depend on; see `content_hash`.
         files: the files beside this one.
     """
@@ -64,6 +74,7 @@ class CaseProperties(BaseModel):
     voxels_before: dict[str, int] = {}
     voxels_after: dict[str, int] = {}
     input_sha256: dict[str, str] = {}
+    input_files: dict[str, InputFile] = {}
     content_hash: str = ""
     files: dict[str, StoredFile] = {}
 

@@ -13,9 +13,11 @@ from swinssl.networks.shipped_encoders import encoder_path
 from swinssl.preprocessing.encoder_facts import read_encoder_facts
 from swinssl.preprocessing.fingerprint import FINGERPRINT_FILE, Fingerprint
 from swinssl.preprocessing.fingerprint_extraction import current_fingerprint
+from swinssl.preprocessing.plan_explanation import differences
 from swinssl.preprocessing.plan_options import PlanOptions
 from swinssl.preprocessing.planner import make_plans
 from swinssl.preprocessing.plans import PLANS_FILE, Plans
+from swinssl.preprocessing.store import CASES, PROPERTIES
 from swinssl.preprocessing.target_machine import target_machine
 
 # Not decisions: they follow from others, or only speak of them.
@@ -45,9 +47,35 @@ class PlannedDataset:
         return tuple(name for name in new if old[name] != new[name])
 
     @property
+    def changes(self) -> list[tuple[str, str, str]]:
+        """(decision, old value, new value) in words."""
+        return [] if self.before is None else differences(self.before, self.plans)
+
+    @property
     def needs_preprocessing(self) -> bool:
         """Whether cases that were preprocessed with the plans that were there are stale."""
         return self.before is not None and self.before.preprocessing_key != self.plans.preprocessing_key
+
+    def stale_cases(self, folder: Path) -> int:
+        """How many preprocessed cases in `folder` are made anew by the next preprocessing."""
+        return sum(1 for _ in folder.glob(f"{CASES}/*/{PROPERTIES}")) if self.needs_preprocessing else 0
+
+    def stale_models(self, results: Path) -> list[str]:
+        """Names of the models in `results` that prepare images, or build the network, otherwise than the plan has it.
+
+        Only those that the plans that were there fitted.
+        """
+        if self.before is None:
+            return []
+        old, new = _of_models(self.before), _of_models(self.plans)
+        changed = [name for name in new if old[name] != new[name]]
+        stale = []
+        for path in sorted(results.glob(f"*/{PLANS_FILE}")):
+            model = _plans_there(path.parent)
+            its = None if model is None else _of_models(model)
+            if its is not None and any(its[name] != new[name] for name in changed):
+                stale.append(path.parent.name)
+        return stale
 
 
 def plan_dataset(
@@ -94,6 +122,18 @@ def _decisions(plans: Plans) -> dict[str, Any]:
     if decisions["encoder"] is not None:  # the same encoder at another place is no change
         decisions["encoder"].pop("place")
     return decisions
+
+
+def _of_models(plans: Plans) -> dict[str, object]:
+    """What the folds of one model have in common."""
+    network, training = plans.network, plans.training
+    return {
+        **plans.preprocessing_key,
+        "patch": plans.patch_size,
+        "network": network,
+        "mirroring": training.mirror_axes,
+        "encoder": None if plans.encoder is None else plans.encoder.sha256,
+    }
 
 
 def _plans_there(folder: Path) -> Plans | None:

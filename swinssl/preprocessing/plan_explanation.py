@@ -40,6 +40,30 @@ def explanation(plans: Plans) -> list[tuple[str, str, str]]:
     return [(name, value, reasons.get(name, "")) for name, value in values.items()]
 
 
+def differences(before: Plans, after: Plans) -> list[tuple[str, str, str]]:
+    """(decision, old value, new value) of every decision that differs, in words; estimates are none."""
+    old, new = (_values(plans) for plans in (before, after))
+    return [
+        (name, old.get(name, "none"), new.get(name, "none"))
+        for name in {**new, **old}
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _values(plans: Plans) -> dict[str, str]:
+    values = {
+        "recipe": plans.recipe,
+        "channels": ", ".join(plans.channel_names),
+        "structures": ", ".join(
+            f"{n} {'+'.join(map(str, v))}" for n, v in zip(plans.labels.names, plans.labels.values, strict=True)
+        ),
+        **{name: value for name, value, _ in explanation(plans) if name not in ("memory", "time")},
+    }
+    if plans.encoder is not None:
+        values["encoder"] += f" ({plans.encoder.sha256[:12]})"
+    return values
+
+
 def summary(plans: Plans) -> list[str]:
     """The plan in a few lines."""
     by_name = {name: value for name, value, _ in explanation(plans)}
@@ -51,6 +75,7 @@ def summary(plans: Plans) -> list[str]:
         f"{by_name['schedule']}",
         f"mirror    {by_name['mirroring']} ({why_mirrored})",
         f"cost      {by_name['memory']}, {by_name['time']} on {plans.cost.device}",
+        *([f"encoder   {by_name['encoder']}"] if plans.encoder is not None else []),
     ]
 
 

@@ -20,7 +20,7 @@ from swinssl.imageio.grid_rules import voxel_limit
 from swinssl.imageio.reader import read_geometry
 from swinssl.imageio.volume import Geometry, Volume
 from swinssl.memory import give_freed_memory_back
-from swinssl.preprocessing.case_properties import CaseProperties
+from swinssl.preprocessing.case_properties import CaseProperties, InputFile
 from swinssl.preprocessing.nonzero_crop import bounding_box, nonzero_mask
 from swinssl.preprocessing.normalise import normalise
 from swinssl.preprocessing.plans import Plans
@@ -78,6 +78,7 @@ class PreparedVolume:
         *,
         labels_present: tuple[str, ...] | None = None,
         input_sha256: Mapping[str, str] | None = None,
+        input_files: Mapping[str, InputFile] | None = None,
         content_hash: str = "",
     ) -> CaseProperties:
         """What the store keeps of it beside the voxels; counts of structures that nobody annotated are left out."""
@@ -96,6 +97,7 @@ class PreparedVolume:
             voxels_before={name: n for name, n in self.voxels_before.items() if name in present},
             voxels_after={name: n for name, n in self.voxels_after.items() if name in present},
             input_sha256=dict(input_sha256 or {}),
+            input_files=dict(input_files or {}),
             content_hash=content_hash,
         )
 

@@ -26,6 +26,7 @@ from swinssl.imageio.reader import read_case
 from swinssl.locks import FileLock
 from swinssl.preprocessing.plans import PLANS_FILE, Plans
 from swinssl.preprocessing.prepared_volume import PreparedVolume, peak_bytes, prepare
+from swinssl.preprocessing.raw_changes import annotated_in, input_file, input_paths
 from swinssl.preprocessing.store import (
     CASES,
     PROPERTIES,
@@ -221,7 +222,7 @@ def is_current(case: Case, plans: Plans, folder: Path) -> bool:
         hashes = _input_sha256(case)
     except OSError:
         return False
-    return _is_stored(folder, case.id, content_hash(hashes, plans, _labels_present(case, plans)))
+    return _is_stored(folder, case.id, content_hash(hashes, plans, annotated_in(case, plans)))
 
 
 def default_workers(raw: RawDataset, plans: Plans) -> int:
@@ -270,8 +271,9 @@ def _process(job: _Job) -> CaseReport:
 
 def _bring_up_to_date(job: _Job) -> Literal["done", "current"]:
     case, plans = job.case, job.plans
+    input_files = {name: input_file(path) for name, path in input_paths(case).items()}
     hashes = _input_sha256(case)
-    present = _labels_present(case, plans)
+    present = annotated_in(case, plans)
     expected = content_hash(hashes, plans, present)
     if _is_stored(job.folder, case.id, expected):
         _copy_reference(case, job.folder, renew=False)
@@ -286,21 +288,15 @@ def _bring_up_to_date(job: _Job) -> Literal["done", "current"]:
         raise UserError(f"{case.images[0]}: {error}") from None
     # Before the case, which counts as current once it is there; and not of a case that fails.
     _copy_reference(case, job.folder, renew=True)
-    properties = prepared.properties(case.id, labels_present=present, input_sha256=hashes, content_hash=expected)
+    properties = prepared.properties(
+        case.id, labels_present=present, input_sha256=hashes, input_files=input_files, content_hash=expected
+    )
     write_case(job.folder, properties, image=prepared.image, label=prepared.label, labels=plans.labels, codec=job.codec)
     return "done"
 
 
 def _input_sha256(case: Case) -> dict[str, str]:
-    hashes = {f"image_{channel:04d}": files.sha256_of(path) for channel, path in enumerate(case.images)}
-    return hashes if case.label is None else {**hashes, "label": files.sha256_of(case.label)}
-
-
-def _labels_present(case: Case, plans: Plans) -> tuple[str, ...] | None:
-    """The annotated structures in the plans' order, so that their hash does not depend on how they were listed."""
-    if case.labels_present is None:
-        return None
-    return tuple(name for name in plans.labels.names if name in case.labels_present)
+    return {name: files.sha256_of(path) for name, path in input_paths(case).items()}
 
 
 def _is_stored(folder: Path, case_id: str, expected: str) -> bool:

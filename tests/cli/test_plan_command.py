@@ -55,6 +55,7 @@ class TestReport:
 
     def test_explain_gives_every_decision_with_its_value_and_reason(self, folder, typed):
         text = " ".join(plan(typed, "--explain").out.split())
+        assert "the existing plan" not in text
         rows = explanation(Plans.read(folder))
         assert len(rows) >= 16 and all(reason for _, _, reason in rows)
         for row in rows:
@@ -92,10 +93,26 @@ class TestAgain:
     def test_says_which_decisions_changed_and_what_that_costs(self, folder, typed):
         plan(typed)
         # Another time changes the schedule, but not what is stored; another grid changes that too.
-        shorter = plan(typed, "--batch-size", "3").out
-        assert "changed since the last plan: training\n" in shorter
+        batch = Plans.read(folder).training.batch_size
+        assert f"changed since the last plan:\n  batch: {batch} -> 3\n" in plan(typed, "--batch-size", "3").out
         coarser = plan(typed, "--batch-size", "3", "--spacing", "6", "2", "2").out
-        assert "changed since the last plan: spacing, median_shape" in coarser and "cases are stale" in coarser
+        assert "  spacing: 3 x 1 x 1 mm -> 6 x 2 x 2 mm\n" in coarser and "stale:" not in coarser
+
+    def test_names_the_cases_and_models_that_are_stale(self, folder, typed, tmp_path):
+        plan(typed)
+        assert typed("preprocess", "7", "--workers", "0").code == 0
+        for name in ("earlier", "other"):
+            spacing = (9.0, 9.0, 9.0) if name == "other" else Plans.read(folder).spacing
+            model = Plans.read(folder).model_copy(update={"spacing": spacing})
+            model.write(tmp_path / "results" / "Dataset007_Toy" / name / "swinsslPlans.json")
+        # Steps are no matter of a model's folds, the grid is; one model has the new grid already.
+        assert "earlier" not in plan(typed, "--max-minutes", "5").out
+        said = plan(typed, "--max-minutes", "5", "--spacing", "9", "9", "9").out
+        assert "stale: 3 preprocessed cases; swinssl_preprocess makes them anew" in said
+        assert "trained with the earlier plan: earlier. They predict as before" in said
+        report = json.loads(plan(typed, "--dry-run", "--json").out)
+        assert ["spacing", "9 x 9 x 9 mm", "3 x 1 x 1 mm"] in report["changes"]
+        assert report["stale_cases"] == 3 and report["stale_models"] == ["other"]
 
     def test_changed_data_are_measured_again(self, folder, typed, tmp_path, caplog):
         plan(typed)
@@ -103,7 +120,7 @@ class TestAgain:
         done = plan(typed)
         assert done.out.startswith("Dataset007_Toy: 3 cases measured;")
         assert "has changed since it was measured" in caplog.text
-        assert "changed since the last plan: " in done.out and "labels" in done.out
+        assert "  structures: liver 1, tumour 2 -> liver 1, vessel 2\n" in done.out
 
     def test_plans_of_another_version_are_replaced(self, folder, typed):
         folder.mkdir(parents=True)
@@ -150,3 +167,53 @@ class TestOptions:
         assert done.code == 2 and done.out == ""
         assert all(word in done.error for word in words), done.error
         assert not folder.exists()
+
+
+class TestExplain:
+    def test_alone_explains_the_plan_that_is_there_and_changes_nothing(self, folder, typed):
+        plan(typed, "--spacing", "6", "2", "2", "--batch-size", "3")
+        before = (folder / "swinsslPlans.json").read_bytes()
+        done = typed("plan", "7", "--explain")
+        assert done.code == 0 and done.out.startswith("Dataset007_Toy: the existing plan, unchanged; recipe auto")
+        assert "6 x 2 x 2 mm" in done.out and "as asked" in done.out
+        assert json.loads(typed("plan", "7", "--explain", "--json").out)["plans"]["spacing"] == [6.0, 2.0, 2.0]
+        assert (folder / "swinsslPlans.json").read_bytes() == before
+        # With an option it plans.
+        assert "spacing: 6 x 2 x 2 mm -> 3 x 1 x 1 mm" in plan(typed, "--explain", "--batch-size", "3").out
+
+    def test_of_the_whole_way_keeps_the_plan_and_preprocesses(self, folder, typed):
+        plan(typed, "--spacing", "6", "2", "2")
+        done = typed("plan_and_preprocess", "7", "--explain", "--workers", "0")
+        assert "the existing plan, unchanged" in done.out and "3 preprocessed" in done.out
+        assert Plans.read(folder).spacing == (6.0, 2.0, 2.0)
+
+    def test_says_where_the_raw_data_have_changed_since(self, folder, typed, tmp_path):
+        plan(typed)
+        raw = tmp_path / "raw" / "Dataset007_Toy"
+        describe(raw, labels={"background": 0, "liver": 1, "vessel": 2})
+        assert "warning: dataset.json declares other channels or labels" in typed("plan", "7", "--explain").out
+
+    def test_works_without_the_raw_data(self, folder, typed, tmp_path):
+        plan(typed)
+        (tmp_path / "raw").rename(tmp_path / "elsewhere")
+        assert "the existing plan" in typed("plan", "7", "--explain").out
+
+
+class TestShippedEncoder:
+    NAME = "tiny_smit_headneck_ct"
+
+    def test_is_suggested_for_its_modality_and_used_as_suggested(self, folder, typed):
+        suggested = f"encoder: {self.NAME} comes with swinssl: an encoder pretrained on head-and-neck CT."
+        assert suggested in typed("check", "7").out and suggested in plan(typed).out
+        done = plan(typed, "--init", self.NAME)
+        assert suggested not in done.out and f"  encoder: none -> {self.NAME} (" in done.out
+        assert f"note: {self.NAME} learnt intensity window [-500, 500] to [0, 1] (plan: " in done.out
+        plans = Plans.read(folder)
+        assert plans.encoder.place == self.NAME and plans.spacing == (3.0, 3.0, 3.0)
+        done = typed("preprocess", "7", "--workers", "0")
+        assert done.out.splitlines()[-1] == f"next: swinssl_train 7 --fold 0 --init {self.NAME}"
+        assert f"encoder: {self.NAME} ->" not in plan(typed, "--init", self.NAME).out
+
+    def test_is_not_suggested_for_another(self, folder, typed, tmp_path):
+        describe(tmp_path / "raw" / "Dataset007_Toy", channel_names={"0": "T1"})
+        assert self.NAME not in plan(typed).out
