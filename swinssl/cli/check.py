@@ -37,6 +37,7 @@ def check(dataset: Dataset, root: Root = None, workers: Workers = None, json: Js
     E: a result would be wrong. W: it probably is. N: good to know. docs/check.md explains every code. Exits 2 where
     there is an error, else 0. --json prints a list of {severity, code, file, message, remedy}.
     """
+    from swinssl.dataset.channel_kind import named_ct
     from swinssl.dataset.check import check_dataset
 
     report = check_dataset(Workspace.locate(root).raw(dataset), workers=workers)
@@ -48,8 +49,8 @@ def check(dataset: Dataset, root: Root = None, workers: Workers = None, json: Js
         plural = "s" if errors > 1 else ""
         raise UserError(f"{errors} error{plural} in {report.raw.name}. Mend what the list says, then check again.")
     if not json:
-        if report.raw.labels.names:
-            for suggestion in shipped_suggestions(report.raw.channel_names):
+        if report.raw.labels.names and all(map(named_ct, report.raw.channel_names)):
+            for suggestion in shipped_suggestions("CT"):
                 print(f"encoder: {suggestion}")
         print(f"next: swinssl_plan_and_preprocess {typed_dataset(dataset, root)}")
 

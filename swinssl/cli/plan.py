@@ -145,8 +145,9 @@ def report(planned: PlannedDataset, folder: Path, results: Path, *, explain: boo
     for note in notes(plans):
         print(f"note: {note}")
     _report_changes(planned, folder, results)
-    if plans.encoder is None and plans.network.architecture == "swin" and planned.fingerprint.annotated:
-        for suggestion in shipped_suggestions(plans.channel_names):
+    in_hu = all(kind == "hounsfield" for kind in plans.channel_kinds)
+    if plans.encoder is None and plans.network.architecture == "swin" and planned.fingerprint.annotated and in_hu:
+        for suggestion in shipped_suggestions("CT"):
             print(f"encoder: {suggestion}")
     print(f"plans: {folder / PLANS_FILE}" if written else f"nothing written (would be {folder / PLANS_FILE})")
 

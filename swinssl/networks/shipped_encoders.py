@@ -7,7 +7,6 @@ what a user gives as an encoder.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,17 +52,16 @@ def shipped_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in FOLDER.glob("*.safetensors")))
 
 
-def shipped_suggestions(channel_names: Sequence[str]) -> tuple[str, ...]:
-    """By shipped encoder for images of these channels, a line that names it and how to use it.
+def shipped_suggestions(modality: str) -> tuple[str, ...]:
+    """By shipped encoder for images of this modality, a line that names it and how to use it.
 
     Only the modality is known for certain, so the body part is said for the user to judge.
     """
-    kinds = {name.strip().casefold() for name in channel_names}
     return tuple(
         f"{name} comes with swinssl: an encoder pretrained on {SHIPPED[name].trained_on}. To start from it, plan with "
         f"--init {name}"
         for name in shipped_names()
-        if name in SHIPPED and kinds == {SHIPPED[name].modality.casefold()}
+        if name in SHIPPED and SHIPPED[name].modality == modality
     )
 
 

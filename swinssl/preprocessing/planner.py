@@ -153,8 +153,8 @@ def _encoder_reason(encoder: EncoderFacts, plans: Plans) -> str:
     ]
     reason = f"{encoder.reference.name} ({encoder.reference.sha256[:12]}), " + ", ".join(filter(None, known))
     notes = [
-        f"NOTE: {encoder.reference.name} learnt {words}"
+        f". NOTE: {encoder.reference.name} learnt {words}"
         + ("; --intensity encoder plans with the encoder's" if words.startswith("intensity") else "")
         for words in learnt_otherwise(encoder, plans)
     ]
-    return " | ".join([reason, *notes])
+    return "".join([reason, *notes])

@@ -215,5 +215,5 @@ class TestShippedEncoder:
         assert f"encoder: {self.NAME} ->" not in plan(typed, "--init", self.NAME).out
 
     def test_is_not_suggested_for_another(self, folder, typed, tmp_path):
-        describe(tmp_path / "raw" / "Dataset007_Toy", channel_names={"0": "T1"})
+        describe(tmp_path / "raw" / "Dataset007_Toy", channel_names={"0": "noNorm"})
         assert self.NAME not in plan(typed).out
