@@ -53,6 +53,7 @@ def command(function: Callable[..., None]) -> Callable[[], None]:
 def commands(summary: str, **functions: Callable[..., None]) -> Callable[[], None]:
     """The console entry point of several functions, each a sub-command by its keyword; `import_` is typed `import`."""
     app = typer.Typer(**TYPER, help=summary, no_args_is_help=True)
+    app.callback(help=summary)(lambda: None)  # one sub-command alone is typed by its name too
     for name, function in functions.items():
         app.command(name.rstrip("_"))(_with_exit_codes(_flattened(function)))
     return _entry_point(app)

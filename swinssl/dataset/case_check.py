@@ -125,7 +125,8 @@ class _Checker:
             volume = read_label(path)
         except ImageFault as fault:
             if fault.kind != "missing" or fault.path != path:  # that one is known from the listing
-                self.report(FAULT_CODES[fault.kind], fault.path, fault.found, fault.remedy)
+                remedy = fault.remedy.replace("msd FOLDER", f"msd {self.job.folder}")
+                self.report(FAULT_CODES[fault.kind], fault.path, fault.found, remedy)
             return None
         except UserError:  # the ending
             remedy = f"Convert it to one of {', '.join(ENDINGS)}."

@@ -114,6 +114,8 @@ class _Lister:
         grouped = split_channels(list(images), channels=self.channels, labels=labels)
         if not self.channels:
             self.channels = max((max(c or 0 for c in channels) + 1 for channels in grouped.values()), default=1)
+        if self.channels > 1 and grouped and all({*found} == {None} for found in grouped.values()):
+            return self.in_one_file(images, labels)
         cases = [self.case(case_id, channels, images, labels) for case_id, channels in sorted(grouped.items())]
         self.check_labels([case.id for case in cases], labels)
         self.check_training([case.id for case in cases])
@@ -170,6 +172,17 @@ class _Lister:
                 message = f"is the same {what} as {other.name} by its name"
                 self.report("E112", path, message, "Remove one of them.")
         return found
+
+    def in_one_file(self, images: Mapping[str, Path], labels: Mapping[str, Path]) -> list[Case]:
+        """Cases of which no file has a channel number, although there are several channels: 4D images."""
+        first = next(iter(images.values()))
+        message = f"has one file per case, such as {first.name}; dataset.json declares {self.channels} channels"
+        remedy = (
+            f"If they are 4D images, as in the Medical Segmentation Decathlon, `swinssl_convert msd {self.folder}` "
+            "splits them. Otherwise name the files CASE_0000, CASE_0001 and so on, by channel."
+        )
+        self.report("E115", IMAGES, message, remedy)
+        return [Case(name, (path,), labels.get(name)) for name, path in sorted(images.items())]
 
     def case(
         self, case_id: str, channels: Mapping[int | None, str], images: Mapping[str, Path], labels: Mapping[str, Path]

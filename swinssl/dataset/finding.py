@@ -28,6 +28,7 @@ CODES = {
     "E112": "two files claim to be the same image or label",
     "E113": "splits_final.json does not fit the cases",
     "E114": "a list of volumes that is not readable, or has a line that names no image",
+    "E115": "several channels in one file",
     "W101": "numTraining is not the number of cases",
     "W102": "a file or folder that is not read",
     "W103": "a label without an image",

@@ -27,7 +27,7 @@ __all__ = ["Case", "RawDataset", "survey"]
 
 # What leaves the meaning of the whole data set open, or cannot be stored. Other errors concern a case, which fails
 # by itself.
-FATAL = {"E101", "E102", "E103", "E104", "E105", "E109", "E110", "E111", "E112", "E114"}
+FATAL = {"E101", "E102", "E103", "E104", "E105", "E109", "E110", "E111", "E112", "E114", "E115"}
 # What may make the cases fewer than the user thinks.
 FEWER_CASES = {"W103", "W104"}
 SHOWN = 5

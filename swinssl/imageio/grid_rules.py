@@ -23,6 +23,10 @@ BOMB_VOXELS, BOMB_RATIO = 2**29, 500
 FLAT = 1e-6
 # Voxels from a nanometre to ten metres, at most ten kilometres away: far beyond it sizes in voxels overflow.
 LEAST_SPACING_MM, MOST_SPACING_MM, MOST_ORIGIN_MM = 1e-6, 1e4, 1e7
+SPLIT_REMEDY = (
+    "Split it: one file per channel, named CASE_0000, CASE_0001 and so on. `swinssl_convert msd FOLDER` does so for a "
+    "task of the Medical Segmentation Decathlon."
+)
 AFFINE_REMEDY = "Correct the header's spacing and orientation, or convert the image from its source again."
 
 
@@ -45,7 +49,7 @@ def spatial_shape(path: Path, dims: Sequence[int]) -> tuple[int, int, int]:
         raise ImageFault(path, "not_3d", found, "Stack the slices of a scan into one volume.")
     if math.prod(dims[3:]) > 1:
         found = f"has {math.prod(dims[3:])} volumes or components ({listed}); one volume a file is expected"
-        raise ImageFault(path, "not_3d", found, "Split it: one file a channel, named CASE_0000, CASE_0001 and so on.")
+        raise ImageFault(path, "not_3d", found, SPLIT_REMEDY)
     x, y, z = dims[:3]
     return z, y, x
 

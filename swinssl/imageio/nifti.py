@@ -138,10 +138,10 @@ def read_nifti(path: Path) -> tuple[NDArray, Geometry]:
 
 
 def _read_header(stream: VoxelStream) -> NiftiHeader:
-    path, raw = stream.path, _parsed(stream)
+    path, raw = stream.path, parse_header(stream)
     dims = raw["dim"].tolist()
     shape = spatial_shape(path, dims[1 : dims[0] + 1] if 1 <= dims[0] <= 7 else [])
-    dtype = _voxel_type(path, raw)
+    dtype = voxel_type(path, raw)
     check_size(path, shape, dtype.itemsize, stored_bytes=None if stream.encoding == "raw" else stream.stored)
     slope, inter = _scaling(path, raw)
     mm_per_unit = MM_PER_UNIT.get(int(raw["xyzt_units"]) & 7, 1.0)
@@ -160,11 +160,11 @@ def _read_header(stream: VoxelStream) -> NiftiHeader:
         unscaled_sform=unscaled_sform,
         pixdim_sizes=_zyx(np.asarray(raw["pixdim"][1:4], np.float64) * mm_per_unit),
         mm_per_unit=mm_per_unit,
-        names_patient=_names_patient(raw, _skip_to_voxels(stream, raw)),
+        names_patient=_names_patient(raw, skip_to_voxels(stream, raw)),
     )
 
 
-def _parsed(stream: VoxelStream) -> Any:
+def parse_header(stream: VoxelStream) -> Any:
     """nibabel's header of the version that the file says."""
     not_nifti = ImageFault(stream.path, "not_an_image", "is not a NIfTI file", GET_ANEW)
     try:
@@ -183,7 +183,7 @@ def _parsed(stream: VoxelStream) -> Any:
     return kind(content, endianness=endianness, check=False)
 
 
-def _voxel_type(path: Path, raw: Any) -> np.dtype:
+def voxel_type(path: Path, raw: Any) -> np.dtype:
     try:
         dtype: np.dtype = raw.get_data_dtype()
     except (HeaderDataError, KeyError):
@@ -287,7 +287,7 @@ def _in_mm(affine: NDArray[np.float64], mm_per_unit: float) -> NDArray[np.float6
     return reversed_axes(np.asarray(affine, np.float64) * scale)
 
 
-def _skip_to_voxels(stream: VoxelStream, raw: Any) -> bytes:
+def skip_to_voxels(stream: VoxelStream, raw: Any) -> bytes:
     """What lies between header and voxels."""
     size = int(raw["sizeof_hdr"])
     offset = float(raw["vox_offset"]) or size + 4

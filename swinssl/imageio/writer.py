@@ -78,7 +78,7 @@ def _write_nifti(path: Path, array: NDArray, geometry: Geometry, *, compress: bo
     header.set_slope_inter(1, 0)
     header["vox_offset"] = header.sizeof_hdr + 4
     with open(path, "wb") as file:
-        squeeze, end = _deflater() if compress else (lambda piece: piece, lambda: b"")
+        squeeze, end = gzip_writer() if compress else (lambda piece: piece, lambda: b"")
         file.write(squeeze(header.binaryblock + bytes(4)))
         for plane in array:
             file.write(squeeze(np.ascontiguousarray(plane).data))
@@ -106,7 +106,7 @@ def _place_as_read(header: Any, placement: NiftiPlacement) -> None:
         header[name] = placement.sform[4 * row : 4 * row + 4]
 
 
-def _deflater() -> tuple[Callable[[Any], bytes], Callable[[], bytes]]:
+def gzip_writer() -> tuple[Callable[[Any], bytes], Callable[[], bytes]]:
     """gzip, from isal if it is installed; without name and time, so that equal content gives equal files."""
     gzip_window = 31
     try:

@@ -119,7 +119,14 @@ class TestListing:
 
     def test_several_channels_need_their_number(self, tmp_path):
         folder = make_raw(tmp_path / "a", cases=1, numbered=False, channel_names={"0": "T1", "1": "T2"})
-        assert found(folder)[1] == ["E108", "E106"]
+        touch(folder, "imagesTr/case_1_0000.nii.gz", "imagesTr/case_1_0001.nii.gz", "labelsTr/case_1.nii.gz")
+        assert found(folder)[1] == ["W101", "E108", "E106"]
+
+    def test_several_channels_in_one_file_name_the_command_that_splits_them(self, tmp_path):
+        folder = make_raw(tmp_path / "a", cases=2, numbered=False, channel_names={"0": "T1", "1": "T2"})
+        _, findings = survey(folder)
+        assert [finding.code for finding in findings] == ["E115"]
+        assert f"swinssl_convert msd {folder}" in findings[0].remedy
 
     def test_label_with_the_channel_number_too(self, tmp_path):
         touch(tmp_path, "imagesTr/a_0000.nii.gz", "labelsTr/a_0000.nii.gz")

@@ -195,7 +195,7 @@ def test_nothing_is_left_of_a_failed_write(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writer, "_deflater", full)
+    monkeypatch.setattr(writer, "gzip_writer", full)
     with pytest.raises(OSError, match="No space"):
         write_volume(tmp_path / "a.nii.gz", some(), grid())
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"what was there"]
