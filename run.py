@@ -27,7 +27,7 @@ USER_CAN_MEND_IT, INTERRUPTED = 2, 130
 
 USAGE = """usage: python3 run.py COMMAND [ARGUMENTS...]
 
-  demo      the whole way on phantom data, from raw images to a measured segmentation (4 minutes on 2 cores)
+  demo      every step on phantom CTs, from raw images to a page of results (3 minutes on 2 cores; --open shows it)
   test      the tests
   install   only make the environment, and say how to use it
   {others}

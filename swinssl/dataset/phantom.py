@@ -50,7 +50,7 @@ def phantom_case(seed: int, index: int) -> tuple[Volume, Volume]:
     space = BentSpace(shape, spacing, bend=anatomy_draws.uniform(3, 6), draws=anatomy_draws)
     # Slices are thicker than pixels, and so are their blurred edges.
     edge = 0.4 * spacing[0] + 0.6 * spacing[2]
-    abdomen = Abdomen(space, edge=edge, phase=draws.uniform(0, 2), draws=anatomy_draws)
+    abdomen = Abdomen(space, edge=edge, phase=draws.uniform(1, 2), draws=anatomy_draws)
     painted = abdomen.paint(tumour=index % TUMOUR_FREE_EVERY != TUMOUR_FREE_EVERY - 1)
     hu = _scanned(painted.hu, spacing, generator(seed, "phantom noise", sample=index))
     upright = Geometry.from_parts(
@@ -65,7 +65,9 @@ def phantom_case(seed: int, index: int) -> tuple[Volume, Volume]:
     return Volume(image, geometry), Volume(label, geometry)
 
 
-def write_phantom_dataset(folder: Path, *, cases: int, test_cases: int, seed: int) -> None:
+def write_phantom_dataset(
+    folder: Path, *, cases: int, test_cases: int, seed: int, shuffle_labels: bool = False
+) -> None:
     """Write a raw data set in nnU-Net v2's layout: imagesTr, labelsTr, imagesTs, labelsTs and dataset.json.
 
     dataset.json comes last: a folder that has one is whole.
@@ -73,6 +75,7 @@ def write_phantom_dataset(folder: Path, *, cases: int, test_cases: int, seed: in
     Args:
         folder: made if it is missing; files of the same names are replaced.
         cases: for training; the test cases are numbered on from them.
+        shuffle_labels: exchange the structures of each training case at random, so that nothing can be learnt.
     """
     from swinssl.imageio.writer import write_volume
 
@@ -80,6 +83,8 @@ def write_phantom_dataset(folder: Path, *, cases: int, test_cases: int, seed: in
     for index in track(range(cases + test_cases), "making phantoms"):
         part, name = ("Tr" if index < cases else "Ts"), f"phantom_{index:03d}"
         image, label = phantom_case(seed, index)
+        if shuffle_labels and part == "Tr":
+            label = _shuffled(label, generator(seed, "phantom shuffled labels", sample=index))
         write_volume(folder / f"images{part}" / f"{name}_0000.nii.gz", image.array[0], image.geometry)
         write_volume(folder / f"labels{part}" / f"{name}.nii.gz", label.array[0], label.geometry)
     description = {
@@ -92,6 +97,12 @@ def write_phantom_dataset(folder: Path, *, cases: int, test_cases: int, seed: in
         "file_ending": ".nii.gz",
     }
     files.write_json(folder / "dataset.json", description)
+
+
+def _shuffled(label: Volume, draws: np.random.Generator) -> Volume:
+    """The label map with its structures' values exchanged."""
+    values = np.array([0, *draws.permutation([*LABELS.values()])], np.uint8)
+    return Volume(values[label.array], label.geometry)
 
 
 def _grid(draws: np.random.Generator) -> tuple[Triple, Shape]:
@@ -109,7 +120,7 @@ def _scanned(hu: np.ndarray, spacing: Triple, draws: np.random.Generator) -> np.
     depth = np.exp(-3 * (np.square(y) + np.square(x)))
     inside = np.clip((hu + 1000) / 900, 0, 1)
     grain = ndimage.gaussian_filter(draws.standard_normal(hu.shape, dtype=np.float32), (0, 0.6, 0.6))
-    noise = draws.uniform(9, 20) * grain / grain.std() * (0.5 + depth)
+    noise = draws.uniform(7, 14) * grain / grain.std() * (0.5 + depth)
     shading = 5 * smooth_field(hu.shape, modes=3, draws=draws) - draws.uniform(4, 14) * depth
     return np.clip(np.rint(hu + noise * (0.5 + 0.5 * inside) + shading * inside), LEAST_HU, 3071).astype(np.int16)
 

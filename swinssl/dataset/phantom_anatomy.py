@@ -26,7 +26,7 @@ CONTRAST = {
     "medulla": (32, 80, 158),
     "artery": (42, 290, 165),
     "vein": (40, 95, 155),
-    "tumour": (36, 48, 62),
+    "tumour": (30, 36, 50),
 }
 WHOLE: Box = (slice(None), slice(None), slice(None))
 # Fat that keeps two organs apart.
@@ -110,7 +110,7 @@ class Abdomen:
         return self._inside_belly(blended(right, left, over=18), WHOLE)
 
     def _spleen_shape(self) -> Array:
-        shape = self.space.ellipsoid(self._near((38, -30, -88), 5), self._about((42, 36, 24), 0.15))
+        shape = self.space.ellipsoid(self._near((40, -28, -78), 4), self._about((46, 38, 27), 0.10))
         return self._inside_belly(shape, WHOLE)
 
     def _kidney_shape(self, *, side: int) -> Array:
@@ -217,7 +217,7 @@ class Abdomen:
 
     def _tumour(self, liver: Array) -> None:
         """A lump somewhere inside the liver, darker than it, with a necrotic core where it is large."""
-        radius = self.draws.uniform(9, 24)
+        radius = self.draws.uniform(13, 24)
         room = np.flatnonzero(liver < min(-0.7 * radius, liver.min() * 0.6))
         place = np.unravel_index(room[self.draws.integers(len(room))], self.space.shape)
         z, y, x = (float(axis[place]) for axis in (self.space.z, self.space.y, self.space.x))

@@ -34,19 +34,20 @@ def draw_progress(log: Sequence[dict[str, Any]], path: Path, *, title: str, scor
         save_figure(progress_figure(log, title=title, score=score), path, dots_per_inch=100)
 
 
-def progress_figure(log: Sequence[dict[str, Any]], *, title: str, score: str = SCORE) -> Figure:
+def progress_figure(log: Sequence[dict[str, Any]], *, title: str, score: str = SCORE, width: float = WIDTH) -> Figure:
     """Left loss, its terms, scores and rate; right the health of the features; each only if the log has it.
 
     Args:
         log: entries of `log.jsonl`.
         title: of the picture.
         score: what the validation scores are.
+        width: of a column, in inches.
     """
     terms, health = term_panels(log), health_panels(log)
     validated = [entry for entry in log if f"{PREFIX}score" in entry]
     rows = [HIGH, *[MIDDLE] * len(terms), *([HIGH] if validated else []), LOW]
     height = max(sum(rows) if validated or terms else 4.5, MIDDLE * len(health))
-    figure = new_figure(WIDTH + 0.75 * WIDTH * bool(health), height)
+    figure = new_figure(width + 0.75 * width * bool(health), height)
     halves = figure.subfigures(1, 2, width_ratios=[4, 3], squeeze=False)[0] if health else [figure]
     left, right = halves[0], halves[-1]
     axes = left.subplots(len(rows), 1, sharex=True, height_ratios=rows)

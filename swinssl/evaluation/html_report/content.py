@@ -74,13 +74,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Section:
-    """A part under its own heading: paragraphs, tables, figures, cases, in this order."""
+    """A part under its own heading: paragraphs, commands to type, tables, figures, cases, in this order."""
 
     title: str
     paragraphs: Sequence[str] = ()
     tables: Sequence[Table] = ()
     figures: Sequence[Figure] = ()
     cases: Sequence[Case] = ()
+    commands: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,7 @@ class _ShownSection:
     number: int
     title: str
     paragraphs: Sequence[str]
+    commands: Sequence[str]
     tables: Sequence[ShownTable]
     figures: Sequence[_ShownFigure]
     cases: Sequence[_ShownCase]
@@ -223,6 +224,7 @@ def _sections(
             index + 1,
             section.title,
             section.paragraphs,
+            section.commands,
             [shown_table(table) for table in section.tables],
             [_figure(figure, next(figures)) for figure in section.figures],
             [_shown_case(one, embedded.get(one.number, too_large)) for one in listed if one.section == index],
