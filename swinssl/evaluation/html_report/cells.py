@@ -27,12 +27,13 @@ class ShownCell:
 
 @dataclass(frozen=True)
 class ShownTable:
-    """A table; `numeric` tells of each column whether it sorts by number."""
+    """A table; `numeric` tells of each column whether it sorts by number, `prose` as in `Table`."""
 
     caption: str
     columns: Sequence[str]
     numeric: Sequence[bool]
     rows: Sequence[Sequence[ShownCell]]
+    prose: bool = False
 
 
 def shown_table(table: Table) -> ShownTable:
@@ -45,7 +46,7 @@ def shown_table(table: Table) -> ShownTable:
         [shown_cell(value, best=value is not None and value == top) for value, top in zip(row, best, strict=True)]
         for row in rows
     ]
-    return ShownTable(table.caption, table.columns, numeric, shown)
+    return ShownTable(table.caption, table.columns, numeric, shown, table.prose)
 
 
 def shown_cell(value: Cell, *, best: bool = False) -> ShownCell:

@@ -22,12 +22,14 @@ class Table:
     Args:
         rows: as long as `columns`; None is shown as a dash and sorts last.
         best: columns whose best value is marked, and which value that is.
+        prose: cells hold sentences; on a narrow screen they stand below each other.
     """
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     best: Mapping[str, Better] = field(default_factory=dict)
+    prose: bool = False
 
     def __post_init__(self) -> None:
         if any(len(row) != len(self.columns) for row in self.rows):

@@ -64,19 +64,23 @@ def plan_section(plans: Plans) -> Section:
     from swinssl.preprocessing.plan_explanation import explanation
 
     rows = [list(row) for row in explanation(plans)]
-    return Section("The plan", tables=[Table("Decisions and their reasons", ["decision", "value", "reason"], rows)])
+    columns = ["decision", "value", "reason"]
+    return Section("The plan", tables=[Table("Decisions and their reasons", columns, rows, prose=True)])
 
 
-def training_section(log: Sequence[dict[str, Any]], folder: Path, *, paragraphs: Sequence[str] = ()) -> Section:
-    """The training curve.
+def training_section(log: Sequence[dict[str, Any]], folder: Path, *, plans: Plans) -> Section:
+    """How long training was, and its curve.
 
     Args:
         log: entries of the run's `log.jsonl`.
         folder: where the figure is drawn (`training.svg`) until the page is written.
     """
+    from swinssl.pictures import save_figure
     from swinssl.training.progress_picture import progress_figure
 
     path = folder / "training.svg"
-    progress_figure(log, title="", width=CURVE_WIDTH).savefig(path)
+    save_figure(progress_figure(log, title="", width=CURVE_WIDTH), path, dots_per_inch=100)
     alt = "Loss, Dice of the validation cases and learning rate over the training steps"
-    return Section("Training", paragraphs, figures=[Figure(path, f"{alt}.", alt)])
+    steps, planned = log[-1]["step"], plans.training.epochs * plans.training.steps_per_epoch
+    length = f"{steps} steps{'' if steps == planned else f' of the {planned} that the plan allows'}."
+    return Section("Training", [length], figures=[Figure(path, f"{alt}.", alt)])

@@ -159,6 +159,11 @@ class _ShownSection:
         return any(cell.best for row in rows for cell in row)
 
     @property
+    def score_columns(self) -> Sequence[str]:
+        """Of a single model the mean over models would repeat its scores."""
+        return self.models if len(self.models) == 1 else ["mean", *self.models]
+
+    @property
     def several_tasks(self) -> bool:
         return len({case.case.task for case in self.cases}) > 1
 
