@@ -324,7 +324,7 @@ def _write_page(
             ),
         ]
         summary = [
-            f"{verdict[0].upper()}{verdict[1:]}",
+            f"Result: {verdict}",
             f"A tiny Swin network was trained on {CASES} phantom CTs made by code and tested on {TEST_CASES} others; "
             f"all of it took {took}.",
         ]

@@ -68,7 +68,7 @@ class TestTheWholeWay:
         page = (folder / "demo.html").read_text()
         headings = re.findall(r'<h2 id="section\d">(.*?)</h2>', page)
         assert headings == ["Result", "Test cases", "The plan", "Training", "What was typed", "What to type next"]
-        assert "Not as expected" in page and "swinssl_train 999 --root" in page and "<svg" in page
+        assert "Result: not as expected" in page and "swinssl_train 999 --root" in page and "<svg" in page
         assert {"phantom_006", "phantom_007"} <= set(re.findall(r'data-case="\w+"[^>]*>(.*?)<', page))
 
     def test_a_second_run_repeats_nothing(self, folder, capsys):
