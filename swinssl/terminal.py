@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import sys
+from collections.abc import Iterable
 from typing import IO
 
 from swinssl.text import message, printable
@@ -35,6 +36,15 @@ def print_message(kind: str, text: object) -> None:
     """Say `kind: text` on stderr; further lines of the text are indented. A line break before the kind stays."""
     lines = message(f"{kind.lstrip()}: {text}").split("\n")
     print(*[""] * (kind != kind.lstrip()), *lines, sep="\n", file=sys.stderr, flush=True)
+
+
+def print_warnings(lines: Iterable[str], *, json: bool = False) -> None:
+    """What a run ends with that the user should look at, a line each; beside JSON on stderr."""
+    for line in lines:
+        if json:
+            print_message("warning", line)
+        else:
+            print(f"warning: {line}")
 
 
 def open_streams() -> None:

@@ -13,7 +13,7 @@ from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, Json, Root
 from swinssl.errors import UserError
 from swinssl.networks.shipped_encoders import shipped_suggestions
-from swinssl.terminal import print
+from swinssl.terminal import print, print_warnings
 from swinssl.workspace import Workspace, typed_dataset
 
 if TYPE_CHECKING:
@@ -46,12 +46,15 @@ def check(dataset: Dataset, root: Root = None, workers: Workers = None, json: Js
     else:
         _print_report(report)
     if errors := report.count("error"):
+        print_warnings(report.raw.left_out, json=json)
         plural = "s" if errors > 1 else ""
         raise UserError(f"{errors} error{plural} in {report.raw.name}. Mend what the list says, then check again.")
     if not json:
         if report.raw.labels.names and all(map(named_ct, report.raw.channel_names)):
             for suggestion in shipped_suggestions("CT"):
                 print(f"encoder: {suggestion}")
+    print_warnings(report.raw.left_out, json=json)
+    if not json:
         print(f"next: swinssl_plan_and_preprocess {typed_dataset(dataset, root)}")
 
 

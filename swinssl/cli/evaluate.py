@@ -13,7 +13,7 @@ from swinssl.cli.evaluation_tables import print_tables
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Json
 from swinssl.errors import UserError
-from swinssl.terminal import print
+from swinssl.terminal import print, print_warnings
 
 if TYPE_CHECKING:
     from swinssl.evaluation.reference_labels import ReferenceLabels
@@ -95,6 +95,7 @@ def evaluate(
     from swinssl.evaluation.reference_labels import find_reference_labels
     from swinssl.evaluation.report import make_report
     from swinssl.evaluation.summary import METRICS_FILE, SUMMARY_FILE, summary, write_files
+    from swinssl.imageio.endings import unread_images
 
     if images is not None and not images.exists():
         raise UserError(f"--images {images}: no such folder or file. Correct it, or leave it out.")
@@ -105,6 +106,7 @@ def evaluate(
     if folder.is_file():
         raise UserError(f"--out {folder}: a file. Give a folder; it need not exist yet.")
     labels = find_reference_labels(predictions, references, dataset)
+    unread = [line for path in (predictions, references) if path.is_dir() for line in unread_images(path)]
     evaluation = evaluate_cases(
         predictions,
         references,
@@ -121,12 +123,14 @@ def evaluate(
     drawn = draw_overlays(evaluation, folder / OVERLAYS_FILE, images=found, ct=ct)
     if json:
         print_json(summary(evaluation, report))
+        print_warnings(unread, json=True)
         return
     _print_report(evaluation, report, labels)
     if drawn and not found:
         print("note: no images found, so the picture shows contours alone; say where they are with --images.")
     written = [SUMMARY_FILE, METRICS_FILE, *([OVERLAYS_FILE] if drawn else [])]
     print(f"written to {folder}: {', '.join(written)}")
+    print_warnings(unread)
     if evaluation.worst is not None:
         print(f"next: look at {folder / OVERLAYS_FILE}; the lowest Dice is that of {evaluation.worst.case_id}")
 

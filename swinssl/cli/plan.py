@@ -13,7 +13,7 @@ from swinssl.cli.parameters import Dataset, Device, DryRun, Json, Root
 from swinssl.errors import UserError
 from swinssl.networks.shipped_encoders import shipped_suggestions
 from swinssl.preprocessing.plan_options import PlanOptions
-from swinssl.terminal import print
+from swinssl.terminal import print, print_warnings
 from swinssl.workspace import Workspace, typed_dataset
 
 if TYPE_CHECKING:
@@ -77,8 +77,10 @@ def plan(
                 "warnings": planned.fingerprint.header_warnings,
             }
         )
+        print_warnings(raw.left_out, json=True)
         return
     report(planned, folder, results, explain=explain, written=not dry_run)
+    print_warnings(raw.left_out)
     if not dry_run:
         print(f"next: swinssl_preprocess {typed_dataset(dataset, root)}")
 

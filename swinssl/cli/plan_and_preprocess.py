@@ -8,7 +8,7 @@ from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, Device, DryRun, Json, Root
 from swinssl.preprocessing.plan_options import PlanOptions
-from swinssl.terminal import print
+from swinssl.terminal import print, print_warnings
 from swinssl.workspace import Workspace
 
 
@@ -55,12 +55,14 @@ def plan_and_preprocess(
             print_json({"plans": plans, "preprocessing": rehearsal.as_json()})
         else:
             print(rehearsal)
+        print_warnings(raw.left_out, json=json)
         return
     outcome = preprocess_command.run(raw, plans, folder, workers=workers, part=part, codec=codec)
     if json:
         print_json({"plans": plans, "preprocessing": outcome.as_json()})
     else:
         preprocess_command.report(outcome, folder)
+    print_warnings(raw.left_out, json=json)
     preprocess_command.end(outcome, plans, dataset=dataset, root=root, quiet=json)
 
 

@@ -14,7 +14,7 @@ from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import DryRun, Json, Root
 from swinssl.errors import UserError
 from swinssl.inference.prediction_options import PredictionOptions
-from swinssl.terminal import print
+from swinssl.terminal import print, print_warnings
 from swinssl.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def predict(
     as nnU-Net's: <case>_0000.nii.gz, <case>_0001.nii.gz and so on by channel; one channel needs no number.
     """
     from swinssl.devices import select_device, use_bf16
+    from swinssl.imageio.endings import unread_images
     from swinssl.inference.input_cases import find_cases
     from swinssl.inference.output_folder import OutputFolder
     from swinssl.inference.prediction_record import PredictionRecord
@@ -70,6 +71,7 @@ def predict(
     device = select_device(options.device)
     trained = TrainedModel.open(_model_folder(model, Workspace.locate(root)), _parse_folds(folds))
     cases = find_cases(inputs, trained.plans.channel_names)
+    unread = [line for path in inputs if path.is_dir() for line in unread_images(path)]
     bf16 = use_bf16(device, options.precision)
     record = PredictionRecord.of(
         trained, options, given_as=model, device=str(device), precision="bf16" if bf16 else "fp32"
@@ -80,6 +82,7 @@ def predict(
     if dry_run:
         rehearsal = Predictor.of((), trained.plans, device=device, overlap=options.overlap, mirror=options.tta)
         _rehearse(cases, rehearsal, folder, networks=len(trained.folds), json=json)
+        print_warnings(unread, json=json)
         return
     folder.begin(trained)
     predictor = Predictor.of(
@@ -94,6 +97,7 @@ def predict(
         print_json({"output": folder.path, "clean_up": folder.record.clean_up, "cases": cases_done})
     else:
         _report(outcomes, folder, trained)
+    print_warnings(unread, json=json)
     _end(outcomes, inputs, output, quiet=json)
 
 

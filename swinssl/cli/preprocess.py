@@ -13,7 +13,7 @@ from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, DryRun, Json, Root
 from swinssl.errors import UserError
-from swinssl.terminal import print
+from swinssl.terminal import print, print_warnings
 from swinssl.workspace import Workspace, typed_dataset
 
 if TYPE_CHECKING:
@@ -88,12 +88,14 @@ def preprocess(
             print_json(rehearsal.as_json())
         else:
             print(rehearsal)
+        print_warnings(raw.left_out, json=json)
         return
     outcome = run(raw, plans, folder, workers=workers, part=part, codec=codec, cluster=found)
     if json:
         print_json(outcome.as_json())
     else:
         report(outcome, folder)
+    print_warnings(raw.left_out, json=json)
     end(outcome, plans, dataset=dataset, root=root, quiet=json)
 
 

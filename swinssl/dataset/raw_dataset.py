@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,8 +29,8 @@ __all__ = ["Case", "RawDataset", "survey"]
 # What leaves the meaning of the whole data set open, or cannot be stored. Other errors concern a case, which fails
 # by itself.
 FATAL = {"E101", "E102", "E103", "E104", "E105", "E109", "E110", "E111", "E112", "E114", "E115"}
-# What may make the cases fewer than the user thinks.
-FEWER_CASES = {"W103", "W104"}
+# Files that nothing is made of, which the user may take for cases.
+LEFT_OUT = {"W102", "W103", "W104"}
 SHOWN = 5
 # A channel of images that come without a name for it.
 UNNAMED_CHANNEL = "image"
@@ -48,6 +49,7 @@ class RawDataset:
         cases: sorted by id.
         description: dataset.json in nnU-Net v2's form, whatever form it has on disk.
         file_ending: of the images.
+        left_out: files of the folder that are not read, in words; every command that reads the data set ends with them.
     """
 
     source: Path
@@ -58,6 +60,7 @@ class RawDataset:
     cases: tuple[Case, ...]
     description: dict[str, Any]
     file_ending: str
+    left_out: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, source: Path) -> RawDataset:
@@ -76,11 +79,6 @@ class RawDataset:
                 f"{raw.folder / finding.file}: {finding.message}. {finding.remedy}" for finding in fatal[:SHOWN]
             )
             raise UserError(f"{listed}{more} Run swinssl_check for the whole list.")
-        fewer = [finding for finding in findings if finding.code in FEWER_CASES]
-        for finding in fewer[:SHOWN]:
-            logger.warning("%s: %s. %s", raw.folder / finding.file, finding.message, finding.remedy)
-        if len(fewer) > SHOWN:
-            logger.warning("%s: and %d more like this; swinssl_check lists them.", raw.source, len(fewer) - SHOWN)
         return raw
 
     @cached_property
@@ -154,8 +152,22 @@ def survey(source: Path) -> tuple[RawDataset, list[Finding]]:
         cases=tuple(cases),
         description=description.as_v2(channel_names=channel_names, cases=len(cases), file_ending=listing.file_ending),
         file_ending=listing.file_ending,
+        left_out=_left_out(folder, findings),
     )
     return raw, findings
+
+
+def _left_out(folder: Path, findings: Sequence[Finding]) -> tuple[str, ...]:
+    """One line for each kind of file."""
+    by_code: dict[str, list[Finding]] = {}
+    for finding in findings:
+        if finding.code in LEFT_OUT:
+            by_code.setdefault(finding.code, []).append(finding)
+    lines = []
+    for first, *others in by_code.values():
+        more = f" Likewise {len(others)} more; swinssl_check lists them." if others else ""
+        lines.append(f"{folder / first.file}: {first.message}. {first.remedy}{more}")
+    return tuple(lines)
 
 
 def _remarks(folder: Path, description: Description, cases: int) -> list[Finding]:

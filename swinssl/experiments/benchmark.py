@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -36,6 +37,9 @@ from swinssl.training.run_description import LearntFrom
 from swinssl.workspace import Workspace
 
 CELL_FILE = "cell.json"
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,8 @@ class Benchmark:
         """A raw data set of the user's; read once."""
         if dataset not in self._raw:
             self._raw[dataset] = RawDataset.load(self.workspace.raw(dataset))
+            for line in self._raw[dataset].left_out:
+                logger.warning("warning: %s", line)
         return self._raw[dataset]
 
     @cached_property

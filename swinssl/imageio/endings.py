@@ -16,6 +16,23 @@ def image_ending(name: str | Path) -> str | None:
     return next((ending for ending in ENDINGS if lower.endswith(ending) and lower != ending), None)
 
 
+# Of volumes in formats that swinssl does not read; pictures and tables beside images are no volumes.
+FOREIGN_ENDINGS = (
+    *(".dcm", ".ima", ".img", ".hdr", ".nhdr", ".nrrd.gz", ".mgz", ".mgh", ".mnc", ".gipl", ".gipl.gz", ".vtk"),
+    *(".tif", ".tiff", ".npy", ".b2nd", ".nii.zip", ".nii.bz2", ".nii.xz", ".img.gz", ".zip", ".tar.gz", ".7z"),
+)
+
+
+def unread_images(folder: Path) -> list[str]:
+    """What of a folder is an image by its name and not read, in words; empty where all is."""
+    names = [p.name for p in sorted(folder.iterdir()) if p.name.lower().endswith(FOREIGN_ENDINGS) and p.is_file()]
+    names = [name for name in names if not name.startswith(".")]
+    if not names:
+        return []
+    files = f"{len(names)} file{'s' if len(names) > 1 else ''} left out, such as {names[0]}"
+    return [f"{folder}: {files}; swinssl reads {', '.join(ENDINGS)}. Convert the others to one of these."]
+
+
 def images_in(folder: Path) -> list[Path]:
     """The image files of a folder, sorted; hidden ones are what other programs, or a killed one, left there."""
     return sorted(path for path in folder.iterdir() if image_ending(path) and not path.name.startswith("."))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from raw_folders import LABELS, describe, make_raw
 from swinssl.dataset.case_tables import read_groups
 from swinssl.dataset.raw_dataset import RawDataset, survey
 from swinssl.errors import UserError
+from swinssl.imageio.endings import unread_images
 
 
 def touch(folder, *names):
@@ -320,3 +322,31 @@ class TestCopyDescription:
         (folder / "splits_final.json").write_text("[]")
         RawDataset.load(folder).copy_description(out)
         assert "used other folds" in caplog.text and (out / "splits_final.json").read_text() == "[]"
+
+
+class TestLeftOut:
+    """Every command that reads a folder says which files it leaves out, in lines that begin with "warning:"."""
+
+    @pytest.fixture
+    def folder(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("SWINSSL_ROOT", str(tmp_path / "root"))
+        folder = make_raw(tmp_path / "Dataset001_Toy", cases=3)
+        image = (folder / "imagesTr" / "case_0_0000.nii.gz").read_bytes()
+        (folder / "imagesTr" / "case_7_0000.nii").write_bytes(gzip.decompress(image))
+        return folder
+
+    @pytest.mark.parametrize("name", ["check", "plan", "plan_and_preprocess"])
+    def test_nii_among_nii_gz(self, typed, folder, name):
+        small = ["--preset", "tiny", "--patch", 32, 32, 32] if name != "check" else []
+        done = typed(name, folder, *small)
+        (line,) = [line for line in done.out.splitlines() if line.startswith("warning: ") and "left out" in line]
+        assert "case_7_0000.nii" in line and "Convert them, or correct file_ending" in line
+        assert not done.out.split(line)[1].strip().partition("next: ")[0].strip()  # nothing else but what comes next
+        beside_json = typed(name, folder, *small, "--json")
+        json.loads(beside_json.out)
+        assert "warning: " in beside_json.err and "case_7_0000.nii" in beside_json.err
+
+    def test_other_formats_among_images(self, folder):
+        touch(folder, "labelsTr/scan.dcm", "labelsTr/notes.txt", "labelsTr/a.img", "labelsTr/._b.dcm")
+        (line,) = unread_images(folder / "labelsTr")
+        assert "2 files left out, such as a.img" in line and unread_images(folder / "imagesTr") == []
