@@ -23,21 +23,21 @@ STAMP = "made-by-run.json"
 LOG = "install.log"
 # constraints.txt keeps torch at the tested version.
 PIP_ARGUMENTS = ["install", "-c", "constraints.txt", "-e", ".[test,fast]"]
-USER_CAN_MEND_IT, INTERRUPTED = 2, 130
+EXIT_USER_ERROR, INTERRUPTED = 2, 130
 
 USAGE = """usage: python3 run.py COMMAND [ARGUMENTS...]
 
   demo      every step on phantom CTs, from raw images to a page of results (3 minutes on 2 cores; --open shows it)
-  test      the tests
-  install   only make the environment, and say how to use it
+  test      run the tests
+  install   make the environment only, and say how to use it
   {others}
-            swinssl_COMMAND with these arguments
+            run swinssl_COMMAND with these arguments
 
 The first run installs into .venv beside run.py and takes some minutes; later runs start at once."""
 
 
 class Stop(Exception):
-    """The user can mend it; the message says how."""
+    """The user can fix it; the message says how."""
 
 
 def main(arguments: "list[str]") -> int:
@@ -45,7 +45,7 @@ def main(arguments: "list[str]") -> int:
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
             print(USAGE.format(others=", ".join(sorted(command_names() - {"demo"}))))
-            return 0 if arguments else USER_CAN_MEND_IT
+            return 0 if arguments else EXIT_USER_ERROR
         command = arguments[0]
         if command not in {"test", "install"} | command_names():
             raise Stop(
@@ -59,9 +59,9 @@ def main(arguments: "list[str]") -> int:
         return run(command_line(command, arguments[1:], VENV), in_checkout=command == "test")
     except Stop as stop:
         print(f"error: {stop}", file=sys.stderr)
-        return USER_CAN_MEND_IT
+        return EXIT_USER_ERROR
     except KeyboardInterrupt:
-        print("\nstopped. Type the same command again to go on.", file=sys.stderr)
+        print("\nstopped. Rerun the command to resume.", file=sys.stderr)
         return INTERRUPTED
 
 
@@ -192,7 +192,7 @@ def prepare() -> None:
     if step == "use":
         return
     if step == "refuse":
-        raise Stop(f"{VENV} is no Python environment, and run.py did not make it. Move it away or delete it.")
+        raise Stop(f"{VENV} is not a Python environment, and run.py did not make it. Move it away or delete it.")
     started = time.time()
     if step in ("make", "remake"):
         make(again=step == "remake")
@@ -206,12 +206,12 @@ def prepare() -> None:
 def make(*, again: bool) -> None:
     """Make an empty environment, stamped as half-made; if `again`, in place of the one there."""
     if again:
-        say(f"Removing {VENV}: it is half-made, moved, or for another Python.")
+        say(f"Removing {VENV}: it is incomplete, was moved, or is for another Python.")
         try:
             shutil.rmtree(VENV)
         except OSError as error:
             raise Stop(
-                f"{error.filename}: {error.strerror}. End what runs from {VENV}, or delete it by hand."
+                f"{error.filename}: {error.strerror}. Stop the programs that run from {VENV}, or delete it by hand."
             ) from None
     say(f"Making an environment in {VENV}.")
     VENV.mkdir()
@@ -248,7 +248,7 @@ def pip(arguments: "list[str]") -> None:
     log.write_text("\n".join(said) + "\n", encoding="utf-8")
     if process.returncode:
         last = "\n".join(f"  {line}" for line in said[-12:])
-        raise Stop(f"pip could not install:\n{last}\n{remedy(said)}\nAll that pip said: {log}")
+        raise Stop(f"pip could not install:\n{last}\n{remedy(said)}\nFull output of pip: {log}")
 
 
 def progress(line: str) -> str:
@@ -268,21 +268,21 @@ def remedy(said: "list[str]") -> str:
         r"name resolution|getaddrinfo|NewConnectionError|Network is unreachable|timed out|ProxyError|40[37] ", text
     ):
         return (
-            "This machine does not reach the package index. Behind a proxy set HTTPS_PROXY; with an index of your own "
-            "set PIP_INDEX_URL. Then type the same command again."
+            "This machine cannot reach the package index. Behind a proxy set HTTPS_PROXY; for an index of your own "
+            "set PIP_INDEX_URL. Then rerun the command."
         )
     if re.search(r"SSLError|CERTIFICATE_VERIFY_FAILED", text):
-        return "A proxy answers with a certificate that Python does not know. Set PIP_CERT to your organisation's file."
+        return "A proxy answers with a certificate that Python does not trust. Set PIP_CERT to your organisation's file."
     if re.search(r"No space left|Errno 28", text):
-        return "The disk is full: 6 GB are needed where PyTorch comes with CUDA, 2 GB elsewhere."
+        return "The disk is full. PyTorch with CUDA needs 6 GB, without it 2 GB."
     if re.search(r"No matching distribution|Could not find a version", text):
         return (
             "The index has no such version for this Python ({}.{}) and system. Python may be too new, or the index is "
             "incomplete or not reached (PIP_INDEX_URL, HTTPS_PROXY).".format(*sys.version_info)
         )
     if re.search(r"Permission denied|Access is denied", text):
-        return f"{VENV} cannot be written. Copy the checkout to a folder of yours."
-    return "Type the same command again. If it fails again, report what stands above."
+        return f"{VENV} cannot be written. Copy the checkout to a folder that you may write to."
+    return "Rerun the command. If it fails again, report the output above."
 
 
 # --- running
@@ -291,7 +291,7 @@ def remedy(said: "list[str]") -> str:
 def run(command: "list[str]", *, in_checkout: bool) -> int:
     """Run a command of the environment in place of this program; its exit code is ours."""
     if not Path(command[0]).exists():
-        raise Stop(f"{command[0]} is missing. Delete {VENV} and type the same command again.")
+        raise Stop(f"{command[0]} is missing. Delete {VENV} and rerun the command.")
     if in_checkout:
         os.chdir(str(ROOT))
     sys.stdout.flush()

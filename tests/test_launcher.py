@@ -191,7 +191,7 @@ class TestPip:
             ("SSLError(SSLCertVerificationError(1, '[SSL: CERTIFICATE_VERIFY_FAILED]", "PIP_CERT"),
             ("OSError: [Errno 28] No space left on device", "6 GB"),
             ("ERROR: No matching distribution found for torch==2.13.0", "too new"),
-            ("PermissionError: [Errno 13] Permission denied: 'x'", "folder of yours"),
+            ("PermissionError: [Errno 13] Permission denied: 'x'", "folder that you may write to"),
             ("something else", "report"),
         ],
     )  # fmt: skip
@@ -295,7 +295,7 @@ def test_ctrl_c_ends_in_words(run, checkout, monkeypatch, capsys):
 
     monkeypatch.setattr(run, "prepare", interrupted)
     assert run.main(["demo"]) == 130
-    assert "Type the same command again" in capsys.readouterr().err
+    assert "Rerun the command to resume" in capsys.readouterr().err
 
 
 def test_the_stamp_is_readable_json(run, tmp_path):

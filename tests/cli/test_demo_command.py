@@ -56,7 +56,7 @@ class TestTheWholeWay:
         said = capsys.readouterr().out
         for command in ("check", "plan_and_preprocess", "pretrain_smit", "train", "predict", "evaluate"):
             assert f"$ swinssl_{command} " in said
-        assert "The demo took" in said and "Result: not as expected" in said
+        assert "The demo took" in said and "Result: not as expected" in said and "next: put your data" not in said
         named = [line.split()[0] for line in said[said.index("Result:") :].splitlines() if line.startswith("  /")]
         assert len(named) == 3 and all(module.Path(path).exists() for path in named)
         summary = json.loads((folder / "predictions" / "summary.json").read_text())
@@ -71,11 +71,15 @@ class TestTheWholeWay:
         assert "Result: not as expected" in page and "swinssl_train 999 --root" in page and "<svg" in page
         assert {"phantom_006", "phantom_007"} <= set(re.findall(r'data-case="\w+"[^>]*>(.*?)<', page))
 
-    def test_a_second_run_repeats_nothing(self, folder, capsys):
-        with pytest.raises(UserError, match="not as expected"):
-            run_typed(demo, arguments(folder))
+    def test_a_second_run_repeats_nothing_and_a_good_result_says_what_to_type_next(self, folder, capsys, monkeypatch):
+        easy = [Expected(one.name, 0.0, math.inf, better=one.better) for one in EXPECTED]
+        monkeypatch.setattr(module, "EXPECTED", easy)
+        run_typed(demo, arguments(folder))
         said = capsys.readouterr().out
         assert "Making" not in said and said.count("0 preprocessed, 6 current") == 2
+        assert "Result: as expected." in said
+        assert said.splitlines()[-3:] == [f"  {line}" for line in module._next_commands()]
+        assert "Result: as expected." in (folder / "demo.html").read_text()
 
     def test_other_settings_need_another_folder(self, folder):
         with pytest.raises(UserError, match=r"other settings \(seed 0, .* choose another --out"):
