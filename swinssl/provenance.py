@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import platform
 import subprocess
 from importlib import metadata
@@ -21,6 +22,15 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "missing"
     return found
+
+
+def now() -> str:
+    """The time, as local time with its offset; in UTC where the time zone that is set is none."""
+    try:
+        local = datetime.datetime.now().astimezone()
+    except ValueError:  # TZ with an offset of a day or more
+        local = datetime.datetime.now(datetime.UTC)
+    return local.isoformat(timespec="seconds")
 
 
 def revision() -> str | None:

@@ -42,8 +42,8 @@ Restart = Annotated[
 
 PLACES = """The encoder goes to encoder.safetensors in the run's folder; swinssl_plan and swinssl_train --init take it.
 
-Ctrl-C, SIGTERM or a file named STOP in that folder end the run after the step in progress; the same command goes on
-from there, to the same weights as if it had not been stopped.
+Ctrl-C, SIGTERM or a file named STOP in that folder end the run after the step in progress; rerun the command to
+resume, to the same weights as if it had not been stopped.
 """
 
 
@@ -70,7 +70,7 @@ def pretrain_command(method: type[Method]) -> Callable[..., None]:
         probe = None if config.probe is None else workspace.preprocessed(config.probe)
         folder = out or _default_folder(workspace, method.name, preprocessed, config)
         if dry_run:
-            _rehearse(method.name, preprocessed, folder, config, options, probe, json=json)
+            _rehearse(method.name, preprocessed, folder, config, options, probe, restart=restart, json=json)
             return
         anew = restart and first_attempt()
         done = pretrain(method.name, preprocessed, folder, config=config, options=options, probe=probe, restart=anew)
@@ -96,11 +96,12 @@ def _rehearse(
     options: BaseModel,
     probe: Path | None,
     *,
+    restart: bool,
     json: bool,
 ) -> None:
-    from swinssl.ssl.pretraining import plan_pretraining
+    from swinssl.ssl.pretraining import check_start
 
-    plan = plan_pretraining(method, preprocessed, config=config, options=options, probe=probe)
+    plan = check_start(method, preprocessed, folder, config=config, options=options, probe=probe, restart=restart)
     if json:
         said = {"folder": folder, "volumes": [volume.name for volume in plan.sources.volumes], "preset": plan.preset}
         said |= {"patch_size": plan.images.patch_size, "spacing": plan.images.spacing, "batch_size": plan.batch_size}
@@ -131,6 +132,8 @@ def _report(done: Pretrained, dataset: str, *, json: bool) -> None:
     print(f"encoder: {done.encoder}")
     print(f"progress: {done.folder / 'progress.png'}; what it learnt: {done.folder / 'learnt.png'}")
     print(f"next: swinssl_plan TARGET --init {shlex.quote(str(done.encoder))}")
+    if run.shortfall is not None:
+        print(run.shortfall)
 
 
 simmim, inpainting, reconstruction, contrastive, rotation, dino, ibot, smit, swinunetr = (

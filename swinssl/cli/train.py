@@ -61,8 +61,8 @@ def train(
 ) -> None:
     """Train a fold as swinssl_plan decided; the model goes to <root>/results/<data set>/<name>/fold_<k>.
 
-    Ctrl-C, SIGTERM or a file named STOP in that folder end the run after the step in progress; the same command goes on
-    from there, to the same weights as if it had not been stopped.
+    Ctrl-C, SIGTERM or a file named STOP in that folder end the run after the step in progress; rerun the command to
+    resume, to the same weights as if it had not been stopped.
 
     Several folds are a cross-validation: they are measured together, and swinssl_predict then keeps the largest
     component alone of the structures where that was found to help.
@@ -86,7 +86,7 @@ def train(
         for line in changes_of_raw(preprocessed, workspace, dataset):
             print(f"warning: {line}", file=sys.stderr, flush=True)
     if dry_run:
-        _rehearse(preprocessed, results, config, folds=folds, name=name, json=json)
+        _rehearse(preprocessed, results, config, folds=folds, name=name, restart=restart, json=json)
         return
     restart = restart and first_attempt()
     if len(folds) > 1:
@@ -122,17 +122,28 @@ def _parse_folds(fold: str) -> tuple[str, ...]:
 
 
 def _rehearse(
-    preprocessed: Path, results: Path, config: TrainingConfig, *, folds: Sequence[str], name: str | None, json: bool
+    preprocessed: Path,
+    results: Path,
+    config: TrainingConfig,
+    *,
+    folds: Sequence[str],
+    name: str | None,
+    restart: bool,
+    json: bool,
 ) -> None:
+    from swinssl.experiments.cross_validation import check_folds
     from swinssl.preprocessing.plan_explanation import summary
     from swinssl.preprocessing.plans import Plans
-    from swinssl.training.effective_plans import effective_plans, run_length
-    from swinssl.training.fine_tuning import default_name
+    from swinssl.training.effective_plans import run_length
+    from swinssl.training.fine_tuning import check_start, default_name
     from swinssl.training.start import start_in_words, with_start
 
     planned = Plans.read(preprocessed)
     config = with_start(config, planned, preprocessed)
-    plans = effective_plans(planned, config)
+    if len(folds) > 1:
+        check_folds(preprocessed, folds)
+    for fold in folds:
+        plans = check_start(preprocessed, results, fold=fold, config=config, name=name, restart=restart)
     length = run_length(plans, config)
     model = results / (name or default_name(plans, config))
     folders = [model / f"fold_{fold}" for fold in folds]
@@ -159,6 +170,8 @@ def _report(judged: JudgedFold) -> None:
     print(f"model: {trained.model}")
     print(f"progress: {trained.folder / 'progress.png'}")
     _print_next(trained.model)
+    if trained.run.shortfall is not None:
+        print(trained.run.shortfall)
 
 
 def _report_together(validated: CrossValidated, *, json: bool) -> None:
@@ -185,6 +198,9 @@ def _report_together(validated: CrossValidated, *, json: bool) -> None:
         print(f"all folds together: {validated.folder / SUMMARY_FILE}")
     print(f"model: {validated.model}")
     _print_next(validated.model)
+    for one in validated.folds:
+        if one.fold.run.shortfall is not None:
+            print(one.fold.run.shortfall.replace("the run", one.fold.folder.name, 1))
 
 
 def _clean_up_lines(clean_up: CleanUp) -> list[str]:

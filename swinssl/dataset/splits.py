@@ -6,6 +6,7 @@ swinssl_plan and swinssl_preprocess, which copy it; without one, five folds are 
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -28,6 +29,7 @@ SPLIT_SEED = 0
 ALL = "all"
 FORM = 'Expected is [{"train": ["case_1", ...], "val": ["case_2", ...]}, ...], one entry a fold.'
 SHOWN = 3
+READ_ONLY_ERRNOS = {errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,18 @@ class Fold:
 
 
 def fold_of(
-    folder: Path, fold: str, *, structures: Mapping[str, Collection[str]], groups: Mapping[str, str] | None = None
+    folder: Path,
+    fold: str,
+    *,
+    structures: Mapping[str, Collection[str]],
+    groups: Mapping[str, str] | None = None,
+    keep: bool = True,
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The training and validation cases of a fold.
 
     Args:
-        folder: with splits_final.json; it is made there where there is none.
+        folder: with splits_final.json.
+        keep: write the folds there if it has none (see `load_or_make_splits`).
         fold: its number, or `all`: every case trains, and none is left to validate.
         structures: by annotated case, the structures that it has.
         groups: by case, what stays on one side.
@@ -52,7 +60,7 @@ def fold_of(
     Raises:
         UserError: there is no such fold, or the file does not fit the cases.
     """
-    folds = load_or_make_splits(folder, structures=structures, groups=groups)
+    folds = load_or_make_splits(folder, structures=structures, groups=groups, keep=keep)
     if fold == ALL:
         return tuple(sorted(structures)), ()
     if not fold.isdecimal() or int(fold) >= len(folds):
@@ -62,9 +70,15 @@ def fold_of(
 
 
 def load_or_make_splits(
-    folder: Path, *, structures: Mapping[str, Collection[str]], groups: Mapping[str, str] | None = None
+    folder: Path,
+    *,
+    structures: Mapping[str, Collection[str]],
+    groups: Mapping[str, str] | None = None,
+    keep: bool = True,
 ) -> tuple[Fold, ...]:
-    """The folds in a folder; made and written where there are none. See `fold_of` and `make_splits`.
+    """The folds in a folder; made where there are none, and written there with `keep` if the folder can be written to.
+
+    They are the same at each call, so a folder of somebody else's need not be written to. See `make_splits`.
 
     Raises:
         UserError: there is no case, or the file does not fit the cases.
@@ -78,8 +92,24 @@ def load_or_make_splits(
         _mention_unused(path, folds, structures)
         return folds
     folds = make_splits(structures, groups=groups)
-    files.write_json(path, [{"train": list(fold.train), "val": list(fold.val)} for fold in folds])
+    if keep:
+        _keep(path, [{"train": list(fold.train), "val": list(fold.val)} for fold in folds])
     return folds
+
+
+def _keep(path: Path, content: Any) -> None:
+    """Write what is the same at each call, unless the folder is read-only."""
+    try:
+        files.write_json(path, content)
+    except OSError as error:
+        if error.errno not in READ_ONLY_ERRNOS:
+            raise
+        logger.warning(
+            "%s: cannot be written (%s), so these cases are drawn again at each call, from the same seed. As long as "
+            "the data set stays as it is, they are the same ones.",
+            path,
+            error.strerror,
+        )
 
 
 def make_splits(
@@ -163,6 +193,7 @@ def shots_subset(
     seed: int,
     fold: str,
     structures: Mapping[str, Collection[str]],
+    keep: bool = True,
 ) -> tuple[str, ...]:
     """`shots` of a fold's training cases: nested (5 in 10 in 20), stratified, and the same at the next call.
 
@@ -174,6 +205,7 @@ def shots_subset(
         seed: of the run; another seed has another order.
         fold: number of the fold, or `all`.
         structures: by case, the structures that it has.
+        keep: write the order if it is new and the folder can be written to.
 
     Raises:
         UserError: there are fewer cases, or the kept order is of other cases.
@@ -190,7 +222,8 @@ def shots_subset(
     if order is None:
         order = stratified_order({case: structures[case] for case in train}, seed=seed)
         orders[f"seed_{seed}"] = list(order)
-        files.write_json(path, kept)
+        if keep:
+            _keep(path, kept)
     elif not isinstance(order, list) or sorted(order) != sorted(train):
         raise UserError(f"{path}: fold {fold}, seed {seed} has an order of other cases than train now. {remedy}")
     return tuple(order[:shots])

@@ -83,7 +83,7 @@ def cross_validate(
     config = with_start(config, dataset.plans, preprocessed)
     model = results / (name or default_name(effective_plans(dataset.plans, config), config))
     splits = folds_of(dataset)
-    _check(preprocessed / SPLITS_FILE, splits, folds)
+    _check_folds(preprocessed / SPLITS_FILE, splits, folds)
     if not restart:
         folds = _with_done(dataset, model, splits, folds, config)
     ranks = Ranks.join(select_device(config.device))
@@ -112,7 +112,17 @@ def cross_validate(
     return CrossValidated(model, in_order, ranks.first, evaluation, report, clean_up)
 
 
-def _check(file: Path, splits: Sequence[Fold], folds: Sequence[str]) -> None:
+def check_folds(preprocessed: Path, folds: Sequence[str]) -> None:
+    """The checks of `cross_validate` that concern the folds; nothing is written.
+
+    Raises:
+        UserError: naming the first problem.
+    """
+    splits = folds_of(PreprocessedDataset.open(preprocessed), keep=False)
+    _check_folds(preprocessed / SPLITS_FILE, splits, folds)
+
+
+def _check_folds(file: Path, splits: Sequence[Fold], folds: Sequence[str]) -> None:
     """Refuse folds that are not there, or that cannot be counted together, before any of them is trained.
 
     Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -67,7 +66,7 @@ class PredictionRecord(BaseModel):
     clean_up: tuple[tuple[str, ...], ...] = ()
     device: str = ""
     precision: str = ""
-    started: str = Field(default_factory=lambda: datetime.datetime.now().astimezone().isoformat(timespec="seconds"))
+    started: str = Field(default_factory=provenance.now)
     versions: dict[str, str] = Field(default_factory=provenance.versions)
     revision: str | None = Field(default_factory=provenance.revision)
     cases: dict[str, CaseRecord] = {}

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from swinssl.allotment import free_memory
@@ -29,6 +28,7 @@ from swinssl.inference.output_folder import OutputFolder, input_sha256
 from swinssl.inference.prediction_record import CaseRecord
 from swinssl.inference.predictor import Predictor
 from swinssl.inference.way_back import WayBack
+from swinssl.memory import is_out_of_memory
 from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.prepared_volume import PreparedVolume, peak_bytes, prepare, shapes_by_header
 from swinssl.progress import Meter
@@ -200,6 +200,4 @@ def _reason(error: Exception, case: InputCase) -> str:
 
 def _is_bug(error: Exception) -> bool:
     """Whether neither the user's data nor the machine is to blame, so that the traceback is worth seeing."""
-    # torch has no exception of its own for want of memory on a CPU.
-    out_of_memory = isinstance(error, MemoryError | torch.OutOfMemoryError) or "DefaultCPUAllocator" in str(error)
-    return not (out_of_memory or isinstance(error, UserError | OSError))
+    return not (is_out_of_memory(error) or isinstance(error, UserError | OSError))

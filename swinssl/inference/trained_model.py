@@ -161,8 +161,7 @@ def write_fold(
     if not FOLD.fullmatch(fold_folder(folder, fold).name):
         raise ValueError(f"fold {fold!r}; expected a number or all")
     refuse_other_plans(folder, fold, plans)
-    plans.write(folder / PLANS_FILE)
-    files.write_json(folder / DATASET_FILE, public_description(plans, description.get("file_ending")))
+    write_descriptions(folder, plans, description)
     weights = {name: tensor.detach().cpu() for name, tensor in network.state_dict().items()}
     metadata = {**(facts or {}), "format": FORMAT, "version": VERSION, PLANS_HASH: plans.prediction_sha256}
     write_weights(fold_folder(folder, fold) / WEIGHTS_FILE, weights, metadata=metadata)
@@ -183,6 +182,27 @@ def public_description(plans: Plans, file_ending: object = None) -> dict[str, An
     }
 
 
+def write_descriptions(folder: Path, plans: Plans, description: Mapping[str, Any]) -> None:
+    """Write what the folds of a model share; only what is not there already, so that a damaged file is replaced.
+
+    Args:
+        description: content of the data set's dataset.json; what it says of cases stays behind.
+    """
+    try:
+        current = Plans.read(folder)
+    except UserError:  # missing or damaged
+        current = None
+    if current is None or (current.prediction_key, current.training) != (plans.prediction_key, plans.training):
+        plans.write(folder / PLANS_FILE)
+    public = public_description(plans, description.get("file_ending"))
+    try:
+        known = files.read_json(folder / DATASET_FILE, what="description of the data set", remedy=COPY_AGAIN)
+    except UserError:
+        known = None
+    if known != public:
+        files.write_json(folder / DATASET_FILE, public)
+
+
 def refuse_other_plans(folder: Path, fold: str | int, plans: Plans) -> None:
     """Check that `fold` of `folder` may be trained with these plans: all folds of a model predict as one.
 
@@ -191,9 +211,11 @@ def refuse_other_plans(folder: Path, fold: str | int, plans: Plans) -> None:
     """
     complete, _ = _folds(Path(folder))
     others = [other for other in complete if other != str(fold)]
-    if not others or not (Path(folder) / PLANS_FILE).is_file():
+    if not others:
         return
-    mine, theirs = plans.prediction_key, Plans.read(folder).prediction_key
+    if all(_plans_hash(folder, other) == plans.prediction_sha256 for other in others):
+        return  # whatever became of the plans' file since, which this training writes again
+    mine, theirs = plans.prediction_key, Plans.read(folder, remedy=COPY_AGAIN).prediction_key
     if changed := [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]:
         raise UserError(
             f"{folder}: fold {', '.join(others)} was trained with another {', '.join(changed)}, and the folds of one "
@@ -205,6 +227,25 @@ def kept_sha256(folder: Path, fold: str | int) -> str | None:
     """The SHA-256 that the weights of a fold say they have; None where there are none yet."""
     path = fold_folder(folder, fold) / WEIGHTS_FILE
     return read_shapes(path)[1].get("sha256") if path.is_file() else None
+
+
+def whole_sha256(folder: Path, fold: str | int) -> str | None:
+    """The SHA-256 of the weights of a fold; None where there are none, or not as they were written."""
+    path = fold_folder(folder, fold) / WEIGHTS_FILE
+    if not path.is_file():
+        return None
+    try:
+        return read_weights(path)[1].get(WEIGHTS_HASH)
+    except UserError:
+        return None
+
+
+def _plans_hash(folder: Path, fold: str) -> str | None:
+    """Of the plans that a fold was trained with; None where its weights do not tell."""
+    try:
+        return read_shapes(fold_folder(folder, fold) / WEIGHTS_FILE)[1].get(PLANS_HASH)
+    except UserError:
+        return None
 
 
 def fold_folder(folder: Path, fold: str | int) -> Path:

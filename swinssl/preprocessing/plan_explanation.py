@@ -30,7 +30,7 @@ def explanation(plans: Plans) -> list[tuple[str, str, str]]:
         "dice": training.dice,
         "learning rate": f"{training.learning_rate:g}",
         "schedule": f"{training.epochs} x {training.steps_per_epoch} steps",
-        "patience": "none" if training.patience is None else f"{training.patience} epochs",
+        "patience": "none" if training.patience is None else f"{training.patience} validations",
         "memory": f"{plans.cost.memory_gb:.2g} GB",
         "time": duration((plans.cost.hours or 0) * 3600),
     }

@@ -76,7 +76,7 @@ class TrainingPlan(_Frozen):
         learning_rate: peak, AdamW with cosine schedule.
         epochs: length of the run.
         steps_per_epoch: optimiser steps that are called an epoch.
-        patience: epochs without a better validation Dice before training stops; None never stops early.
+        patience: validations in a row without a better Dice before training stops; None never stops early.
         sampling: `organ` draws the class first; `tumour` draws patches with and without tumour 1:1.
         loss: `softmax` = cross-entropy + Dice over exclusive labels; `sigmoid` = binary ones, for regions.
         dice: form of the Dice term: `log` = -log(Dice), `linear` = 1 - Dice.

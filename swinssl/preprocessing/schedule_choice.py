@@ -43,7 +43,7 @@ def choose_schedule(context: PlanningContext, sizing: Sizing) -> tuple[TrainingP
         "learning rate": "small networks take larger steps; a documented guess" if small else "the paper's",
         "patience": "none, the time is the limit"
         if patience is None
-        else "epochs without a better validation Dice; the paper stops early but does not say when, a documented guess",
+        else "validations in a row without a better Dice; the paper does not say how many: a documented guess",
     }
     plan = TrainingPlan(learning_rate=rate, epochs=epochs, steps_per_epoch=per_epoch, patience=patience)
     return plan, hours, reasons

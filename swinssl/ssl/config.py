@@ -10,7 +10,7 @@ from pydantic import Field, create_model
 from swinssl.errors import UserError
 from swinssl.ssl.method import Method
 from swinssl.ssl.schedules import WARM_UP
-from swinssl.training.engine_config import EngineConfig
+from swinssl.training.engine_config import LARGEST_RATE, EngineConfig
 
 EPOCHS, LEARNING_RATE = 500, 2e-4
 WHOLE = "whole"
@@ -23,7 +23,9 @@ class PretrainingConfig(EngineConfig):
     epochs: int | None = Field(
         None, ge=1, description=f"Length in epochs, each as many crops as there are volumes. Default: {EPOCHS}."
     )
-    lr: float | None = Field(None, gt=0, description=f"Peak learning rate. Default: {LEARNING_RATE:g}.")
+    lr: float | None = Field(
+        None, gt=0, le=LARGEST_RATE, description=f"Peak learning rate. Default: {LEARNING_RATE:g}."
+    )
     warm_up: float = Field(WARM_UP, ge=0, lt=1, description="Share of the run in which the learning rate rises.")
     preset: str | None = Field(None, description="Encoder size instead of the planned one; see swinssl_network.")
     patch: tuple[int, int, int] | None = Field(

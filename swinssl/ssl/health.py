@@ -37,7 +37,9 @@ class Health:
         self.warned = False
 
     def observe(self, pooled: Tensor) -> None:
-        """Take in (B, V, C) pooled features."""
+        """Take in (B, V, C) pooled features; not of a run that has diverged, which its loss tells of."""
+        if not torch.isfinite(pooled).all():
+            return
         unit = F.normalize(pooled.detach().float().cpu(), dim=-1)
         self.recent = torch.cat([self.recent, unit])[-KEPT:]
 

@@ -112,7 +112,8 @@ class PretextTask:
 
     def extra_weights(self) -> dict[str, Tensor]:
         weights = {f"health.{name}": tensor for name, tensor in self.health.weights().items()}
-        weights["probe.untrained"] = self.untrained
+        if torch.isfinite(self.untrained):  # nothing that is not finite enters a checkpoint
+            weights["probe.untrained"] = self.untrained
         weights |= {f"centre.{name}": centre.value for name, centre in self.centres.items()}
         if self.teacher is not None:
             weights |= {f"teacher.{name}": tensor for name, tensor in self.teacher.network.state_dict().items()}
@@ -124,7 +125,7 @@ class PretextTask:
             owner, _, rest = name.partition(".")
             by_owner[owner][rest] = tensor
         self.health.load_weights(by_owner["health"])
-        self.untrained = by_owner["probe"]["untrained"]
+        self.untrained = by_owner["probe"].get("untrained", self.untrained)
         for name, centre in self.centres.items():
             centre.value = by_owner["centre"][name].to(centre.value.device)
         if self.teacher is not None:

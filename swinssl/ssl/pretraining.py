@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +17,8 @@ import torch
 from pydantic import BaseModel
 
 from swinssl.devices import autocast, select_device, use_bf16
-from swinssl.errors import Interrupted, UserError
+from swinssl.errors import UserError
+from swinssl.memory import out_of_memory_in_words
 from swinssl.networks.encoder_file import EncoderRecord, write_encoder
 from swinssl.networks.encoder_transfer import load_encoder
 from swinssl.networks.network_plan import PRESETS, SwinEncoderPlan, encoder_preset
@@ -35,12 +36,13 @@ from swinssl.ssl.pretext_task import PretextTask
 from swinssl.ssl.probe import Probe
 from swinssl.ssl.run_description import PretrainingRun
 from swinssl.ssl.sources import Sources
+from swinssl.training.checkpoint import newest_step
 from swinssl.training.distribution import Ranks
 from swinssl.training.effective_plans import length_of
 from swinssl.training.engine import Engine, Length, Progress
-from swinssl.training.initial_weights import draws_of
+from swinssl.training.initial_weights import draws_of, refuse_non_finite
 from swinssl.training.progress_picture import draw_progress
-from swinssl.training.run_description import sha256_of_init, surroundings
+from swinssl.training.run_description import ending_noted, sha256_of_init, surroundings
 from swinssl.training.run_folder import RunFolder, put_aside
 
 logger = logging.getLogger(__name__)
@@ -183,56 +185,132 @@ def pretrain(
         UserError: something that the user gave does not fit.
         Interrupted: someone asked to stop; everything is saved.
     """
-    plan = plan_pretraining(method, preprocessed, config=config, options=options, probe=probe)
-    device = select_device(config.device)
-    bf16, ranks = use_bf16(device, config.precision), Ranks.join(device)
+    start = _checked(method, preprocessed, folder, config=config, options=options, probe=probe)
+    plan, ranks = start.plan, start.ranks
     if restart:
         if ranks.first:
             put_aside(folder)
         ranks.meet()
-    own = RunFolder(folder)
-    with own if ranks.first else nullcontext(own) as run_folder:
-        run = _described(plan, config, options, run_folder, device=device, bf16=bf16, ranks=ranks)
-        network, report = _initial_network(plan, config)
-        run = run.model_copy(update={"init_report": report, "parameters": sum(p.numel() for p in network.parameters())})
+    with start.folder if ranks.first else nullcontext(start.folder) as run_folder:
+        earlier = PretrainingRun.earlier_in(run_folder)
+        closed = earlier is not None and earlier.is_closed(run_folder, result=start.result)
+        run = start.resuming(earlier)
         if ranks.first:
             run.write(run_folder.run_file)
-        try:
-            progress, damaged = _train(plan, network.to(device), run_folder, config, device, bf16, ranks)
-        except Interrupted:
-            if ranks.first:
-                run.ended_as("stopped").write(run_folder.run_file)
-            raise
-        crops = progress.step * plan.batch_size
-        run = run.ended_as(
-            "done",
-            steps=progress.step,
-            seconds=round(progress.seconds, 1),
-            images_per_second=round(crops / progress.seconds, 2) if progress.seconds > 0 else None,
-            best_score=progress.best_score if progress.validations > 0 else None,
-            best_epoch=progress.best_epoch if progress.validations > 0 else None,
-            unreadable={**plan.sources.unreadable, **damaged},
-        )
+        with ending_noted(run, run_folder, writes=ranks.first):
+            if ranks.same_everywhere([closed])[0] and earlier is not None:
+                logger.info("%s: pretrained before", folder)
+                run = run.ended_as("done", **earlier.model_dump(include=OUTCOME))
+            else:
+                saved = newest_step(run_folder.checkpoints) is not None
+                with out_of_memory_in_words(str(folder), config.memory_remedy(plan.batch_size, saved=saved)):
+                    progress, damaged = _train(start, run, config)
+                run = _ended(run, plan, progress, damaged)
         if ranks.first:
             run.write(run_folder.run_file)
     return Pretrained(folder, run, ranks.first)
+
+
+def check_start(
+    method: str,
+    preprocessed: Sequence[Path],
+    folder: Path,
+    *,
+    config: PretrainingConfig,
+    options: BaseModel,
+    probe: Path | None = None,
+    restart: bool = False,
+) -> PretrainingPlan:
+    """Run every check that `pretrain` makes before its first step, and write nothing; what the run would be.
+
+    Raises:
+        UserError: as `pretrain` would.
+    """
+    start = _checked(method, preprocessed, folder, config=config, options=options, probe=probe)
+    if folder.is_dir() and not restart:
+        start.folder.check_free()
+        start.resuming(PretrainingRun.earlier_in(start.folder))
+    return start.plan
+
+
+# What `run.json` says of the end of a run.
+OUTCOME = {"steps", "seconds", "images_per_second", "best_score", "best_epoch", "unreadable", "ended"}
+
+
+@dataclass(frozen=True)
+class _Start:
+    """A run that passed all checks for which its folder is not needed."""
+
+    plan: PretrainingPlan
+    folder: RunFolder
+    network: PretextNetwork
+    described: PretrainingRun
+    device: torch.device
+    bf16: bool
+    ranks: Ranks
+
+    def resuming(self, earlier: PretrainingRun | None) -> PretrainingRun:
+        """The run's description, after the `earlier` one of the folder was found to be the same.
+
+        Raises:
+            UserError: another run is there.
+        """
+        return self.described.resuming(earlier, self.folder, result=self.result, length=self.plan.length)
+
+    @property
+    def result(self) -> str | None:
+        """Name of the encoder that the folder has, if it has one."""
+        return ENCODER if (self.folder.path / ENCODER).is_file() else None
+
+
+def _checked(
+    method: str,
+    preprocessed: Sequence[Path],
+    folder: Path,
+    *,
+    config: PretrainingConfig,
+    options: BaseModel,
+    probe: Path | None,
+) -> _Start:
+    plan = plan_pretraining(method, preprocessed, config=config, options=options, probe=probe)
+    device = select_device(config.device)
+    bf16, ranks = use_bf16(device, config.precision), Ranks.join(device)
+    network, report = _initial_network(plan, config)
+    run = _described(plan, config, options, device=device, bf16=bf16, ranks=ranks).model_copy(
+        update={"init_report": report, "parameters": sum(p.numel() for p in network.parameters())}
+    )
+    run_folder = RunFolder(folder, folder_option=PretrainingRun.folder_option)
+    return _Start(plan, run_folder, network, run, device, bf16, ranks)
+
+
+def _ended(
+    run: PretrainingRun, plan: PretrainingPlan, progress: Progress, damaged: Mapping[str, str]
+) -> PretrainingRun:
+    crops = progress.step * plan.batch_size
+    return run.ended_as(
+        "done",
+        steps=progress.step,
+        seconds=round(progress.seconds, 1),
+        images_per_second=round(crops / progress.seconds, 2) if progress.seconds > 0 else None,
+        best_score=progress.best_score if progress.validations > 0 else None,
+        best_epoch=progress.best_epoch if progress.validations > 0 else None,
+        unreadable={**plan.sources.unreadable, **damaged},
+    )
 
 
 def _described(
     plan: PretrainingPlan,
     config: PretrainingConfig,
     options: BaseModel,
-    run_folder: RunFolder,
     *,
     device: torch.device,
     bf16: bool,
     ranks: Ranks,
 ) -> PretrainingRun:
-    """The description of this run, after any run that is here was found to be the same."""
     # Not on the mean: it starts a run, and is another one where a volume can no longer be read.
     images = {name: value for name, value in vars(plan.images).items() if name != "mean"}
     rests_on = [plan.encoder.model_dump(), images, plan.batch_size]
-    run = PretrainingRun(
+    return PretrainingRun(
         method=plan.method.name,
         options=options.model_dump(),
         config=config,
@@ -242,9 +320,9 @@ def _described(
         plans_sha256=hashlib.sha256(json.dumps(rests_on, sort_keys=True).encode()).hexdigest(),
         image_sha256=plan.sources.image_sha256,
         init_sha256=sha256_of_init(config.init),
+        planned_steps=plan.length.steps,
         **surroundings(device, bf16=bf16, ranks=ranks.world),
     )
-    return run.going_on_at(run_folder.run_file)
 
 
 def _initial_network(plan: PretrainingPlan, config: PretrainingConfig) -> tuple[PretextNetwork, str | None]:
@@ -258,19 +336,15 @@ def _initial_network(plan: PretrainingPlan, config: PretrainingConfig) -> tuple[
     if config.init == "scratch":
         return network, None
     report = str(load_encoder(network, encoder_path(config.init)))
+    refuse_non_finite(network, config.init)
     logger.info("encoder from %s: %s", config.init, report)
     return network, report
 
 
-def _train(
-    plan: PretrainingPlan,
-    network: PretextNetwork,
-    run_folder: RunFolder,
-    config: PretrainingConfig,
-    device: torch.device,
-    bf16: bool,
-    ranks: Ranks,
-) -> tuple[Progress, dict[str, str]]:
+def _train(start: _Start, run: PretrainingRun, config: PretrainingConfig) -> tuple[Progress, dict[str, str]]:
+    plan, run_folder, network = start.plan, start.folder, start.network
+    device, bf16, ranks = start.device, start.bf16, start.ranks
+    network.to(device)
     method = plan.method
     task = PretextTask(
         network,
@@ -294,6 +368,7 @@ def _train(
         ranks=ranks,
         shard=config.shards(plan.preset),
         activity=f"pretraining ({method.name})",
+        run=run.model_dump(mode="json"),
         after_epoch=show,
     )
     if ranks.first:

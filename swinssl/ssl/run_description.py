@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field
 
@@ -23,6 +23,9 @@ class PretrainingRun(EngineRun):
         images_per_second: samples over the whole run, all sittings.
         best_score: highest mean Dice of the frozen probe, and the epoch that it was in.
     """
+
+    folder_option: ClassVar[str] = "--out"
+    planned: ClassVar[frozenset[str]] = frozenset({"batch_size", "preset", "patch"})
 
     config: PretrainingConfig
     method: str

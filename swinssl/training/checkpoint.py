@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from swinssl import files
 from swinssl.errors import UserError
+from swinssl.training.sharding import own_part
 
 logger = logging.getLogger(__name__)
 
@@ -30,11 +32,13 @@ class Checkpoint:
         step: optimiser steps done.
         weights: tensors by name (network and extras).
         state: optimiser state, counters, history: tensors, numbers, strings, lists and dicts only.
+        run: JSON of the run's description, so that it is known whose checkpoint this is even without `run.json`.
     """
 
     step: int
     weights: dict[str, Tensor]
     state: dict[str, Any]
+    run: dict[str, Any] = field(default_factory=dict)
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
@@ -45,7 +49,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
         save_file({name: t.detach().contiguous() for name, t in checkpoint.weights.items()}, writing / WEIGHTS)
         torch.save(checkpoint.state, writing / STATE)
         hashes = {name: files.sha256_of(writing / name) for name in (WEIGHTS, STATE)}
-        (writing / MANIFEST).write_text(json.dumps({"step": checkpoint.step, "sha256": hashes}))
+        manifest = {"step": checkpoint.step, "sha256": hashes, "run": checkpoint.run}
+        (writing / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
     for old in _newest_first(folder)[KEPT:]:
         shutil.rmtree(old, ignore_errors=True)
 
@@ -63,17 +68,47 @@ def load_checkpoint(folder: Path) -> Checkpoint | None:
         except Exception as error:  # a file that is cut, altered or of something else raises whatever it likes
             logger.warning("%s: damaged (%s); trying the checkpoint before it.", path, error)
     if found:
-        raise UserError(f"{folder}: every checkpoint is damaged. Train anew with --restart.")
+        raise UserError(f"{folder}: every checkpoint is damaged. Begin anew with --restart; it keeps the folder aside.")
+    return None
+
+
+def run_of_checkpoints(folder: Path) -> dict[str, Any] | None:
+    """What the newest readable checkpoint says of its run, {} where it says nothing; None without any checkpoint."""
+    paths = _newest_first(folder)
+    for path in paths:
+        try:
+            run = json.loads((path / MANIFEST).read_text(encoding="utf-8")).get("run")
+        except (OSError, ValueError, AttributeError):
+            continue
+        if isinstance(run, dict):
+            return run
+    return {} if paths else None
+
+
+def newest_step(folder: Path) -> int | None:
+    """Steps of the newest checkpoint, whole or not; None where there is none."""
+    paths = _newest_first(folder)
+    return int(paths[0].name.removeprefix("step_")) if paths else None
+
+
+def first_not_finite(weights: Mapping[str, Tensor]) -> str | None:
+    """The name of the first tensor with a number that is NaN or infinite; None where all are finite."""
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not torch.isfinite(own_part(tensor)).all():
+            return name
     return None
 
 
 def _load(path: Path) -> Checkpoint:
-    manifest = json.loads((path / MANIFEST).read_text())
+    manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     for name, expected in manifest["sha256"].items():
         if name not in (WEIGHTS, STATE) or files.sha256_of(path / name) != expected:
             raise ValueError(f"{name} is not what was written")
     state = torch.load(path / STATE, map_location="cpu", weights_only=True)
-    return Checkpoint(manifest["step"], load_file(path / WEIGHTS), state)
+    weights = load_file(path / WEIGHTS)
+    if (name := first_not_finite(weights)) is not None:
+        raise ValueError(f"{name} has numbers that are not finite")
+    return Checkpoint(manifest["step"], weights, state, manifest.get("run", {}))
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from swinssl.errors import UserError
-from swinssl.training.engine_config import EngineConfig
+from swinssl.training.engine_config import LARGEST_RATE, EngineConfig
 
 
 class TrainingConfig(EngineConfig):
@@ -18,7 +18,7 @@ class TrainingConfig(EngineConfig):
         description="scratch, or the encoder to start from: a file or a shipped name. Default: the encoder that the "
         "plan was made for, else scratch.",
     )
-    encoder_lr_scale: float = Field(1.0, gt=0, description="Factor of the encoder's learning rate.")
+    encoder_lr_scale: float = Field(1.0, gt=0, le=LARGEST_RATE, description="Factor of the encoder's learning rate.")
     layer_decay: float = Field(
         1.0, gt=0, le=1, description="Factor of the learning rate from each encoder layer to the one before it."
     )
@@ -28,7 +28,7 @@ class TrainingConfig(EngineConfig):
     )
     lora_rank: int = Field(8, ge=1, description="Rank of these changes.")
     patience: int | None = Field(
-        None, ge=1, description="Epochs without a better validation Dice before stopping. Default: as planned."
+        None, ge=1, description="Validations in a row without a better Dice before stopping. Default: as planned."
     )
     shots: int | None = Field(None, ge=1, description="Train on this many cases of the fold; nested, stratified.")
     ema: float = Field(

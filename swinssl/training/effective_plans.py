@@ -61,6 +61,11 @@ def run_length(plans: Plans, config: TrainingConfig) -> Length:
     )
 
 
+def planned_steps(plans: Plans, config: TrainingConfig) -> int:
+    """Steps that a run with (effective) `plans` makes if neither time nor patience ends it."""
+    return config.steps or plans.training.epochs * plans.training.steps_per_epoch
+
+
 def length_of(
     config: EngineConfig, *, epochs: int, steps_per_epoch: int, step_seconds: float | None, patience: int | None = None
 ) -> Length:
@@ -70,7 +75,7 @@ def length_of(
         epochs: of the run, where it has neither a number of steps nor of minutes.
         steps_per_epoch: steps that are called an epoch.
         step_seconds: a guess of a step's time; None where there is none.
-        patience: epochs without a better score before the run ends.
+        patience: validations in a row without a better score before the run ends.
     """
     minutes, steps = config.max_minutes, config.steps
     if steps is None and (config.epochs is not None or minutes is None):

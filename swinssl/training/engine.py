@@ -17,7 +17,13 @@ from swinssl.errors import Interrupted, UserError
 from swinssl.memory import keep_freed_memory
 from swinssl.progress import Meter
 from swinssl.randomness import Draws
-from swinssl.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from swinssl.training.checkpoint import (
+    Checkpoint,
+    first_not_finite,
+    load_checkpoint,
+    newest_step,
+    save_checkpoint,
+)
 from swinssl.training.distribution import Ranks
 from swinssl.training.engine_config import EngineConfig
 from swinssl.training.optimiser import AS_THE_REST, EncoderPace, make_optimiser, set_pace
@@ -49,7 +55,7 @@ class Length:
         expected: steps that it will be; a guess where minutes count, corrected as soon as speed is known.
         steps_per_epoch: steps between two lines of the log.
         minutes: longest time, what follows the run included; None is no limit.
-        patience: epochs without a better score before the run ends; None never ends early.
+        patience: validations in a row without a better score before the run ends; None never ends early.
     """
 
     steps: int | None
@@ -70,6 +76,9 @@ class Progress:
         validation_seconds: of that, in validation.
         validations: how many there were.
         best_score: highest validation score, and the epoch it was reached in.
+        not_better: validations in a row since then.
+        validated_at: step of the last validation, or of the weights that were kept where nothing can be validated.
+        minutes: time limit that the run ended under; None where it had none.
         ended: the run is over; nothing but a longer length makes it go on.
     """
 
@@ -80,6 +89,9 @@ class Progress:
     validations: int = 0
     best_score: float = -math.inf
     best_epoch: int = 0
+    not_better: int = 0
+    validated_at: int = -1
+    minutes: float | None = None
     ended: bool = False
 
 
@@ -95,6 +107,7 @@ class Engine:
         pace: of a pretrained encoder, which may learn later and more slowly than the rest.
         shard: spread the encoder's blocks over the ranks while training.
         activity: what the progress bar calls this run.
+        run: JSON of the run's description; checkpoints carry it.
         after_epoch: called with the whole log after each epoch (it draws the progress picture).
     """
 
@@ -111,6 +124,7 @@ class Engine:
         pace: EncoderPace = AS_THE_REST,
         shard: bool = False,
         activity: str = "training",
+        run: dict[str, Any] | None = None,
         after_epoch: Callable[[list[dict[str, Any]]], None] | None = None,
     ) -> None:
         if task.batch_size < ranks.world:
@@ -121,6 +135,7 @@ class Engine:
         self.task, self.folder, self.config, self.length = task, folder, config, length
         self.learning_rate, self.device, self.ranks, self.after_epoch = learning_rate, device, ranks, after_epoch
         self.shard, self.activity = shard and ranks.world > 1, activity
+        self.run_description = run or {}
         self.bf16 = use_bf16(device, config.precision)
         task.network.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.optimiser = make_optimiser(
@@ -144,7 +159,7 @@ class Engine:
 
         Raises:
             Interrupted: someone asked to stop; everything is saved.
-            UserError: the loss is no longer finite.
+            UserError: loss, gradients or weights are no longer finite, memory ran out, or the folder was taken away.
         """
         if self.device.type == "cpu":
             keep_freed_memory()
@@ -174,15 +189,17 @@ class Engine:
                     if self.ranks.same_everywhere([requests.asked])[0] and not self._ended():
                         self._save()
                         raise Interrupted(
-                            f"saved after {self._steps_done()} in {self.folder.path}; "
-                            "the same command goes on from there."
+                            f"saved after {self._steps_done()} in {self.folder.path}. Rerun the command to resume."
                         )
                     if self._save_is_due(CHECKPOINT_SECONDS):
                         self._save()
             finally:
                 samples.close()  # type: ignore[attr-defined]
         if not self.progress.ended:
+            if self.progress.validated_at != self.progress.step:  # a run that was made shorter ends between two epochs
+                self._end_epoch()
             self.progress.ended = True
+            self.progress.minutes = self.length.minutes
             self._save()
         self.shards.end()
         return self.progress
@@ -215,6 +232,7 @@ class Engine:
     def _step(self, samples: Sequence[Any]) -> float:
         """One optimiser step; returns this rank's estimate of the batch's mean loss."""
         step, task = self.progress.step, self.task
+        self.folder.began = True
         draws = self._draws(step)
         rate = self.learning_rate * cosine_with_warm_up(step, self.progress.total, warm_up=self.config.warm_up)
         set_pace(self.optimiser, learning_rate=rate, step=step)
@@ -234,10 +252,7 @@ class Engine:
             for name, value in result.log.items():
                 self.sums[name] += value * len(result.losses) / len(samples)
         if not math.isfinite(total_loss):
-            raise UserError(
-                f"{self.folder.path}: the loss became {total_loss} at step {step}. Lower --lr, or train with "
-                "--precision fp32; the last checkpoint is untouched."
-            )
+            raise self._diverged(f"the loss became {total_loss}")
         self.ranks.sum_gradients(task.network)
         self._clip()
         self.shards.step(self.optimiser)
@@ -254,9 +269,36 @@ class Engine:
         groups = [[gradient] for gradient in gradients] if self.config.clip_per == "tensor" else [gradients]
         for group in filter(None, groups):  # none where all is still frozen
             norm = torch.linalg.vector_norm(torch.stack(norms_over_ranks(group)))
+            if not torch.isfinite(norm):  # a step along it would leave weights that no later step can repair
+                raise self._diverged(f"the gradient's norm became {float(norm)}")
             torch._foreach_mul_(
                 [own_part(gradient) for gradient in group], torch.clamp(self.config.clip / (norm + 1e-6), max=1.0)
             )
+
+    def _diverged(self, what: str) -> UserError:
+        """The error of a run whose numbers are no longer finite, with remedies that work when they are typed."""
+        lower = f"Lower --lr (it is {self.learning_rate:g}), or --clip (it is {self.config.clip:g})"
+        other = f"{self.folder.folder_option} for another folder"
+        saved = newest_step(self.folder.checkpoints)
+        if saved is None:
+            remedy = f"{lower}"
+            remedy += ", or compute in fp32 (--precision fp32)." if self.bf16 else "."
+        else:
+            remedy = f"{lower}, with --restart to begin anew (this run is kept aside) or with {other}."
+            if self.bf16:
+                remedy += f" Or resume from the checkpoint of step {saved} in fp32 (--precision fp32)."
+        kept = "" if saved is None else f" The checkpoint of step {saved} is not affected."
+        return UserError(f"{self.folder.path}: {what} at step {self.progress.step}.{kept} {remedy}")
+
+    def _check_finite(self) -> None:
+        """Keep weights that are not finite out of checkpoints and results.
+
+        Raises:
+            UserError: the trained network, or what else a checkpoint has.
+        """
+        for weights in (self.task.network.state_dict(), self.task.extra_weights()):
+            if (name := first_not_finite(weights)) is not None:
+                raise self._diverged(f"{name} has values that are NaN or infinite")
 
     # --- time
 
@@ -287,21 +329,28 @@ class Engine:
         if (done - first < STEPS_TO_MEASURE and not self._ended()) or not due:
             return
         per_step = (self._training_seconds() - since) / (done - first)
+        wanted = self._affordable(self.length.minutes, per_step=per_step, elapsed=self._elapsed())
+        self.progress.total = max(int(self.ranks.same_everywhere([wanted])[0]), done)
+        self.total_known = True
+
+    def _affordable(self, minutes: float, *, per_step: float, elapsed: float) -> int:
+        """Steps of the whole run, if so many seconds have passed and it is to end within `minutes`, all included."""
         validation = self.task.validation_cost * per_step
         if self.progress.validations:
             validation = self.progress.validation_seconds / self.progress.validations
         closing = self.task.closing_cost / max(self.task.validation_cost, 1e-9) * validation
         between = validation / (self.validate_every * self.length.steps_per_epoch)
-        left = self.length.minutes * 60 - self._elapsed() - validation - closing
-        affordable = done + max(0, int(left / (per_step + between)))
-        wanted = affordable if self.length.steps is None else min(self.length.steps, affordable)
-        self.progress.total = max(int(self.ranks.same_everywhere([wanted])[0]), done)
-        self.total_known = True
+        left = minutes * 60 - elapsed - validation - closing
+        affordable = self.progress.step + max(0, int(left / (per_step + between)))
+        return affordable if self.length.steps is None else min(self.length.steps, affordable)
 
     # --- epochs
 
     def _end_epoch(self) -> None:
         """Log, validate when it is due, keep the best, decide whether to stop early, save, draw."""
+        if self.ranks.first:
+            self.folder.check_ours()
+        self._check_finite()
         epoch = math.ceil(self.progress.step / self.length.steps_per_epoch)
         steps = self.sums.pop("steps", 0.0) or 1.0
         waiting = self.sums.pop("waiting_seconds", 0.0)
@@ -315,9 +364,10 @@ class Engine:
         self.sums.clear()
         if epoch % self.validate_every == 0 or self._ended():
             entry.update(self._validate(epoch))
-        patience = self.length.patience
-        if patience is not None and math.isfinite(self.progress.best_score):
-            self.progress.ended = self._ended() or epoch - self.progress.best_epoch >= patience
+            self.progress.validated_at = self.progress.step
+        self.progress.ended = self._ended() or self._out_of_patience()
+        if self.progress.ended:
+            self.progress.minutes = self.length.minutes
         entry |= {"seconds": self._elapsed(), "waiting_seconds": waiting}
         if working > 0:
             entry["samples_per_second"] = steps * self.task.batch_size / working
@@ -349,6 +399,7 @@ class Engine:
         progress.validations += 1
         # An equal score later in training comes from a longer average: it is kept.
         best = metrics["score"] >= progress.best_score
+        progress.not_better = 0 if best else progress.not_better + 1
         if best:
             progress.best_score, progress.best_epoch = metrics["score"], epoch
             if self.ranks.first:
@@ -370,6 +421,7 @@ class Engine:
         started = time.monotonic()
         if self.ranks.first:
             self.folder.check_ours()
+        self._check_finite()
         self.progress.seconds = self._elapsed()
         optimiser = self.shards.optimiser_state(self.optimiser)
         with self.shards.whole():
@@ -377,7 +429,9 @@ class Engine:
                 weights = {f"network.{name}": tensor for name, tensor in self.task.network.state_dict().items()}
                 weights |= {f"extra.{name}": tensor for name, tensor in self.task.extra_weights().items()}
                 state = {"optimiser": optimiser, "progress": dict(vars(self.progress)), "sums": dict(self.sums)}
-                save_checkpoint(self.folder.checkpoints, Checkpoint(self.progress.step, weights, state))
+                save_checkpoint(
+                    self.folder.checkpoints, Checkpoint(self.progress.step, weights, state, self.run_description)
+                )
         self.saved_at = time.monotonic()
         self.save_seconds = self.saved_at - started
 
@@ -394,14 +448,48 @@ class Engine:
         self.task.network.load_state_dict(by_owner["network"])
         self.task.load_extra_weights(by_owner["extra"])
         self.optimiser.load_state_dict(checkpoint.state["optimiser"])
-        self.progress = Progress(**checkpoint.state["progress"])
+        self.progress = _progress_of(checkpoint.state["progress"])
         self.sums = defaultdict(float, checkpoint.state["sums"])
-        if self.length.minutes is None:
-            # A run that had ended goes on if more steps are asked for, on the schedule of the new length.
-            self.progress.ended = self.progress.ended and self.length.expected <= self.progress.total
-            self.progress.total = self.length.expected
+        had_ended, step = self.progress.ended, self.progress.step
+        self._take_new_length()
         if self.ranks.first:
-            self.folder.forget_log_after(self.progress.step)
-        if not self._ended():
-            total = self._known_total()
-            logger.info("going on after step %d%s", self.progress.step, "" if total is None else f" of {total}")
+            self.folder.forget_log_after(step)
+        if self._ended() or not self.ranks.first:
+            return
+        total = self._known_total()
+        logger.info("resuming after step %d%s", step, "" if total is None else f" of {total}")
+        if had_ended:
+            rate = self.learning_rate * cosine_with_warm_up(step, self.progress.total, warm_up=self.config.warm_up)
+            logger.info(
+                "this run had ended; it is extended on the schedule of %d steps, where the learning rate is %.2g now",
+                self.progress.total,
+                rate,
+            )
+
+    def _take_new_length(self) -> None:
+        """Let the length that is asked for now count; a run that had ended goes on where that is longer."""
+        progress, length = self.progress, self.length
+        had_ended, progress.ended = progress.ended, False
+        if length.minutes is None:
+            progress.total = length.expected
+        elif had_ended:
+            ended_under = progress.minutes if progress.minutes is not None else progress.seconds / 60
+            progress.total = progress.step
+            if length.minutes > ended_under:
+                per_step = max((progress.seconds - progress.validation_seconds) / max(progress.step, 1), 1e-9)
+                wanted = self._affordable(length.minutes, per_step=per_step, elapsed=progress.seconds)
+                progress.total = max(wanted, progress.step)
+        progress.ended = had_ended and (progress.step >= progress.total or self._out_of_patience())
+
+    def _out_of_patience(self) -> bool:
+        return self.length.patience is not None and self.progress.not_better >= self.length.patience
+
+
+def _progress_of(state: dict[str, Any]) -> Progress:
+    """The progress in a checkpoint, also of one by swinssl 0.1, which did not count the validations since the best."""
+    progress = Progress(**state)
+    if "not_better" not in state:
+        stopped_early = progress.ended and progress.step < progress.total
+        progress.not_better = progress.validations if stopped_early else 0
+        progress.validated_at = progress.step if progress.ended else -1
+    return progress

@@ -6,8 +6,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-# Fields that may change when a run goes on; any other change would make it another run.
-MAY_CHANGE_ON_RESUME = {"epochs", "steps", "max_minutes", "patience", "device", "readers", "shard"}
+# How long a run is: a longer one goes on where the shorter one ended.
+LENGTH_OPTIONS = {"epochs", "steps", "max_minutes", "patience"}
+# What a run is computed with: it changes its weights by rounding at most.
+MACHINE_OPTIONS = {"device", "readers", "shard", "recompute", "precision"}
+# Options that may change when a run resumes; any other change would make it another run.
+MAY_CHANGE_ON_RESUME = LENGTH_OPTIONS | MACHINE_OPTIONS
+# Beyond it steps overflow, whatever the network.
+LARGEST_RATE = 1e3
 
 # Encoders whose weights, gradients and optimiser states are worth the sending of them.
 SHARDED_PRESETS = {"smitp"}
@@ -16,14 +22,14 @@ SHARDED_PRESETS = {"smitp"}
 class EngineConfig(BaseModel):
     """Choices of a run of the engine; None means: as planned. The one place of these defaults."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: int | None = Field(None, ge=1, description="Length in epochs. Default: as planned.")
     steps: int | None = Field(None, ge=1, description="Length in optimiser steps; stands above --epochs.")
     max_minutes: float | None = Field(
         None, gt=0, description="Longest time; the schedule is fitted into it, final validation included."
     )
-    lr: float | None = Field(None, gt=0, description="Peak learning rate. Default: as planned.")
+    lr: float | None = Field(None, gt=0, le=LARGEST_RATE, description="Peak learning rate. Default: as planned.")
     batch_size: int | None = Field(None, ge=1, description="Patches a step. Default: as planned.")
     accumulate: int = Field(1, ge=1, description="Parts that a batch is computed in, to save memory.")
     recompute: bool = Field(
@@ -35,7 +41,9 @@ class EngineConfig(BaseModel):
         "instead of all of them. Default: for the preset smitp.",
     )
     seed: int = Field(0, ge=0, description="Seed of every random draw.")
-    weight_decay: float = Field(0.01, ge=0, description="AdamW's, on weight matrices and kernels only.")
+    weight_decay: float = Field(
+        0.01, ge=0, le=LARGEST_RATE, description="AdamW's, on weight matrices and kernels only."
+    )
     warm_up: float = Field(0.03, ge=0, lt=1, description="Share of the run in which the learning rate rises.")
     clip: float = Field(5.0, gt=0, description="Largest norm of the gradient.")
     clip_per: Literal["network", "tensor"] = Field(
@@ -46,6 +54,25 @@ class EngineConfig(BaseModel):
     )
     device: str = Field("auto", description="auto (cuda, else mps, else cpu), cpu, cuda, cuda:1 or mps.")
     readers: int = Field(1, ge=0, description="Threads that read and augment ahead of the step; 0 reads in place.")
+
+    def memory_remedy(self, batch_size: int, *, saved: bool) -> str:
+        """What to type where memory does not suffice for training.
+
+        Args:
+            batch_size: of the run.
+            saved: it has a checkpoint, so that options which make it another run need `--restart`.
+        """
+        gentle = [] if self.recompute else ["--recompute (less memory for more time)"]
+        gentle += ["--readers 0"] if self.readers else []
+        gentle += ["--device cpu"] if self.device != "cpu" else []
+        other = [f"--accumulate {min(2 * self.accumulate, batch_size)}"] if self.accumulate < batch_size else []
+        other += [f"--batch-size {batch_size // 2}"] if batch_size > 1 else []
+        if other and saved:
+            other[-1] += " (the last two with --restart)" if len(other) > 1 else " (with --restart)"
+        choices = [*gentle, *other]
+        advice = f"Rerun with {', '.join(choices[:-1])} or {choices[-1]}" if len(choices) > 1 else "".join(choices)
+        where = "close other programs, or choose a smaller --patch or --preset in swinssl_plan"
+        return f"{advice}; {where}." if advice else f"{where[0].upper()}{where[1:]}."
 
     def shards(self, preset: str | None) -> bool:
         """Whether to spread the blocks of an encoder of this size over the ranks, where there are several."""

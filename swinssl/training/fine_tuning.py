@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -20,12 +18,22 @@ from swinssl.dataset.case_names import case_name
 from swinssl.dataset.case_tables import read_groups
 from swinssl.dataset.splits import Fold, fold_of, load_or_make_splits, shots_subset
 from swinssl.devices import select_device, use_bf16
-from swinssl.errors import Interrupted, UserError
+from swinssl.errors import UserError
 from swinssl.imageio.endings import images_in
 from swinssl.imageio.writer import write_volume
 from swinssl.inference.predictor import Predictor
-from swinssl.inference.trained_model import TrainedModel, fold_folder, kept_sha256, refuse_other_plans, write_fold
+from swinssl.inference.trained_model import (
+    WEIGHTS_FILE,
+    TrainedModel,
+    fold_folder,
+    kept_sha256,
+    refuse_other_plans,
+    whole_sha256,
+    write_descriptions,
+    write_fold,
+)
 from swinssl.inference.way_back import WayBack
+from swinssl.memory import out_of_memory_in_words
 from swinssl.networks.build import build_network
 from swinssl.networks.encoder_transfer import load_encoder
 from swinssl.networks.low_rank import adapt_encoder, merged
@@ -35,15 +43,23 @@ from swinssl.preprocessing.encoder_facts import encoder_name
 from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.store import REFERENCES, PreprocessedCase, PreprocessedDataset
 from swinssl.progress import track
+from swinssl.training.checkpoint import newest_step
 from swinssl.training.config import TrainingConfig
 from swinssl.training.distribution import Ranks
-from swinssl.training.effective_plans import effective_plans, run_length
+from swinssl.training.effective_plans import effective_plans, planned_steps, run_length
 from swinssl.training.engine import Engine, Progress
+from swinssl.training.engine_config import MACHINE_OPTIONS
 from swinssl.training.grid_validation import GridValidation
-from swinssl.training.initial_weights import draws_of
+from swinssl.training.initial_weights import draws_of, refuse_non_finite
 from swinssl.training.optimiser import EncoderPace
 from swinssl.training.progress_picture import draw_progress
-from swinssl.training.run_description import RunDescription, sha256_of_init, surroundings
+from swinssl.training.run_description import (
+    RunDescription,
+    ending_noted,
+    sha256_of_decisions,
+    sha256_of_init,
+    surroundings,
+)
 from swinssl.training.run_folder import RunFolder, put_aside
 from swinssl.training.segmentation_task import SegmentationTask
 from swinssl.training.start import SCRATCH, remedy, start_in_words, with_start
@@ -140,61 +156,140 @@ def fine_tune(
         UserError: something that the user gave does not fit.
         Interrupted: someone asked to stop; everything is saved.
     """
-    dataset = PreprocessedDataset.open(preprocessed)
-    config = with_start(config, dataset.plans, preprocessed)
-    plans = effective_plans(dataset.plans, config)
-    setting = _setting(dataset, plans, fold=fold, config=config)
-    model = results / (name or default_name(plans, config))
-    folder = fold_folder(model, fold)
+    start = _checked(preprocessed, results, fold=fold, config=config, name=name)
+    setting, plans, model = start.setting, start.plans, start.model
+    first = setting.ranks.first
+    if first:
+        for line in start_in_words(start.described.config, plans, preprocessed):
+            logger.info("%s", line)
     if restart:
-        if setting.ranks.first:
-            put_aside(folder)
+        if first:
+            put_aside(start.folder.path)
         setting.ranks.meet()
-    refuse_other_plans(model, fold, plans)
-    own = RunFolder(folder)
-    with own if setting.ranks.first else nullcontext(own) as run_folder:
-        earlier = RunDescription.read(run_folder.run_file) if run_folder.run_file.exists() else None
-        weights_before = kept_sha256(model, fold)
-        run = _described(setting, fold, config).going_on_at(run_folder.run_file)
-        description = files.read_json(preprocessed / "dataset.json", what="description", remedy="Run swinssl_plan.")
-        keep = partial(_keep, model, fold, plans, description)
-        if setting.ranks.first:
-            for line in start_in_words(config, plans, preprocessed):
-                logger.info("%s", line)
-        network, report = _initial_network(plans, config, preprocessed)
-        run = run.model_copy(update={"init_report": report, "parameters": sum(p.numel() for p in network.parameters())})
-        if setting.ranks.first:
+    with start.folder if first else nullcontext(start.folder) as run_folder:
+        earlier = RunDescription.earlier_in(run_folder)
+        weights_before = whole_sha256(model, fold)
+        closed = earlier is not None and earlier.is_closed(run_folder, result=start.result)
+        run = start.resuming(earlier)
+        if first:
             run.write(run_folder.run_file)
-        try:
-            progress = _train(setting, network, run_folder, config, keep, title=f"{plans.dataset_name}, {model.name}")
-        except Interrupted:
-            if setting.ranks.first:
-                run.ended_as("stopped").write(run_folder.run_file)
-            raise
-        run = run.model_copy(update=_outcome(progress))
+        with ending_noted(run, run_folder, writes=first):
+            if setting.ranks.same_everywhere([closed])[0] and earlier is not None:
+                outcome = earlier.model_dump(include={"steps", "best_epoch", "best_score", "seconds"})
+            else:
+                outcome = _outcome(_train(start, run))
+        run = run.model_copy(update=outcome)
         predictions, done_before = None, False
-        if setting.ranks.first:
-            predictions = folder / VALIDATION if setting.validation else None
+        if first:
+            write_descriptions(model, plans, start.description)
+            predictions = run_folder.path / VALIDATION if setting.validation else None
             same_weights = weights_before is not None and weights_before == kept_sha256(model, fold)
-            if earlier is not None and earlier.status == "done" and same_weights and _all_there(setting, predictions):
-                done_before = True
-                logger.info("%s: trained and measured before", folder)
-                run = run.ended_as("done", ended=earlier.ended, final_dice=earlier.final_dice)
+            if earlier is not None and earlier.status == "done" and same_weights:
+                done_before = _are_as_written(setting, predictions, earlier.prediction_sha256)
+            if done_before and earlier is not None:
+                logger.info("%s: trained and measured before", run_folder.path)
+                known = {"final_dice": earlier.final_dice, "prediction_sha256": earlier.prediction_sha256}
+                run = run.ended_as("done", ended=earlier.ended, **known)
             run.write(run_folder.run_file)
             if predictions is not None and not done_before:
-                _predict_validation(setting, model, fold, predictions)
+                with ending_noted(run, run_folder, writes=True), out_of_memory_in_words(*_memory(start, run)):
+                    written = _predict_validation(start, predictions)
+                run = run.model_copy(update={"prediction_sha256": written})
+                run.write(run_folder.run_file)
     annotated = {c.properties.case_id: c.properties.labels_present for c in setting.cases(setting.validation)}
     return FineTuned(
         model,
-        folder,
+        start.folder.path,
         plans,
         run,
         predictions,
         preprocessed / REFERENCES,
         {case_id: names for case_id, names in annotated.items() if names is not None},
-        setting.ranks.first,
+        first,
         done_before,
     )
+
+
+def check_start(
+    preprocessed: Path,
+    results: Path,
+    *,
+    fold: str,
+    config: TrainingConfig,
+    name: str | None = None,
+    restart: bool = False,
+) -> Plans:
+    """Run every check that `fine_tune` makes before its first step, and write nothing.
+
+    Returns:
+        The plans that it would train with.
+
+    Raises:
+        UserError: as `fine_tune` would.
+    """
+    start = _checked(preprocessed, results, fold=fold, config=config, name=name, writes=False)
+    if start.folder.path.is_dir() and not restart:
+        start.folder.check_free()
+        start.resuming(RunDescription.earlier_in(start.folder))
+    _task(start)
+    return start.plans
+
+
+@dataclass(frozen=True)
+class _Start:
+    """A run that passed all checks for which its folder is not needed."""
+
+    setting: _Setting
+    fold: str
+    model: Path
+    folder: RunFolder
+    description: dict[str, Any]
+    network: nn.Module
+    described: RunDescription
+
+    @property
+    def plans(self) -> Plans:
+        return self.setting.plans
+
+    def resuming(self, earlier: RunDescription | None) -> RunDescription:
+        """The run's description, after the `earlier` one of the folder was found to be the same.
+
+        Raises:
+            UserError: another run is there.
+        """
+        length = run_length(self.plans, self.described.config)
+        return self.described.resuming(earlier, self.folder, result=self.result, length=length)
+
+    @property
+    def result(self) -> str | None:
+        """Name of the weights that the fold has, if they are whole."""
+        return None if whole_sha256(self.model, self.fold) is None else WEIGHTS_FILE
+
+
+def _checked(
+    preprocessed: Path, results: Path, *, fold: str, config: TrainingConfig, name: str | None, writes: bool = True
+) -> _Start:
+    dataset = PreprocessedDataset.open(preprocessed)
+    config = with_start(config, dataset.plans, preprocessed)
+    plans = effective_plans(dataset.plans, config)
+    setting = _setting(dataset, plans, fold=fold, config=config, keep=writes)
+    model = results / (name or default_name(plans, config))
+    refuse_other_plans(model, fold, plans)
+    description = files.read_json(
+        preprocessed / "dataset.json", what="description of the data set", remedy="Run swinssl_preprocess."
+    )
+    _check_references(setting)
+    network, report = _initial_network(plans, config, preprocessed)
+    described = _described(setting, fold, config).model_copy(
+        update={"init_report": report, "parameters": sum(p.numel() for p in network.parameters())}
+    )
+    return _Start(setting, fold, model, RunFolder(fold_folder(model, fold)), description, network, described)
+
+
+def _memory(start: _Start, run: RunDescription) -> tuple[str, str]:
+    """Where memory does not suffice, and what helps."""
+    saved = newest_step(start.folder.checkpoints) is not None
+    return str(start.folder.path), run.config.memory_remedy(start.plans.training.batch_size, saved=saved)
 
 
 def is_done(dataset: PreprocessedDataset, model: Path, *, fold: str, config: TrainingConfig) -> bool:
@@ -209,18 +304,19 @@ def is_done(dataset: PreprocessedDataset, model: Path, *, fold: str, config: Tra
     config = with_start(config, dataset.plans, dataset.folder)
     plans = effective_plans(dataset.plans, config)
     asked = _described(_setting(dataset, plans, fold=fold, config=config), fold, config)
-    no_matter = {"device", "readers"}
-    same = run.config.model_dump(exclude=no_matter) == config.model_dump(exclude=no_matter)
+    same = run.config.model_dump(exclude=MACHINE_OPTIONS) == config.model_dump(exclude=MACHINE_OPTIONS)
     return run.status == "done" and weights is not None and same and run.rests_on == asked.rests_on
 
 
-def folds_of(dataset: PreprocessedDataset) -> tuple[Fold, ...]:
-    """The folds of a preprocessed data set; made and kept where there are none.
+def folds_of(dataset: PreprocessedDataset, *, keep: bool = True) -> tuple[Fold, ...]:
+    """The folds of a preprocessed data set; made where there are none, and written there with `keep`.
 
     Raises:
         UserError: `splits_final.json` does not fit the cases.
     """
-    return load_or_make_splits(dataset.folder, structures=_structures(dataset), groups=read_groups(dataset.folder))
+    return load_or_make_splits(
+        dataset.folder, structures=_structures(dataset), groups=read_groups(dataset.folder), keep=keep
+    )
 
 
 def _structures(dataset: PreprocessedDataset) -> dict[str, tuple[str, ...]]:
@@ -229,12 +325,18 @@ def _structures(dataset: PreprocessedDataset) -> dict[str, tuple[str, ...]]:
     return {i: tuple(n for n, v in own.voxels_after.items() if v) for i, own in facts.items() if own.annotated}
 
 
-def _setting(dataset: PreprocessedDataset, plans: Plans, *, fold: str, config: TrainingConfig) -> _Setting:
+def _setting(
+    dataset: PreprocessedDataset, plans: Plans, *, fold: str, config: TrainingConfig, keep: bool = True
+) -> _Setting:
     device = select_device(config.device)
     structures = _structures(dataset)
-    train, validation = fold_of(dataset.folder, fold, structures=structures, groups=read_groups(dataset.folder))
+    train, validation = fold_of(
+        dataset.folder, fold, structures=structures, groups=read_groups(dataset.folder), keep=keep
+    )
     if config.shots is not None:
-        train = shots_subset(dataset.folder, train, config.shots, seed=config.seed, fold=fold, structures=structures)
+        train = shots_subset(
+            dataset.folder, train, config.shots, seed=config.seed, fold=fold, structures=structures, keep=keep
+        )
     for case_id in validation:
         if case_id in train:
             logger.warning("%s is trained on and validated on: its Dice says nothing about other cases.", case_id)
@@ -244,16 +346,16 @@ def _setting(dataset: PreprocessedDataset, plans: Plans, *, fold: str, config: T
 
 
 def _described(setting: _Setting, fold: str, config: TrainingConfig) -> RunDescription:
-    decisions = setting.plans.model_dump(mode="json", exclude={"reasons", "cost"})
     return RunDescription(
         dataset_name=setting.plans.dataset_name,
         fold=fold,
         config=config,
-        plans_sha256=hashlib.sha256(json.dumps(decisions, sort_keys=True).encode()).hexdigest(),
+        plans_sha256=sha256_of_decisions(setting.plans),
         train_cases=setting.train,
         validation_cases=setting.validation,
         image_sha256={c.properties.case_id: c.properties.image_sha256 for c in setting.cases(setting.train)},
         init_sha256=sha256_of_init(config.init),
+        planned_steps=planned_steps(setting.plans, config),
         **surroundings(setting.device, bf16=setting.bf16, ranks=setting.ranks.world),
     )
 
@@ -273,6 +375,7 @@ def _initial_network(plans: Plans, config: TrainingConfig, preprocessed: Path) -
                 raise UserError(f"{option}: holds a pretrained encoder still, but none was given. Add --init ENCODER.")
         return network, None
     report = str(load_encoder(network, encoder_path(config.init), remedy=remedy(config, preprocessed)))
+    refuse_non_finite(network, config.init)
     logger.info("encoder from %s: %s", config.init, report)
     if config.peft == "lora":
         with draws_of(config.seed, "low-rank weights"):
@@ -280,24 +383,38 @@ def _initial_network(plans: Plans, config: TrainingConfig, preprocessed: Path) -
     return network, report
 
 
-def _train(
-    setting: _Setting, network: nn.Module, run_folder: RunFolder, config: TrainingConfig, keep: Any, *, title: str
-) -> Progress:
-    plans, ranks = setting.plans, setting.ranks
-    length = run_length(plans, config)
-    network.to(setting.device)
+def _task(start: _Start) -> SegmentationTask:
+    """The learning problem; its data are looked at, and nothing is computed."""
+    setting, plans, config = start.setting, start.plans, start.described.config
     validation = GridValidation.within_budget(
-        setting.cases(setting.validation), plans, steps=length.expected, device=setting.device, bf16=setting.bf16
+        setting.cases(setting.validation),
+        plans,
+        steps=run_length(plans, config).expected,
+        device=setting.device,
+        bf16=setting.bf16,
     )
-    task = SegmentationTask(
-        network,
+    return SegmentationTask(
+        start.network,
         {case_id: setting.dataset.case(case_id) for case_id in setting.train},
         plans,
         validation=validation,
         ema=config.ema,
         augmentation=config.augmentation,
-        keep=keep,
+        keep=partial(_keep, start),
     )
+
+
+def _train(start: _Start, run: RunDescription) -> Progress:
+    with out_of_memory_in_words(*_memory(start, run)):
+        start.network.to(start.setting.device)
+        return _trained(start, run)
+
+
+def _trained(start: _Start, run: RunDescription) -> Progress:
+    setting, plans, config, run_folder = start.setting, start.plans, run.config, start.folder
+    ranks, length = setting.ranks, run_length(plans, config)
+    task = _task(start)
+    validation = task.validation
     pace = EncoderPace(config.encoder_lr_scale, config.layer_decay, config.freeze_epochs * length.steps_per_epoch)
     engine = Engine(
         task,
@@ -310,7 +427,12 @@ def _train(
         length=length,
         device=setting.device,
         ranks=ranks,
-        after_epoch=partial(draw_progress, path=run_folder.path / "progress.png", title=title),
+        run=run.model_dump(mode="json"),
+        after_epoch=partial(
+            draw_progress,
+            path=run_folder.path / "progress.png",
+            title=f"{plans.dataset_name}, {start.model.name}",
+        ),
     )
     if ranks.first:
         looked_at = len(validation.cases)
@@ -319,26 +441,61 @@ def _train(
             len(setting.train),
             len(validation.all_cases),
             f" ({looked_at} of them while training)" if looked_at < len(validation.all_cases) else "",
-            f"{sum(p.numel() for p in network.parameters()) / 1e6:.1f} M parameters",
+            f"{run.parameters / 1e6:.1f} M parameters",
             plans.training.batch_size,
             setting.device,
             "bf16" if setting.bf16 else "fp32",
         )
-    return engine.run()
+    progress = engine.run()
+    if ranks.first and whole_sha256(start.model, start.fold) is None:
+        # Those of the best validation were deleted or damaged after they had been written.
+        logger.warning(
+            "%s: missing or damaged; the weights of the last step are kept in place of the best ones.",
+            run_folder.path / WEIGHTS_FILE,
+        )
+        task.keep_best()
+    return progress
 
 
-def _keep(model: Path, fold: str, plans: Plans, description: dict[str, Any], network: nn.Module) -> None:
-    write_fold(model, fold, merged(network), plans, description=description)
+def _keep(start: _Start, network: nn.Module) -> None:
+    write_fold(start.model, start.fold, merged(network), start.plans, description=start.description)
 
 
-def _predict_validation(setting: _Setting, model: Path, fold: str, folder: Path) -> None:
-    """Predict every validation case with the kept weights, on the grid of its image, in the format of its reference."""
-    kept = TrainedModel.open(model, [fold])
+def _predict_validation(start: _Start, folder: Path) -> dict[str, str]:
+    """Predict every validation case with the kept weights, on the grid of its image, in the format of its reference.
+
+    Returns:
+        The SHA-256 of each label map, by file name.
+    """
+    setting = start.setting
+    kept = TrainedModel.open(start.model, [start.fold])
     predictor = Predictor.of(kept.networks(setting.device), setting.plans, device=setting.device, bf16=setting.bf16)
     for name, case in track(_predicted(setting).items(), "validating"):
         way_back = WayBack.of(case.properties)
-        found = predictor.segment(case.image(), way_back)
-        write_volume(folder / name, found.label_map, way_back.source)
+        segmentation = predictor.segment(case.image(), way_back)
+        write_volume(folder / name, segmentation.label_map, way_back.source)
+    return {name: files.sha256_of(folder / name) for name in _predicted(setting)}
+
+
+def _check_references(setting: _Setting) -> None:
+    """Check that the reference labels of the validation cases are those that were preprocessed.
+
+    Raises:
+        UserError: one is missing or another file.
+    """
+    folder = setting.dataset.folder / REFERENCES
+    names = {case_name(path): path for path in images_in(folder)} if folder.is_dir() else {}
+    for case in setting.cases(setting.validation):
+        case_id, expected = case.properties.case_id, case.properties.input_sha256.get("label")
+        if not case.properties.annotated:
+            continue
+        path = names.get(case_id)
+        if path is None or (expected is not None and files.sha256_of(path) != expected):
+            what = "missing" if path is None else "not the label that was preprocessed"
+            raise UserError(
+                f"{path or folder / case_id}: {what}. Run swinssl_preprocess {setting.plans.dataset_name}: it copies "
+                "the label again."
+            )
 
 
 def _predicted(setting: _Setting) -> dict[str, PreprocessedCase]:
@@ -348,8 +505,12 @@ def _predicted(setting: _Setting) -> dict[str, PreprocessedCase]:
     return {names[case.properties.case_id]: case for case in annotated}
 
 
-def _all_there(setting: _Setting, predictions: Path | None) -> bool:
-    return predictions is None or all((predictions / name).is_file() for name in _predicted(setting))
+def _are_as_written(setting: _Setting, predictions: Path | None, sha256: Mapping[str, str]) -> bool:
+    """Whether the label maps of the validation cases are there as they were written."""
+    if predictions is None:
+        return True
+    paths = [predictions / name for name in _predicted(setting)]
+    return all(path.is_file() and files.sha256_of(path) == sha256.get(path.name) for path in paths)
 
 
 def _outcome(progress: Progress) -> dict[str, Any]:

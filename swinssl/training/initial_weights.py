@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import nn
 
+from swinssl.errors import UserError
 from swinssl.randomness import generator
+from swinssl.training.checkpoint import first_not_finite
 
 
 @contextmanager
@@ -16,3 +19,16 @@ def draws_of(seed: int, purpose: str) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(generator(seed, purpose).integers(2**63)))
         yield
+
+
+def refuse_non_finite(network: nn.Module, init: str) -> None:
+    """Check the weights that a network took from the encoder `init`: learning cannot repair a NaN.
+
+    Raises:
+        UserError: a value is NaN or infinite.
+    """
+    if (name := first_not_finite(network.state_dict())) is not None:
+        raise UserError(
+            f"--init {init}: {name} has values that are NaN or infinite, so its pretraining failed or the file was "
+            "damaged. Choose another encoder, or pretrain it again."
+        )

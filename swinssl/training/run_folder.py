@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,29 +17,55 @@ from swinssl.locks import LEASE_SECONDS, FileLock
 logger = logging.getLogger(__name__)
 
 STOP_FILE = "STOP"
-# How a user chooses it, in fine-tuning and in pretraining.
-ANOTHER_FOLDER = "--name of swinssl_train, --out of swinssl_pretrain_<method>"
 
 
 class RunFolder:
-    """A run's folder, held by one process at a time."""
+    """A run's folder, held by one process at a time.
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    Args:
+        folder_option: how a user chooses another one, for messages.
+    """
+
+    def __init__(self, path: Path, *, folder_option: str = "--name") -> None:
+        self.path, self.folder_option = path, folder_option
+        # Whether a step was made: until then a start that fails leaves nothing behind.
+        self.began = False
+        self._made: list[Path] = []
         self._lock = FileLock(path / ".lock", whole_folder=True)
 
     def __enter__(self) -> RunFolder:
+        self._made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         if not self._lock.take() and not self._outwait_lease():
-            raise UserError(
-                f"{self.path}: another process is training here; it holds {self._lock.path}. Wait for it, stop it "
-                f"(touch {self.stop_file}), or choose another folder ({ANOTHER_FOLDER})."
-            )
+            raise self._in_use()
         self.stop_file.unlink(missing_ok=True)
         files.clear_unfinished(self.path)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and not self.began and self._made:
+            shutil.rmtree(self.path, ignore_errors=True)
+            for parent in self._made[1:]:
+                with contextlib.suppress(OSError):  # somebody else has put something there
+                    parent.rmdir()
         self._lock.release()
+
+    def check_free(self) -> None:
+        """Check that nobody trains here, and leave the folder as it is.
+
+        Raises:
+            UserError: somebody does.
+        """
+        if not self._lock.path.exists():
+            return
+        if not self._lock.take():
+            raise self._in_use()
+        self._lock.release()
+
+    def _in_use(self) -> UserError:
+        return UserError(
+            f"{self.path}: another process is training here; it holds {self._lock.path}. Wait for it, stop it "
+            f"(touch {self.stop_file}), or choose another folder with {self.folder_option}."
+        )
 
     def _outwait_lease(self) -> bool:
         """Whether the lock is ours after all, because the lease of another process is no longer refreshed."""
@@ -60,8 +88,8 @@ class RunFolder:
         if not self._lock.still_ours():
             raise UserError(
                 f"{self.path}: {self._lock.path} was removed, and another process has begun to train here since. This "
-                f"one has ended, so that they do not overwrite each other; choose another folder ({ANOTHER_FOLDER}) "
-                "for a second run."
+                f"one has ended, so that they do not overwrite each other. Choose another folder for a second run, "
+                f"with {self.folder_option}."
             )
 
     @property
@@ -82,27 +110,37 @@ class RunFolder:
         return self.path / "run.json"
 
     def log(self, entry: dict[str, Any]) -> None:
-        """Append one line to `log.jsonl`; a NaN becomes null."""
-        clean = {key: None if isinstance(v, float) and v != v else v for key, v in entry.items()}
+        """Append one line to `log.jsonl`; a number that is not finite becomes null."""
+        clean = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in entry.items()}
         with open(self.log_file, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(clean) + "\n")
 
     def read_log(self) -> list[dict[str, Any]]:
-        """The entries so far; a last line cut off by a kill is left out."""
-        if not self.log_file.exists():
-            return []
-        entries = []
-        for line in self.log_file.read_text(encoding="utf-8").splitlines():
-            try:
-                entries.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue
-        return entries
+        """The entries so far; lines that are damaged, or cut off by a kill, are left out."""
+        return [entry for entry in map(_entry, self._log_lines()) if entry is not None]
 
     def forget_log_after(self, step: int) -> None:
-        """Drop entries of steps that are going to be done again."""
-        kept = [entry for entry in self.read_log() if entry.get("step", 0) <= step]
+        """Drop entries of steps that are going to be done again; a file with damaged lines is kept aside."""
+        lines = self._log_lines()
+        # The last line may be one that a kill cut off: that is no damage.
+        damaged = sum(_entry(line) is None for line in lines[:-1])
+        if damaged:
+            aside = _unused(self.log_file.with_name("log_damaged"), ".jsonl")
+            shutil.copyfile(self.log_file, aside)
+            logger.warning(
+                "%s: %d of %d lines are damaged and left out of curves and pictures; the file as it was is now %s.",
+                self.log_file,
+                damaged,
+                len(lines),
+                aside.name,
+            )
+        elif step > 0 and not lines:
+            logger.warning("%s: is missing, so curves begin at step %d.", self.log_file, step)
+        kept = [entry for entry in self.read_log() if entry["step"] <= step]
         files.write_text(self.log_file, "".join(json.dumps(entry) + "\n" for entry in kept))
+
+    def _log_lines(self) -> list[bytes]:
+        return self.log_file.read_bytes().splitlines() if self.log_file.exists() else []
 
 
 def put_aside(folder: Path) -> None:
@@ -110,8 +148,23 @@ def put_aside(folder: Path) -> None:
     if not folder.exists():
         return
     with RunFolder(folder):  # nobody is training there
-        number = 1
-        while (aside := folder.with_name(f"old_{folder.name}_{number}")).exists():
-            number += 1
+        aside = _unused(folder.with_name(f"old_{folder.name}"))
     shutil.move(folder, aside)
     logger.info("%s: the earlier run is now %s", folder, aside.name)
+
+
+def _unused(path: Path, ending: str = "") -> Path:
+    """A name that nothing has, with a number."""
+    number = 1
+    while (numbered := path.with_name(f"{path.name}_{number}{ending}")).exists():
+        number += 1
+    return numbered
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    """The entry in a line of the log; None where it is damaged."""
+    try:
+        entry = files.parse_json(line.decode("utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    return entry if isinstance(entry, dict) and isinstance(entry.get("step"), int) else None

@@ -72,7 +72,7 @@ class TestSeveralFolds:
             patch.setattr(SegmentationTask, "after_step", stop_in_the_second)
             stopped = typed(*arguments)
         assert stopped.code == 130 and "stopped: saved after 2 of 3 steps" in stopped.err
-        assert "the same command goes on" in stopped.err and not (model / "clean_up.json").exists()
+        assert "Rerun the command to resume" in stopped.err and not (model / "clean_up.json").exists()
         done = typed(*arguments)
         assert done.code == 0
         lines = done.out.splitlines()

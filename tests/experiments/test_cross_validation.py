@@ -113,7 +113,7 @@ class TestGoingOn:
                 (second / "STOP").touch()
 
         monkeypatch.setattr(SegmentationTask, "after_step", stop_in_the_second)
-        with pytest.raises(Interrupted, match=r"after 5 of 12 steps in .*fold_1; the same command goes on"):
+        with pytest.raises(Interrupted, match=r"after 5 of 12 steps in .*fold_1. Rerun the command to resume"):
             validate(folder, tmp_path)
         monkeypatch.undo()
         first = tmp_path / "model" / "fold_0"

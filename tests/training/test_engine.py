@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +14,9 @@ import torch.multiprocessing as multiprocessing
 from torch import nn
 
 from swinssl.errors import Interrupted, UserError
+from swinssl.networks.weights_file import read_weights
 from swinssl.training import engine as module
+from swinssl.training.checkpoint import Checkpoint, first_not_finite, load_checkpoint, save_checkpoint
 from swinssl.training.config import TrainingConfig
 from swinssl.training.distribution import Ranks
 from swinssl.training.engine import Engine, Length
@@ -175,6 +179,38 @@ def test_more_steps_go_on_from_the_end(tmp_path):
     assert train(tmp_path, longer, steps=30).step == 30 and longer.steps_seen == list(range(20, 30))
 
 
+def test_a_longer_time_limit_extends_a_finished_run_and_the_same_one_does_not(tmp_path, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+
+    def timed():
+        task = Regression()
+        step = task.after_step
+
+        def slow_step(number, total):
+            clock.now += 1.0
+            step(number, total)
+
+        task.after_step = slow_step
+        return task
+
+    first = train(tmp_path, timed(), steps=60, per_epoch=20, minutes=1)
+    again = timed()
+    assert train(tmp_path, again, steps=60, per_epoch=20, minutes=1).step == first.step and again.steps_seen == []
+    longer = timed()
+    done = train(tmp_path, longer, steps=120, per_epoch=20, minutes=2)
+    assert longer.steps_seen[0] == first.step and 1.8 * first.step <= done.step <= 120
+
+
+def test_a_run_that_is_made_shorter_keeps_what_it_has_learnt(tmp_path):
+    task = Regression()
+    task.on_step = {14: (tmp_path / "STOP").touch}
+    with pytest.raises(Interrupted):
+        train(tmp_path, task, steps=40)
+    shorter = Regression()
+    assert train(tmp_path, shorter, steps=12).step == 15 and shorter.steps_seen == [] and shorter.kept
+
+
 def test_accumulated_parts_add_up_to_the_batch(tmp_path):
     whole, parts = Regression(), Regression()
     train(tmp_path / "whole", whole)
@@ -218,6 +254,22 @@ def test_patience_ends_the_run_and_the_best_is_kept(tmp_path):
     assert progress.best_epoch == 4 and progress.step == 70
     assert task.kept == [10, 20, 40]
     assert train(tmp_path, Regression(scores=[]), steps=80, per_epoch=10, patience=3).step == 70
+
+
+def test_patience_counts_validations_and_not_epochs(tmp_path):
+    """A validation each four epochs: two in a row that are not better lie eight epochs after the best one."""
+    task = Regression(validation_cost=2.0, scores=[0.5, 0.7, 0.6, 0.65, 0.9])
+    progress = train(tmp_path, task, steps=400, per_epoch=10, patience=2)
+    assert progress.step == 160 and progress.validations == 4 and progress.best_epoch == 8
+
+
+def test_a_larger_patience_extends_a_run_that_stopped_early(tmp_path):
+    train(tmp_path, Regression(scores=[0.5, 0.4, 0.4]), steps=80, per_epoch=10, patience=2)
+    longer = Regression(scores=[0.3, 0.6, 0.1, 0.1, 0.1])
+    progress = train(tmp_path, longer, steps=80, per_epoch=10, patience=3)
+    assert longer.steps_seen[0] == 30 and progress.step == 40  # one more that is not better
+    again = Regression(scores=[])
+    assert train(tmp_path, again, steps=80, per_epoch=10, patience=3).step == 40 and again.steps_seen == []
 
 
 def test_the_end_is_kept_even_where_no_checkpoint_is_due(tmp_path, monkeypatch):
@@ -307,9 +359,63 @@ def test_a_guessed_number_of_steps_is_not_shown(tmp_path, monkeypatch, minutes):
 def test_a_loss_that_is_no_number_is_refused_and_the_checkpoint_stays(tmp_path):
     task = Regression()
     task.on_step = {12: lambda: task.network.weight.data.fill_(float("inf"))}
-    with pytest.raises(UserError, match="Lower --lr"):
+    with pytest.raises(UserError, match=r"Lower --lr .* with --restart .* or with --name"):
         train(tmp_path, task)
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step_000000010"]
+
+
+@pytest.mark.parametrize("at", [8, 9])  # noticed by the next step's loss, and at the end of the epoch
+@pytest.mark.parametrize("what", ["weights", "average", "gradient"])
+def test_numbers_that_are_not_finite_enter_no_checkpoint_and_no_result(tmp_path, what, at):
+    task = Regression()
+
+    def spoil():
+        if what == "weights":
+            task.network.weight.data.fill_(float("nan"))
+        elif what == "average":
+            task.average.fill_(float("inf"))
+        else:
+            task.network.weight.register_hook(lambda gradient: gradient * float("inf"))
+
+    task.on_step = {at: spoil}
+    with pytest.raises(UserError, match="Lower --lr"):
+        train(tmp_path, task, steps=40)
+    assert task.kept == ([10] if what == "gradient" and at == 9 else [])
+    for path in (tmp_path / "checkpoints").glob("*/weights.safetensors"):
+        assert first_not_finite(read_weights(path)[0]) is None
+
+
+def test_a_checkpoint_with_numbers_that_are_not_finite_is_passed_over(tmp_path, caplog):
+    good = Checkpoint(1, {"network.weight": torch.ones(1, 4), "extra.average": torch.ones(4)}, {})
+    save_checkpoint(tmp_path, good)
+    save_checkpoint(
+        tmp_path, replace(good, step=2, weights={**good.weights, "extra.average": torch.full((4,), torch.nan)})
+    )
+    assert load_checkpoint(tmp_path).step == 1 and "not finite" in caplog.text
+
+
+def test_a_damaged_log_is_kept_aside_and_said(tmp_path, caplog):
+    train(tmp_path, Regression(), steps=20)
+    lines = (tmp_path / "log.jsonl").read_bytes().splitlines()
+    (tmp_path / "log.jsonl").write_bytes(b"\xff\xfe{\n[1]\n" + lines[0] + b"\n" + lines[1] + b'\n{"step')
+    train(tmp_path, Regression(), steps=30)
+    entries = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [entry["step"] for entry in entries] == [10, 20, 30]
+    assert (tmp_path / "log_damaged_1.jsonl").read_bytes().startswith(b"\xff\xfe{")
+    assert "2 of 5 lines are damaged" in caplog.text and "log_damaged_1.jsonl" in caplog.text
+
+
+def test_a_folder_that_is_removed_meanwhile_ends_the_run_in_words(tmp_path):
+    task = Regression()
+    task.on_step = {5: lambda: shutil.rmtree(tmp_path / "run")}
+    with pytest.raises(UserError, match="was removed or renamed while the run wrote to it"):
+        train(tmp_path / "run", task)
+
+
+def test_a_start_that_is_refused_leaves_no_folder(tmp_path):
+    with pytest.raises(UserError, match="--batch-size 4"):
+        train(tmp_path / "model" / "fold_0", Regression(), ranks=Ranks(0, 8))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_in_use_is_refused(tmp_path):

@@ -70,5 +70,5 @@ def test_a_request_to_end_saves_and_says_how_to_go_on(tmp_path):
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
-    assert "the same command goes on from there" in output and "Traceback" not in output
+    assert "Rerun the command to resume" in output and "Traceback" not in output
     finish(tmp_path, "asked")
