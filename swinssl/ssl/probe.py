@@ -70,8 +70,8 @@ class Probe:
         ):
             if its != ours:
                 raise UserError(
-                    f"--probe {folder.name}: its {what} is {its}, that of the pretraining {ours}. Plan and preprocess "
-                    "it with the same --spacing and --intensity."
+                    f"--probe {folder.name}: its {what} is {its}, that of the pretraining {ours}. Run "
+                    "swinssl_plan_and_preprocess for it with the same --spacing and --intensity."
                 )
         opened = [dataset.case(case_id) for case_id in dataset.case_ids]
         whole = [case for case in opened if case.properties.annotated and case.properties.labels_present is None]

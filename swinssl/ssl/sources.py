@@ -110,7 +110,7 @@ def _require_agreement(plans: Sequence[Plans]) -> None:
             if mine != theirs:
                 raise UserError(
                     f"{first.dataset_name} has {what} {mine}, {other.dataset_name} {theirs}: an encoder is trained on "
-                    "one grid. Plan and preprocess both with the same --spacing."
+                    "one grid. Run swinssl_plan_and_preprocess for both with the same --spacing."
                 )
 
 

@@ -107,7 +107,9 @@ class TestProbe:
         assert first == second
 
     def test_refuses_another_grid_and_too_few_labels(self, folder, tmp_path):
-        with pytest.raises(UserError, match=r"spacing .*Plan and preprocess it with the same --spacing"):
+        with pytest.raises(
+            UserError, match=r"spacing .*Run swinssl_plan_and_preprocess for it with the same --spacing"
+        ):
             Probe.open(folder, Images(IMAGES.patch_size, (2.0, 1.0, 1.0), 1), cases=2)
         one = make_preprocessed(tmp_path, cases=1)
         with pytest.raises(UserError, match="1 cases are annotated in full, and 2 are needed"):
