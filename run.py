@@ -272,7 +272,9 @@ def remedy(said: "list[str]") -> str:
             "set PIP_INDEX_URL. Then rerun the command."
         )
     if re.search(r"SSLError|CERTIFICATE_VERIFY_FAILED", text):
-        return "A proxy answers with a certificate that Python does not trust. Set PIP_CERT to your organisation's file."
+        return (
+            "A proxy answers with a certificate that Python does not trust. Set PIP_CERT to your organisation's file."
+        )
     if re.search(r"No space left|Errno 28", text):
         return "The disk is full. PyTorch with CUDA needs 6 GB, without it 2 GB."
     if re.search(r"No matching distribution|Could not find a version", text):
