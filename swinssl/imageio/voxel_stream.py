@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,16 +39,7 @@ def open_voxels(path: Path, *, encoding: Encoding | None = None, start: int = 0)
     Raises:
         ImageFault: there is no such file, it is empty, or may not be read; later, while reading, what is wrong in it.
     """
-    try:
-        file = files.open_regular(path)
-    except FileNotFoundError:
-        raise ImageFault(path, "missing", "no such file", "Put it there, or leave the case out.") from None
-    except PermissionError as error:
-        raise ImageFault(path, "unreadable", f"cannot be read ({error.strerror})", "Change its permissions.") from None
-    except OSError as error:
-        found, remedy = f"cannot be read ({error.strerror})", "Put the image file itself there, or leave the case out."
-        raise ImageFault(path, "unreadable", found, remedy) from None
-    with file:
+    with open_image_file(path) as file:
         size = file.seek(0, 2)
         if size == 0:
             raise ImageFault(path, "empty", "has no content (0 bytes)", GET_ANEW)
@@ -55,6 +48,33 @@ def open_voxels(path: Path, *, encoding: Encoding | None = None, start: int = 0)
             encoding = "gzip" if file.read(2) == GZIP_MAGIC else "raw"
             file.seek(start)
         yield VoxelStream(path, file, encoding, size - start)
+
+
+def open_image_file(path: Path) -> io.BufferedReader:
+    """An image file opened for reading; the one place that says why it cannot be.
+
+    Raises:
+        ImageFault: there is no such file, it may not be read, or is a folder, a FIFO, a device or a link loop.
+    """
+    try:
+        return files.open_regular(path)
+    except FileNotFoundError:
+        raise ImageFault(path, "missing", "no such file", "Put it there, or leave the case out.") from None
+    except PermissionError as error:
+        raise ImageFault(path, "unreadable", f"cannot be read ({error.strerror})", "Change its permissions.") from None
+    except OSError as error:
+        found, remedy = f"cannot be read ({error.strerror})", "Put the image file itself there, or leave the case out."
+        raise ImageFault(path, "unreadable", found, remedy) from None
+
+
+def image_sha256(path: Path) -> str:
+    """Hexadecimal SHA-256 of the bytes of an image file.
+
+    Raises:
+        ImageFault: as `open_image_file`.
+    """
+    with open_image_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class VoxelStream:

@@ -17,6 +17,7 @@ import numpy as np
 from swinssl import files
 from swinssl.errors import UserError
 from swinssl.imageio.volume import Geometry
+from swinssl.imageio.voxel_stream import image_sha256
 from swinssl.imageio.writer import write_volume
 from swinssl.inference.export import Segmentation
 from swinssl.inference.input_cases import InputCase
@@ -115,7 +116,7 @@ class OutputFolder:
 
 def input_sha256(case: InputCase) -> tuple[str, ...]:
     """Content hashes of a case's images, in the order of the channels."""
-    return tuple(files.sha256_of(path) for path in case.images)
+    return tuple(image_sha256(path) for path in case.images)
 
 
 def _same_folder(first: Path, second: Path) -> bool:

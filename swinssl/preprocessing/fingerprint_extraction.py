@@ -27,6 +27,7 @@ from swinssl.dataset.labels import LabelSet
 from swinssl.dataset.raw_dataset import Case, RawDataset
 from swinssl.errors import UserError
 from swinssl.imageio.reader import header_contradictions, read_case
+from swinssl.imageio.voxel_stream import image_sha256
 from swinssl.preprocessing.fingerprint import (
     FINGERPRINT_FILE,
     FINGERPRINT_VERSION,
@@ -204,22 +205,13 @@ def content_hash(raw: RawDataset) -> str:
     listed = [
         [
             case.id,
-            [_sha256(path) for path in (*case.images, *([case.label] if case.label else []))],
+            [image_sha256(path) for path in (*case.images, *([case.label] if case.label else []))],
             None if case.labels_present is None else sorted(case.labels_present),
         ]
         for case in sorted(raw.cases, key=lambda case: case.id)
     ]
     parts = [FINGERPRINT_VERSION, raw.name, raw.channel_names, raw.labels.model_dump(mode="json"), listed]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return files.sha256_of(path)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file. Put it there, or leave the case out.") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}). Replace it, or leave the case out.") from None
 
 
 def default_workers(raw: RawDataset) -> int:

@@ -22,7 +22,9 @@ from swinssl.cluster_pool import Cluster
 from swinssl.dataset.raw_dataset import Case, RawDataset
 from swinssl.errors import UserError
 from swinssl.imageio.endings import required_ending
+from swinssl.imageio.image_fault import ImageFault
 from swinssl.imageio.reader import read_case
+from swinssl.imageio.voxel_stream import image_sha256
 from swinssl.locks import FileLock
 from swinssl.preprocessing.plans import PLANS_FILE, Plans
 from swinssl.preprocessing.prepared_volume import PreparedVolume, peak_bytes, prepare
@@ -220,7 +222,7 @@ def is_current(case: Case, plans: Plans, folder: Path) -> bool:
     """Whether the store has this case as it would be made now, with undamaged files; reads the input files whole."""
     try:
         hashes = _input_sha256(case)
-    except OSError:
+    except ImageFault:
         return False
     return _is_stored(folder, case.id, content_hash(hashes, plans, annotated_in(case, plans)))
 
@@ -296,7 +298,7 @@ def _bring_up_to_date(job: _Job) -> Literal["done", "current"]:
 
 
 def _input_sha256(case: Case) -> dict[str, str]:
-    return {name: files.sha256_of(path) for name, path in input_paths(case).items()}
+    return {name: image_sha256(path) for name, path in input_paths(case).items()}
 
 
 def _is_stored(folder: Path, case_id: str, expected: str) -> bool:

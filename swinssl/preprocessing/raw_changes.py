@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from swinssl import files
 from swinssl.dataset.case import Case
 from swinssl.dataset.raw_dataset import RawDataset
 from swinssl.errors import UserError
+from swinssl.imageio.image_fault import ImageFault
+from swinssl.imageio.voxel_stream import image_sha256
 from swinssl.preprocessing.case_properties import CaseProperties, InputFile
 from swinssl.preprocessing.fingerprint import FINGERPRINT_FILE, Fingerprint
 from swinssl.preprocessing.plans import Plans
@@ -113,9 +114,9 @@ def _is_changed(case: Case, properties: CaseProperties, plans: Plans) -> bool:
     for name, path in paths.items():
         try:
             same = input_file(path) == properties.input_files.get(name)
-            if not same and files.sha256_of(path) != properties.input_sha256[name]:
+            if not same and image_sha256(path) != properties.input_sha256[name]:
                 return True
-        except FileNotFoundError:
+        except (OSError, ImageFault):  # gone, or no file any more
             return True
     return False
 
