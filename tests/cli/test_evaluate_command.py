@@ -70,6 +70,14 @@ def test_tables_notes_and_files(folders, type_in):
     assert type_in("-p", predictions, "-r", references, "--workers", "0")[0] == 0
 
 
+def test_files_that_are_not_read_are_named_at_the_end(folders, type_in):
+    predictions, references = folders
+    (predictions / "case_9.nrrd.gz").touch()
+    code, out, _ = type_in("--predictions", predictions, "--references", references, "--workers", "0")
+    (line,) = [line for line in out.splitlines() if line.startswith("warning: ")]
+    assert code == 0 and "1 file left out, such as case_9.nrrd.gz" in line and out.splitlines()[-2] == line
+
+
 def test_a_narrow_window_cuts_no_number(folders, type_in, tmp_path):
     predictions, references = folders
     flags = ["-p", predictions, "-r", references, "--tolerance", "1", "--tolerance", "2", "--out", tmp_path / "o"]

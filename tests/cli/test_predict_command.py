@@ -94,6 +94,13 @@ class TestReport:
         said = json.loads(type_in(*arguments, "--json")[1])
         assert said["would_segment"] == ["a", "b"] and said["windows"] == 2 and said["output"] == str(tmp_path / "out")
 
+    def test_files_that_are_not_read_are_named_at_the_end(self, model, images, tmp_path, type_in):
+        (images / "scan.dcm").touch()
+        for flags, last in (([], -2), (["--dry-run"], -1)):
+            code, out, _ = type_in("-i", images, "-o", tmp_path / "out", "-m", model, *flags)
+            line = out.splitlines()[last]
+            assert code == 0 and line.startswith("warning: ") and "1 file left out, such as scan.dcm" in line
+
     def test_json_stands_alone_on_stdout(self, model, images, tmp_path, type_in):
         out = tmp_path / "out"
         code, text, _ = type_in("-i", images / "a_0000.nii.gz", "-o", out, "-m", model, "--folds", "1", "--json")
