@@ -8,8 +8,8 @@ import shutil
 import pytest
 from toy_dataset import NAME, make_preprocessed
 
-from swinssl import files
 from swinssl.dataset.raw_dataset import RawDataset
+from swinssl.preprocessing import raw_changes as module
 from swinssl.preprocessing.raw_changes import RawChanges, raw_changes
 
 
@@ -35,13 +35,19 @@ def image(root, case):
 
 
 def test_nothing_is_said_of_what_is_the_same_and_nothing_is_read(root, monkeypatch):
-    monkeypatch.setattr(files, "sha256_of", None)
+    monkeypatch.setattr(module, "image_sha256", None)
     assert changes(root) == RawChanges() and changes(root).lines(root) == []
 
 
 def test_a_file_of_another_time_but_the_same_content_is_the_same(root):
     os.utime(image(root, "ball_1"))
     assert changes(root) == RawChanges()
+
+
+def test_a_fifo_in_the_place_of_an_image_is_a_change(root):
+    image(root, "ball_1").unlink()
+    os.mkfifo(image(root, "ball_1"))
+    assert changes(root) == RawChanges(changed=("ball_1",))
 
 
 def test_another_content_is_named_and_renewed_by_the_remedy(root, typed):
