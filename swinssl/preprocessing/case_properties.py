@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,9 +11,9 @@ from pydantic import BaseModel, ConfigDict
 from swinssl.errors import UserError
 from swinssl.imageio.volume import Geometry, NiftiPlacement
 from swinssl.json_model import read_model
-from swinssl.preprocessing.plans import Plans
+from swinssl.preprocessing.plans import Plans, sha256_of_json
 
-STORE_VERSION = 1
+STORE_VERSION = 2
 REMEDY = "Run swinssl_preprocess: it makes missing, outdated and damaged cases anew."
 
 
@@ -56,9 +54,10 @@ class CaseProperties(BaseModel):
         input_files: sizes and times of these files; empty in stores of swinssl 0.1.0.
         content_hash: of everything that the stored arrays depend on; see `content_hash`.
         files: the files beside this one.
+        sha256: of all of the above.
     """
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: int = STORE_VERSION
     case_id: str
@@ -77,15 +76,24 @@ class CaseProperties(BaseModel):
     input_files: dict[str, InputFile] = {}
     content_hash: str = ""
     files: dict[str, StoredFile] = {}
+    sha256: str = ""
 
     @classmethod
     def read(cls, path: Path) -> CaseProperties:
         """The properties in a file.
 
         Raises:
-            UserError: missing, not JSON, of another version, or with a field that does not fit.
+            UserError: missing, not JSON, of another version, with a field that does not fit, or damaged.
         """
-        return read_model(cls, path, what="preprocessed case", remedy=REMEDY, version=STORE_VERSION)
+        properties = read_model(cls, path, what="preprocessed case", remedy=REMEDY, version=STORE_VERSION)
+        if properties.sha256 != properties.own_sha256:
+            raise UserError(f"{path}: damaged: it is not what was written. {REMEDY}")
+        return properties
+
+    @property
+    def own_sha256(self) -> str:
+        """Hash of every other field."""
+        return sha256_of_json(self.model_dump(mode="json", exclude={"sha256"}, exclude_defaults=True))
 
     @property
     def image_sha256(self) -> dict[str, str]:
@@ -106,7 +114,7 @@ def content_hash(
     `code_version` rises when preprocessing gives other numbers than before.
     """
     parts = [dict(input_sha256), plans.preprocessing_key, labels_present, STORE_VERSION, code_version]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return sha256_of_json(parts)
 
 
 def check_version(path: Path, version: object) -> None:

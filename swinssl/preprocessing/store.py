@@ -13,13 +13,14 @@ docs/preprocessed-format.md says the same for readers in other languages.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from swinssl import files
@@ -49,10 +50,16 @@ BLOCK, CHUNK = 32, 96
 # Smaller arrays are put together in memory: blosc2 opens a file for each part of it, a millisecond in all.
 AT_ONCE_BYTES = 2**22
 MAX_LOCATIONS = 100_000
+CHECKING_THREADS = 2
+# Damaged files that a message names.
+SHOWN = 5
+
+# Of a blosc2 frame: how it begins, where the number of its metadata stands, what is read of it, and the one name that a
+# plain array has.
+FRAME_MAGIC, FRAME_METADATA, FRAME_HEAD_BYTES, PLAIN_ARRAY = b"\x9e\xa8b2frame\0", 92, 4096, b"b2nd"
 
 Codec = Literal["lz4", "lz4hc", "zstd"]
 Region = tuple[slice, slice, slice]
-T = TypeVar("T")
 
 
 class PreprocessedDataset:
@@ -78,6 +85,27 @@ class PreprocessedDataset:
             raise UserError(f"{folder / CASES}: no preprocessed case here. {REMEDY}")
         return cls(folder, plans, case_ids)
 
+    def check(self, case_ids: Iterable[str]) -> None:
+        """Compare the files of some cases with what was written, if that was not done before.
+
+        Raises:
+            UserError: files are missing or damaged; all of them are named.
+        """
+
+        def fault(case_id: str) -> str | None:
+            try:
+                self.case(case_id).check()
+            except UserError as error:
+                return str(error).removesuffix(f" {REMEDY}")
+            return None
+
+        # Hashing lets go of the interpreter's lock, and while one file is hashed another is read.
+        with ThreadPoolExecutor(CHECKING_THREADS) as pool:
+            faults = [found for found in pool.map(fault, dict.fromkeys(case_ids)) if found]
+        if faults:
+            more = f" And {len(faults) - SHOWN} more." if len(faults) > SHOWN else ""
+            raise UserError(f"{' '.join(faults[:SHOWN])}{more} {REMEDY}")
+
     def case(self, case_id: str) -> PreprocessedCase:
         """One case; it is opened once and kept.
 
@@ -94,12 +122,16 @@ class PreprocessedDataset:
 
 
 class PreprocessedCase:
-    """One case; reads parts of its arrays. Files are opened at the first read and kept; threads may share it."""
+    """One case; reads parts of its arrays. Files are opened at the first read and kept; threads may share it.
+
+    Before a file is read for the first time its SHA-256 is compared with the one that was written.
+    """
 
     def __init__(self, folder: Path, properties: CaseProperties) -> None:
         self.folder = folder
         self.properties = properties
         self._arrays: dict[str, Any] = {}
+        self._intact: set[str] = set()
         self._lock = threading.Lock()
 
     @classmethod
@@ -112,7 +144,7 @@ class PreprocessedCase:
         own = case_folder(folder, case_id)
         properties = CaseProperties.read(own / PROPERTIES)
         for name, expected in properties.files.items():
-            found = (own / name).stat().st_size if (own / name).is_file() else None
+            found = _length(own / name)
             if found != expected.bytes:
                 has = "missing" if found is None else f"{found} bytes"
                 raise UserError(f"{own / name}: {has}; {expected.bytes} bytes were written. {REMEDY}")
@@ -151,6 +183,8 @@ class PreprocessedCase:
         if not self.properties.annotated:
             return np.empty(0, np.int64)
         path = self.folder / LOCATIONS
+        with self._lock:
+            self._check(LOCATIONS)
 
         def read() -> NDArray[np.int64]:
             with safe_open(path, framework="numpy") as tensors:
@@ -159,19 +193,51 @@ class PreprocessedCase:
                     return np.empty(0, np.int64)
                 return tensors.get_tensor(str(code)).astype(np.int64)
 
-        return _mendable(path, read)
+        return read()
 
     def is_intact(self) -> bool:
         """Whether every file still has the content that was written; reads them whole."""
-        return all(files.sha256_of(self.folder / name) == kept.sha256 for name, kept in self.properties.files.items())
+        return all(self._has_its_content(name) for name in self.properties.files)
+
+    def check(self) -> None:
+        """Compare every file with what was written, if that was not done before.
+
+        Raises:
+            UserError: a file is missing or damaged.
+        """
+        with self._lock:
+            for name in self.properties.files:
+                self._check(name)
+
+    def _check(self, name: str) -> None:
+        """Raise where a file is not the one that was written; each is read whole once."""
+        if name in self._intact:
+            return
+        path = self.folder / name
+        try:
+            intact = self._has_its_content(name)
+        except FileNotFoundError:
+            raise UserError(f"{path}: missing. {REMEDY}") from None
+        if not intact:
+            raise UserError(f"{path}: damaged: its SHA-256 is not that of what was written. {REMEDY}")
+        self._intact.add(name)
+
+    def _has_its_content(self, name: str) -> bool:
+        return files.sha256_of(self.folder / name) == self.properties.files[name].sha256
 
     def _read(self, name: str, index: tuple[slice, ...]) -> NDArray:
         path = self.folder / name
         # blosc2 decodes through a context of the array, which only one thread may use at a time.
         with self._lock:
             if name not in self._arrays:
-                self._arrays[name] = _mendable(path, lambda: _open_array(path))
-            return _mendable(path, lambda: self._arrays[name][index])
+                self._check(name)
+                self._arrays[name] = _open_array(path)
+            try:
+                return self._arrays[name][index]
+            except RuntimeError:  # of blosc2; whatever else is raised is not the file's fault
+                if self._has_its_content(name):
+                    raise
+                raise UserError(f"{path}: damaged while it was in use. {REMEDY}") from None
 
     def __getstate__(self) -> tuple[Path, CaseProperties]:
         # Open files and locks stay behind when a case goes to another process.
@@ -228,6 +294,7 @@ def write_case(
             )
     kept = {n: StoredFile(bytes=(own / n).stat().st_size, sha256=files.sha256_of(own / n)) for n in written}
     complete = properties.model_copy(update={"files": kept})
+    complete = complete.model_copy(update={"sha256": complete.own_sha256})
     files.write_json(own / PROPERTIES, complete.model_dump(mode="json"), durable=False)
 
 
@@ -278,15 +345,44 @@ def _write_array(path: Path, array: NDArray, codec: Codec) -> None:
 def _open_array(path: Path) -> Any:
     import blosc2
 
+    refuse_special_metadata(path)
     # One decoding thread: training has several readers already.
-    array = blosc2.open(str(path), mode="r", dparams=blosc2.DParams(nthreads=1))
-    check_version(path, array.schunk.vlmeta["swinssl"]["version"])
+    parameters = blosc2.DParams(nthreads=1)
+    try:
+        array = blosc2.open(str(path), mode="r", dparams=parameters)
+        version = array.schunk.vlmeta["swinssl"]["version"]
+    except (RuntimeError, KeyError) as error:
+        raise UserError(f"{path}: blosc2 cannot open it ({error}). {REMEDY}") from None
+    check_version(path, version)
     return array
 
 
-def _mendable(path: Path, read: Callable[[], T]) -> T:
-    """What `read` gives; a damaged or missing file becomes a message that says what to do."""
+def refuse_special_metadata(path: Path) -> None:
+    """Raise unless a blosc2 file is a plain array, before blosc2 sees it.
+
+    Its metadata may name expressions, proxies and objects, and some versions of blosc2 run code of theirs on opening.
+    In a contiguous frame their names begin at byte 94 (blosc2's README_CFRAME_FORMAT): a msgpack map of short strings,
+    each with a 32-bit offset.
+
+    Raises:
+        UserError: it is none.
+    """
+    with open(path, "rb") as stream:
+        head = stream.read(FRAME_HEAD_BYTES)
+    names = []
+    place = FRAME_METADATA + 2
+    for _ in range(int.from_bytes(head[FRAME_METADATA : FRAME_METADATA + 2], "big")):
+        length = head[place] & 0x1F if place < len(head) else 0
+        names.append(head[place + 1 : place + 1 + length])
+        place += 1 + length + 5
+    if not head.startswith(FRAME_MAGIC) or names != [PLAIN_ARRAY]:
+        listed = ", ".join(name.decode("ascii", "replace") for name in names) or "none"
+        raise UserError(f"{path}: no plain array of the store (metadata: {listed}); it was not opened. {REMEDY}")
+
+
+def _length(path: Path) -> int | None:
+    """Bytes of a file; None where there is none. One that may not be looked at is no missing one."""
     try:
-        return read()
-    except (RuntimeError, ValueError, KeyError, TypeError, FileNotFoundError, SafetensorError) as error:
-        raise UserError(f"{path}: damaged or missing ({error}). {REMEDY}") from None
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None

@@ -275,6 +275,7 @@ def _checked(
     setting = _setting(dataset, plans, fold=fold, config=config, keep=writes)
     model = results / (name or default_name(plans, config))
     refuse_other_plans(model, fold, plans)
+    dataset.check((*setting.train, *setting.validation))
     description = files.read_json(
         preprocessed / "dataset.json", what="description of the data set", remedy="Run swinssl_preprocess."
     )

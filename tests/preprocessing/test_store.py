@@ -13,6 +13,7 @@ import pytest
 
 from swinssl.dataset.labels import LabelSet
 from swinssl.errors import UserError
+from swinssl.files import sha256_of
 from swinssl.networks.network_plan import NetworkPlan
 from swinssl.preprocessing import store
 from swinssl.preprocessing.half_precision import to_half
@@ -187,7 +188,82 @@ def test_threads_and_processes_share_a_case(written):
     assert np.array_equal(pickle.loads(pickle.dumps(case)).label(), label)  # noqa: S301 (our own bytes)
 
 
+def with_hashes_of_now(own):
+    """Let properties.json name the files of a case as they are now; returns its content."""
+    path = own / "properties.json"
+    content = json.loads(path.read_text())
+    for name in content["files"]:
+        content["files"][name] = {"bytes": (own / name).stat().st_size, "sha256": sha256_of(own / name)}
+    content["sha256"] = CaseProperties.model_validate(content).own_sha256
+    path.write_text(json.dumps(content))
+    return content
+
+
 class TestDamage:
+    @pytest.mark.parametrize("name", ["image.b2nd", "label.b2nd", "locations.safetensors", "properties.json"])
+    def test_no_flipped_bit_and_no_zeroed_tail_is_read(self, written, name):
+        folder, _, _ = written
+        path = case_folder(folder, "case") / name
+        valid, silent = path.read_bytes(), []
+        step = max(1, len(valid) // 60)
+        damaged = [
+            (at, valid[:at] + bytes([valid[at] ^ 1 << at % 8]) + valid[at + 1 :]) for at in range(0, len(valid), step)
+        ]
+        damaged += [(-n, valid[:-n] + bytes(n)) for n in (64, len(valid) // 2)]
+        for place, content in damaged:
+            path.write_bytes(content)
+            try:
+                case = PreprocessedCase.open(folder, "case")
+                case.image()
+                case.label()
+                case.locations(1)
+                silent.append(place)
+            except UserError as error:
+                assert name in str(error) and "swinssl_preprocess" in str(error)
+        assert silent == []
+
+    def test_each_file_is_read_whole_once(self, written, monkeypatch):
+        folder, _, _ = written
+        hashed = []
+        monkeypatch.setattr(store.files, "sha256_of", lambda path: hashed.append(path.name) or sha256_of(path))
+        case = PreprocessedCase.open(folder, "case")
+        assert hashed == []
+        for _ in range(2):
+            case.image((slice(0, 2),) * 3)
+            case.label()
+            case.locations(1)
+            case.check()
+        assert sorted(hashed) == ["image.b2nd", "label.b2nd", "locations.safetensors"]
+
+    def test_an_array_that_could_run_code_is_not_opened(self, written, monkeypatch):
+        folder, _, _ = written
+        own = case_folder(folder, "case")
+        (own / "image.b2nd").unlink()
+        meta = {"LazyArray": {"expression": "o0 + 1", "operands": {}}}
+        blosc2.asarray(np.zeros((4, 4)), urlpath=str(own / "image.b2nd"), mode="w", meta=meta)
+        with_hashes_of_now(own)
+        monkeypatch.setattr(blosc2, "open", lambda *_, **__: pytest.fail("it was opened"))
+        with pytest.raises(UserError, match=r"image\.b2nd: no plain array of the store \(metadata: .*LazyArray"):
+            PreprocessedCase.open(folder, "case").image()
+
+    def test_what_is_wrong_around_a_file_is_not_called_damage(self, written, monkeypatch):
+        folder, _, _ = written
+
+        def refuse(*_, **__):
+            raise ValueError("OMP_NUM_THREADS: abc")
+
+        monkeypatch.setattr(blosc2, "open", refuse)
+        with pytest.raises(ValueError, match="OMP_NUM_THREADS: abc"):
+            PreprocessedCase.open(folder, "case").image()
+
+    def test_all_damaged_cases_of_a_run_are_named_at_once(self, tmp_path):
+        TestDataset().make(tmp_path, plans())
+        for case_id in ("a", "b"):
+            path = case_folder(tmp_path, case_id) / "label.b2nd"
+            path.write_bytes(path.read_bytes()[:-1] + b"?")
+        with pytest.raises(UserError, match=r"a/label\.b2nd: damaged.*b/label\.b2nd: damaged.* Run swinssl_preprocess"):
+            PreprocessedDataset.open(tmp_path).check(["a", "b"])
+
     @pytest.mark.parametrize("name", ["image.b2nd", "label.b2nd", "locations.safetensors"])
     def test_a_truncated_or_missing_file_is_named(self, written, name):
         folder, _, _ = written
@@ -223,9 +299,7 @@ class TestDamage:
         own = case_folder(folder, "case")
         later = blosc2.open(str(own / "image.b2nd"), mode="a")
         later.schunk.vlmeta["swinssl"] = {"version": 99}
-        content = json.loads((own / "properties.json").read_text())
-        content["files"]["image.b2nd"]["bytes"] = (own / "image.b2nd").stat().st_size
-        (own / "properties.json").write_text(json.dumps(content))
+        content = with_hashes_of_now(own)
         with pytest.raises(UserError, match=r"image\.b2nd: store version 99"):
             PreprocessedCase.open(folder, "case").image()
         (own / "properties.json").write_text(json.dumps({**content, "version": 99}))
