@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,18 +14,29 @@ from swinssl.errors import UserError
 M = TypeVar("M", bound=BaseModel)
 
 
-def read_model(model: type[M], path: Path, *, what: str, remedy: str, version: int | None = None) -> M:
+def read_model(
+    model: type[M],
+    path: Path,
+    *,
+    what: str,
+    remedy: str,
+    version: int | None = None,
+    upgrade: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+) -> M:
     """The content of a JSON file as a model.
 
     Args:
         what: what the file is, for the message ("plans").
         remedy: what the user does when it is missing or does not fit.
         version: value that its `version` must have; None where it has none.
+        upgrade: makes content of this version from that of an earlier one, and leaves all other as it is.
 
     Raises:
         UserError: missing, not JSON, of another version, or with a field that does not fit.
     """
     content = files.read_json(path, what=what, remedy=remedy)
+    if upgrade is not None and isinstance(content, dict):
+        content = upgrade(content)
     if version is not None:
         found = content.get("version") if isinstance(content, dict) else None
         if found != version:

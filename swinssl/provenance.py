@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import datetime
 import platform
+import re
 import subprocess
 from importlib import metadata
 from pathlib import Path
 
 import swinssl
+
+# Up to its last slash: at the beginning of a word, or after what separates values.
+ABSOLUTE_PATH = re.compile(r"(^|[=,;])(?:~[^/\\]*|[A-Za-z]:)?[/\\](?:[^=,;]*[/\\])?")
 
 STANDS_ON = ("torch", "numpy", "scipy", "nibabel", "SimpleITK", "blosc2", "scikit-image")
 
@@ -31,6 +35,11 @@ def now() -> str:
     except ValueError:  # TZ with an offset of a day or more
         local = datetime.datetime.now(datetime.UTC)
     return local.isoformat(timespec="seconds")
+
+
+def without_folders(word: str) -> str:
+    """A word of a command line without the folders of absolute paths in it, which may tell of users and patients."""
+    return ABSOLUTE_PATH.sub(r"\1.../", word)
 
 
 def revision() -> str | None:

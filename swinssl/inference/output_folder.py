@@ -4,12 +4,16 @@
          <case>.npz          `probabilities`, where they were asked for
          dataset.json        of the model, so that swinssl_evaluate knows the structures
          predict_args.json   `PredictionRecord`
+         replaced/           results that were not as they had been written when their cases were predicted again
+
+Several processes may write to one folder with the same model and options.
 """
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +27,11 @@ from swinssl.inference.export import Segmentation
 from swinssl.inference.input_cases import InputCase
 from swinssl.inference.prediction_record import RECORD_FILE, CaseRecord, PredictionRecord
 from swinssl.inference.trained_model import DATASET_FILE, TrainedModel
+from swinssl.locks import FileLock
+
+logger = logging.getLogger(__name__)
+
+REPLACED = "replaced"
 
 
 class OutputFolder:
@@ -30,6 +39,7 @@ class OutputFolder:
 
     def __init__(self, path: Path, record: PredictionRecord) -> None:
         self.path, self.record = path, record
+        self._lock = FileLock(path / ".predict_args.lock")
 
     @classmethod
     def open(
@@ -76,7 +86,7 @@ class OutputFolder:
         """
         try:
             # First the record: a folder that has other files only is taken for somebody else's.
-            self.record.write(self.path)
+            self._keep(self.record.cases, anew=self.record.options.overwrite)
             files.write_json(self.path / DATASET_FILE, model.description)
         except OSError as error:
             raise UserError(
@@ -91,24 +101,72 @@ class OutputFolder:
     def has(self, case: InputCase) -> bool:
         """Whether the result of a case is there, whole, and made from the input as it is now."""
         known = self.record.cases.get(case.id)
-        if known is None or known.status != "done" or not self.result_path(case).is_file():
+        if known is None or known.status != "done" or known.input_sha256 != input_sha256(case):
             return False
-        if self.record.options.save_probabilities and not self._probabilities_path(case).is_file():
-            return False
-        return known.input_sha256 == input_sha256(case)
+        return all(self._is_as_written(path) for path in self._results(case))
 
     def store(self, case: InputCase, segmentation: Segmentation, geometry: Geometry, known: CaseRecord) -> None:
         """Write the result of a case: probabilities, label map, and that it is done, in this order."""
+        self._set_aside(case)
         if segmentation.probabilities is not None:
             with files.atomic_path(self._probabilities_path(case)) as temporary:
                 np.savez_compressed(temporary, probabilities=segmentation.probabilities, affine=geometry.affine)
         write_volume(self.result_path(case), segmentation.label_map, geometry)
-        self.note(case, known)
+        hashes = {path.name: files.sha256_of(path) for path in self._results(case)}
+        self.note(case, known.model_copy(update={"result_sha256": hashes}))
 
     def note(self, case: InputCase, known: CaseRecord) -> None:
-        """Keep what became of a case."""
-        self.record = self.record.with_cases({case.id: known})
-        self.record.write(self.path)
+        """Keep what became of a case.
+
+        Raises:
+            UserError: another process has begun to predict otherwise in this folder.
+        """
+        self._keep({case.id: known})
+
+    def _keep(self, cases: Mapping[str, CaseRecord], *, anew: bool = False) -> None:
+        """Write the record with `cases`, and unless `anew` with what other processes have noted since it was read."""
+        self._lock.take(wait=True)
+        try:
+            current = None if anew else PredictionRecord.read(self.path)
+            if current is not None:
+                if difference := current.difference(self.record):
+                    raise UserError(
+                        f"-o {self.path}: another swinssl_predict now writes here with other {difference}. Give "
+                        "another folder."
+                    )
+                self.record = self.record.with_cases(current.cases)
+            self.record = self.record.with_cases(cases)
+            self.record.write(self.path)
+        finally:
+            self._lock.release(remove=True)
+
+    def _results(self, case: InputCase) -> tuple[Path, ...]:
+        probabilities = (self._probabilities_path(case),) if self.record.options.save_probabilities else ()
+        return (*probabilities, self.result_path(case))
+
+    def _is_as_written(self, path: Path) -> bool:
+        hashes = {name: own for known in self.record.cases.values() for name, own in known.result_sha256.items()}
+        return path.is_file() and hashes.get(path.name) == files.sha256_of(path)
+
+    def _set_aside(self, case: InputCase) -> None:
+        """Move results away that were damaged or edited since they were written: an edited one is somebody's work."""
+        known = self.record.cases.get(case.id)
+        if known is None or known.status != "done":  # what is there, a killed process has left
+            return
+        for path in self._results(case):
+            if not path.is_file() or self._is_as_written(path):
+                continue
+            number = 1
+            while (target := self.path / REPLACED / f"{number}_{path.name}").exists():
+                number += 1
+            target.parent.mkdir(exist_ok=True)
+            path.rename(target)
+            logger.warning(
+                "%s: not as swinssl_predict wrote it (damaged, edited, or by version 0.1.0). It is now %s; the case "
+                "was predicted anew.",
+                path,
+                target.relative_to(self.path),
+            )
 
     def _probabilities_path(self, case: InputCase) -> Path:
         return self.path / f"{case.id}.npz"

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,7 +14,7 @@ from swinssl.inference.trained_model import TrainedModel
 from swinssl.json_model import read_model
 
 RECORD_FILE = "predict_args.json"
-RECORD_VERSION = 1
+RECORD_VERSION = 2
 REMEDY = "Choose another output folder, or predict anew with --overwrite."
 
 
@@ -26,6 +25,7 @@ class CaseRecord(BaseModel):
         status: `done`, or `failed` with the reason in `message`.
         images: file names of the channels.
         input_sha256: of their contents; a case is done only as long as its input is the same.
+        result_sha256: by file name, of what was written; a case is done only as long as its result is the same.
         warnings: how it is unlike what the model was trained on.
         volumes_ml: by structure.
     """
@@ -36,6 +36,7 @@ class CaseRecord(BaseModel):
     message: str = ""
     images: tuple[str, ...] = ()
     input_sha256: tuple[str, ...] = ()
+    result_sha256: dict[str, str] = {}
     warnings: tuple[str, ...] = ()
     volumes_ml: dict[str, float] = {}
     seconds: float = 0.0
@@ -45,9 +46,9 @@ class PredictionRecord(BaseModel):
     """One folder of predictions.
 
     Args:
-        model: where the model was, as the user gave it.
+        model: as the user gave it, without the folders of an absolute path.
         fold_sha256: by fold, of its weights.
-        plans_sha256: of the plans' decisions.
+        plans_sha256: of the plans' decisions; empty in folders by swinssl 0.1.0.
         options: what the user chose.
         mirror_axes: array axes (0 z, 1 y, 2 x) of test-time augmentation.
         clean_up: structures that keep their largest component alone, one group after another.
@@ -76,11 +77,10 @@ class PredictionRecord(BaseModel):
         cls, model: TrainedModel, options: PredictionOptions, *, given_as: str, device: str = "", precision: str = ""
     ) -> PredictionRecord:
         """The record of a run that begins now; `given_as` is the user's word for the model."""
-        decisions = model.plans.model_dump_json(exclude={"reasons", "cost"})
         return cls(
-            model=given_as,
+            model=provenance.without_folders(given_as),
             fold_sha256=model.sha256,
-            plans_sha256=hashlib.sha256(decisions.encode()).hexdigest(),
+            plans_sha256=model.plans.prediction_sha256,
             options=options,
             mirror_axes=model.plans.training.mirror_axes if options.tta else (),
             clean_up=_clean_up(model, options),
@@ -98,7 +98,8 @@ class PredictionRecord(BaseModel):
         path = Path(folder) / RECORD_FILE
         if not path.is_file():
             return None
-        return read_model(cls, path, what="description of the predictions", remedy=REMEDY, version=RECORD_VERSION)
+        what = "description of the predictions"
+        return read_model(cls, path, what=what, remedy=REMEDY, version=RECORD_VERSION, upgrade=_upgraded)
 
     def write(self, folder: Path) -> None:
         """Write atomically."""
@@ -111,7 +112,7 @@ class PredictionRecord(BaseModel):
         """
         for what, mine, theirs in (
             ("weights or folds", self.fold_sha256, other.fold_sha256),
-            ("plans", self.plans_sha256, other.plans_sha256),
+            ("plans", self.plans_sha256 or other.plans_sha256, other.plans_sha256 or self.plans_sha256),
             ("overlap (--overlap)", self.options.overlap, other.options.overlap),
             ("mirror images (--tta)", self.mirror_axes, other.mirror_axes),
             ("clean-up (--no-clean-up)", self.clean_up, other.clean_up),
@@ -123,6 +124,11 @@ class PredictionRecord(BaseModel):
     def with_cases(self, cases: Mapping[str, CaseRecord]) -> PredictionRecord:
         """The record with these cases too."""
         return self.model_copy(update={"cases": {**self.cases, **cases}})
+
+
+def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 (swinssl 0.1.0) hashed the plans otherwise and its results not at all, so that they are made anew."""
+    return {**content, "version": RECORD_VERSION, "plans_sha256": ""} if content.get("version") == 1 else content
 
 
 def _clean_up(model: TrainedModel, options: PredictionOptions) -> tuple[tuple[str, ...], ...]:

@@ -13,6 +13,7 @@ from torch import nn
 
 from swinssl.allotment import free_memory
 from swinssl.devices import use_bf16
+from swinssl.errors import UserError
 from swinssl.imageio.volume import Volume
 from swinssl.inference.decision import decide, winners
 from swinssl.inference.export import Segmentation, export
@@ -143,9 +144,19 @@ class Predictor:
                 strips,
                 100 * (now / once - 1),
             )
-        return self.windows.slabs(image, strips=strips, on_windows=on_windows)
+        return map(_finite, self.windows.slabs(image, strips=strips, on_windows=on_windows))
 
     def _strips(self, shape: Shape) -> int:
         if self.sum_bytes is None:
             return 1
         return math.ceil(self.windows.sum_bytes(shape, self.plans.labels.num_outputs) / max(1, self.sum_bytes))
+
+
+def _finite(slab: Slab) -> Slab:
+    """The slab, unless a logit in it is NaN or infinite: of such logits the largest is background, without a word."""
+    if not bool(torch.isfinite(slab.logits.sum())):  # one pass; finite logits of use are far from the sum's limit
+        raise UserError(
+            "the network's output has NaN or infinite numbers, so it says nothing. Check the model with swinssl_model "
+            "verify, and train anew where that refuses it."
+        )
+    return slab

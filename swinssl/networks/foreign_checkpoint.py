@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import struct
 import warnings
+import zipfile
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Literal, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,6 +31,12 @@ BRANCHES = ("student", "teacher")
 PREFIXES = ("module", "student", "teacher", "backbone", "model", "transformer", "swinViT", "swin_vit", "swin")
 # `encoder.` is such a prefix only before an encoder's own parts: elsewhere it may be a decoder's name.
 ENCODER_PREFIX = re.compile(r"encoder\.(?=patch_embed\.|layers\d|layers\.|stages\.|norms\.)")
+# How torch's reader names a class that it refuses.
+REFUSED_CLASS = re.compile(r"GLOBAL ([\w.]+)|Unsupported (?:global|class) ([\w.]+)")
+RE_SAVE = (
+    "torch.save(checkpoint['state_dict'], 'weights.pt'), or torch.save(network.state_dict(), 'weights.pt') where the "
+    "file holds a whole network"
+)
 # What is often found where weights were meant to be.
 NO_WEIGHTS = {
     b"": "an empty file. Download or copy it again",
@@ -72,13 +82,20 @@ def open_checkpoint(path: Path, *, branch: str | None = None) -> Checkpoint:
     else:
         content = _unpickled(path)
     state, container = _state_dict(path, content, branch)
-    named = {str(name): value.detach() for name, value in state.items() if isinstance(value, Tensor)}
+    named = {str(name): tensor for name, value in state.items() if (tensor := _tensor(value)) is not None}
     if not named:
         raise UserError(
             f"{path}: no tensors found in {container}. Expected a state dict, alone or under one of "
             f"{', '.join((*STATE_DICT_KEYS, *BRANCHES))}. Save the network's state_dict() and give that."
         )
     return Checkpoint(path, files.sha256_of(path), container, _bare(path, named), metadata)
+
+
+def _tensor(value: Any) -> Tensor | None:
+    """A tensor, or a numpy array as one; None of everything else."""
+    if isinstance(value, _NumpyArray) and value.array is not None:
+        return torch.from_numpy(value.array.copy())
+    return value.detach() if isinstance(value, Tensor) else None
 
 
 def _start(path: Path) -> bytes:
@@ -96,21 +113,142 @@ def _start(path: Path) -> bytes:
 
 
 def _unpickled(path: Path) -> Any:
-    """The content of a pickled checkpoint: tensors, plain values and argument lists; any other class is refused."""
+    """The content of a pickled checkpoint: tensors, plain values and what `STAND_INS` reads; all else is refused."""
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        with torch.serialization.safe_globals(_stand_ins()), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
-        if found := re.search(r"GLOBAL ([\w.]+)|Unsupported (?:global|class) ([\w.]+)", str(error)):
+        if found := REFUSED_CLASS.search(str(error)):
+            name = next(filter(None, found.groups()))
             raise UserError(
-                f"{path}: holds {found[1] or found[2]}, and unpickling that could run code; nothing was executed. "
-                "Expected tensors and plain values only. If you trust the file's source, load it where it was made "
-                "and save its state dict alone: torch.save(network.state_dict(), 'weights.pt')."
+                f"{path}: holds {name}, and unpickling that could run code; nothing was executed. Expected tensors, "
+                "plain values, numpy numbers and arrays, paths, dates and argument lists. If you trust the file's "
+                f"source, load it where it was made and save its state dict alone: {RE_SAVE}."
+            ) from None
+        if zipfile.is_zipfile(path) and "Unsupported operand" in str(error):
+            raise UserError(
+                f"{path}: damaged, or saved with pickle_protocol 3 or later, which cannot be read safely; nothing in "
+                f"it was executed. Load it where it was made and save it as torch does by default: {RE_SAVE}."
             ) from None
         raise UserError(_damaged(path)) from None
     except (RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError, TypeError, struct.error):
         raise UserError(_damaged(path)) from None
+
+
+# --- what research code keeps beside the weights
+
+
+class _NumpyDtype:
+    """numpy.dtype of a number; only its name and byte order are taken, and no code of numpy's sees them."""
+
+    def __init__(self, code: Any, *_: Any) -> None:
+        self.code, self.order = str(code), "<"
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = str(state[1])
+
+    @property
+    def real(self) -> np.dtype | None:
+        """The dtype; None where it is none of a number."""
+        if not re.fullmatch(r"[fiub][1248]", self.code) or self.order not in "<>|=":
+            return None
+        with contextlib.suppress(TypeError):
+            return np.dtype(self.order + self.code)
+        return None
+
+
+class _NumpyArray:
+    """An array of numbers under construction."""
+
+    def __init__(self, *_: Any) -> None:
+        self.array: np.ndarray | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, is_fortran, content = state
+        real = dtype.real if isinstance(dtype, _NumpyDtype) else None
+        content = content.encode("latin1") if isinstance(content, str) else content
+        if real is not None and isinstance(content, bytes):
+            order: Literal["F", "C"] = "F" if is_fortran else "C"
+            self.array = np.frombuffer(content, real).reshape(shape, order=order).astype(real.newbyteorder("="))
+
+
+def _numpy_scalar(dtype: Any, content: Any = b"", *_: Any) -> Any:
+    """The Python number of a numpy one; None where it is none."""
+    real = dtype.real if isinstance(dtype, _NumpyDtype) else None
+    content = content.encode("latin1") if isinstance(content, str) else content
+    known = real is not None and isinstance(content, bytes) and len(content) == real.itemsize
+    return np.frombuffer(content, real)[0].item() if known else None
+
+
+def _encoded(text: Any, *_: Any) -> bytes:
+    """The bytes that old protocols keep as text (_codecs.encode)."""
+    return str(text).encode("latin1")
+
+
+class _Forgotten:
+    """Stands for what the import does not need; keeps nothing and runs nothing."""
+
+    def __new__(cls, *_: Any, **__: Any) -> Self:
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _Mapping:
+    """A dict of a library's own kind; becomes an ordered one."""
+
+    def __new__(cls, *_: Any) -> Any:
+        return OrderedDict()
+
+
+# By the names under which files ask for them. torch's reader for `weights_only` calls nothing but these and its own, so
+# that no class of the file's runs: each is a small one above, or `argparse.Namespace`, which only holds values.
+STAND_INS: dict[Any, tuple[str, ...]] = {
+    argparse.Namespace: ("argparse.Namespace",),
+    _numpy_scalar: ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar"),
+    _NumpyDtype: ("numpy.dtype",),
+    _NumpyArray: (
+        *("numpy.core.multiarray._reconstruct", "numpy._core.multiarray._reconstruct"),
+        *("numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer"),
+    ),
+    _encoded: ("_codecs.encode",),
+    _Mapping: (
+        *("collections.defaultdict", "easydict.EasyDict", "addict.addict.Dict", "addict.Dict", "yacs.config.CfgNode"),
+        *("ml_collections.config_dict.config_dict.ConfigDict", "mmengine.config.config.ConfigDict", "munch.Munch"),
+        *("pytorch_lightning.utilities.parsing.AttributeDict", "lightning.fabric.utilities.data.AttributeDict"),
+        *("lightning.pytorch.utilities.parsing.AttributeDict", "lightning_fabric.utilities.data.AttributeDict"),
+    ),
+    _Forgotten: (
+        *(f"pathlib{inner}.{kind}" for inner in ("", "._local") for kind in ("PosixPath", "WindowsPath", "Path")),
+        *(f"pathlib{inner}.Pure{kind}" for inner in ("", "._local") for kind in ("PosixPath", "WindowsPath", "Path")),
+        *("numpy.ndarray", "datetime.datetime", "datetime.date", "datetime.timedelta", "datetime.timezone"),
+        *(
+            "uuid.UUID",
+            "decimal.Decimal",
+            "fractions.Fraction",
+            "types.SimpleNamespace",
+            "torch.torch_version.TorchVersion",
+        ),
+        *(
+            "builtins.complex",
+            "builtins.slice",
+            "builtins.range",
+            "builtins.frozenset",
+            "builtins.dict",
+            "builtins.list",
+        ),
+        *("builtins.int", "builtins.float", "builtins.bool", "builtins.str"),
+    ),
+}
+
+
+def _stand_ins() -> list[Any]:
+    return [(stand_in, name) for stand_in, names in STAND_INS.items() for name in names]
 
 
 def _damaged(path: Path) -> str:

@@ -331,5 +331,5 @@ def surroundings(device: torch.device, *, bf16: bool, ranks: int) -> dict[str, A
         "threads": torch.get_num_threads(),
         "versions": provenance.versions(),
         "revision": provenance.revision(),
-        "command": (Path(sys.argv[0]).name, *sys.argv[1:]),
+        "command": (Path(sys.argv[0]).name, *map(provenance.without_folders, sys.argv[1:])),
     }

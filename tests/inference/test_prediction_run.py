@@ -6,6 +6,7 @@ import errno
 import gzip
 import json
 import os
+import re
 import struct
 import threading
 
@@ -24,7 +25,7 @@ from swinssl.inference.clean_up import CleanUp, Trial
 from swinssl.inference.input_cases import find_cases
 from swinssl.inference.output_folder import OutputFolder
 from swinssl.inference.prediction_options import PredictionOptions
-from swinssl.inference.prediction_record import RECORD_FILE, PredictionRecord
+from swinssl.inference.prediction_record import RECORD_FILE, CaseRecord, PredictionRecord
 from swinssl.inference.prediction_run import predict_cases
 from swinssl.inference.predictor import Predictor
 from swinssl.inference.trained_model import TrainedModel
@@ -158,6 +159,61 @@ class TestGoingOn:
         volume = volume_of(smooth_noise((12, 14, 16), seed=99), (2.0, 1.0, 1.0))
         write_volume(images / "c_0000.nii.gz", volume.array[0], volume.geometry)
         assert statuses(run()) == {"a": "done", "b": "finished", "c": "done"}
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda content: b"",
+            lambda content: content[: len(content) // 2],
+            lambda content: content[:-40] + bytes(40),
+            lambda content: content[:200] + bytes([content[200] ^ 4]) + content[201:],
+            lambda content: gzip.compress(gzip.decompress(content)[:-1] + b"\2", mtime=0),  # somebody's correction
+        ],
+    )
+    def test_a_result_that_is_not_as_written_is_set_aside_and_made_anew(self, run, caplog, damage):
+        run()
+        path = run.out / "b.nii.gz"
+        written = path.read_bytes()
+        path.write_bytes(damage(written))
+        assert statuses(run()) == {"a": "finished", "b": "done", "c": "finished"}
+        assert path.read_bytes() == written
+        assert (run.out / "replaced" / "1_b.nii.gz").read_bytes() == damage(written)
+        assert re.search(r"b\.nii\.gz: not as swinssl_predict wrote it.*replaced", caplog.text)
+        assert statuses(run()) == dict.fromkeys("abc", "finished")
+
+    def test_damaged_probabilities_are_made_anew(self, run):
+        run(save_probabilities=True)
+        path = run.out / "a.npz"
+        path.write_bytes(path.read_bytes()[:-1])
+        assert statuses(run(save_probabilities=True)) == {"a": "done", "b": "finished", "c": "finished"}
+
+    def test_a_folder_of_0_1_0_is_completed_and_its_results_are_made_anew(self, run):
+        run()
+        record = run.record
+        for case in record["cases"].values():
+            del case["result_sha256"]
+        (run.out / RECORD_FILE).write_text(json.dumps({**record, "version": 1, "plans_sha256": "0" * 64}))
+        assert statuses(run()) == dict.fromkeys("abc", "done")
+        assert len(list((run.out / "replaced").iterdir())) == 3
+
+    def test_two_processes_that_share_a_folder_record_the_cases_of_both(self, run, model):
+        cases = find_cases([run.images], model.plans.channel_names)
+        record = PredictionRecord.of(model, PredictionOptions(), given_as="m")
+        first, second = (OutputFolder.open(run.out, record, cases) for _ in range(2))
+        first.begin(model)
+        second.begin(model)
+        first.note(cases[0], CaseRecord(status="failed", message="first"))
+        second.note(cases[1], CaseRecord(status="failed", message="second"))
+        first.note(cases[2], CaseRecord(status="failed", message="first"))
+        assert {name: case["message"] for name, case in run.record["cases"].items()} == {
+            "a": "first",
+            "b": "second",
+            "c": "first",
+        }
+        other = PredictionRecord.of(model, PredictionOptions(overlap=0.1), given_as="m")
+        other.write(run.out)
+        with pytest.raises(UserError, match=r"another swinssl_predict now writes here with other overlap"):
+            first.note(cases[0], CaseRecord(status="failed"))
 
     def test_new_cases_are_taken_up(self, run, images):
         run()
@@ -318,6 +374,18 @@ class TestFailures:
         outcomes = run()
         assert statuses(outcomes) == {"a": "done", "b": "failed", "c": "done"}
         assert "NaN, infinite" in outcomes["b"].record.message
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf")])
+    def test_an_output_that_is_not_finite_is_no_empty_mask(self, run, value):
+        class Broken(Threshold):
+            def forward(self, image):
+                return super().forward(image) * value
+
+        run.network = Broken()
+        outcomes = run()
+        assert statuses(outcomes) == dict.fromkeys("abc", "failed")
+        assert "output has NaN or infinite numbers" in outcomes["a"].record.message
+        assert not (run.out / "a.nii.gz").exists()
 
     def test_a_bug_in_one_case_keeps_its_traceback_and_the_others_go_on(self, run, monkeypatch, caplog):
         prepare = module.prepare

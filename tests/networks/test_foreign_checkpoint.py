@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import collections
+import datetime
+import pathlib
 import pickle
+import types
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -174,3 +179,66 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
         open_checkpoint(tmp_path / "none.pt")
     with pytest.raises(UserError, match="a folder"):
         open_checkpoint(tmp_path)
+
+
+FIRST = "patch_embed.proj.weight"
+NETWORK = torch.nn.Linear(2, 2)
+
+
+def harmless():
+    network = torch.nn.Linear(2, 2)
+    optimiser = torch.optim.AdamW(network.parameters())
+    network(torch.ones(1, 2)).sum().backward()
+    optimiser.step()
+    return {
+        "numpy number": np.mean([0.8, 0.9]),
+        "numpy flag": np.bool_(True),
+        "numpy array": np.asfortranarray(np.arange(6).reshape(2, 3)),
+        "array of objects": np.array([{}, None]),
+        "random state": np.random.get_state(),
+        "arguments": argparse.Namespace(rate=np.float64(0.1), out=pathlib.Path("/runs/1")),
+        "date": datetime.datetime(2024, 5, 6, tzinfo=datetime.timezone.utc),  # noqa: UP017
+        "defaults": collections.defaultdict(list, {"a": [1]}),
+        "optimiser": optimiser.state_dict(),
+        "schedule": torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 10).state_dict(),
+        "namespace": types.SimpleNamespace(a=1),
+    }
+
+
+@pytest.mark.parametrize("what", harmless())
+def test_what_research_code_keeps_beside_the_weights_is_read(tmp_path, what):
+    path = tmp_path / "model.pt"
+    torch.save(
+        {"state_dict": collections.OrderedDict([(FIRST, torch.ones(4, 1, 2, 2, 2))]), "x": harmless()[what]}, path
+    )
+    assert open_checkpoint(path).tensors.keys() == {FIRST}
+
+
+def test_numpy_arrays_as_weights_are_read_in_their_order_of_bytes(tmp_path):
+    path = tmp_path / "model.pt"
+    expected = np.arange(32, dtype=np.float32).reshape(4, 1, 2, 2, 2)
+    torch.save({FIRST: expected, "big": expected.astype(">f4"), "fortran": np.asfortranarray(expected)}, path)
+    for tensor in open_checkpoint(path).tensors.values():
+        assert np.array_equal(tensor.numpy(), expected)
+
+
+@pytest.mark.parametrize(
+    ("what", "name"),
+    [
+        (NETWORK, r"torch\.nn\.modules\.linear\.Linear"),
+        (torch.nn.functional.relu, r"torch\.nn\.functional\.relu"),
+        (np.random.default_rng(0), r"numpy\.random\._pickle\."),
+    ],
+)
+def test_what_is_refused_is_named_with_what_to_type(tmp_path, what, name):
+    torch.save({"state_dict": {FIRST: torch.ones(3)}, "x": what}, tmp_path / "model.pt")
+    with pytest.raises(
+        UserError, match=rf"model\.pt: holds {name}.*torch\.save\(checkpoint\['state_dict'\], 'weights\.pt'\)"
+    ):
+        open_checkpoint(tmp_path / "model.pt")
+
+
+def test_a_later_pickle_protocol_is_named(tmp_path):
+    torch.save({FIRST: torch.ones(3)}, tmp_path / "model.pt", pickle_protocol=4)
+    with pytest.raises(UserError, match=r"saved with pickle_protocol 3 or later"):
+        open_checkpoint(tmp_path / "model.pt")
