@@ -38,12 +38,14 @@ class FileLock:
 
     Args:
         path: the file; made if it is not there.
+        for_children: child processes that are given `children_descriptors` hold the lock too, so that it lasts as long
+            as one of them works on after this process was killed.
         whole_folder: lock the folder of `path` too, where the system can, so that a process stays alone in it even if
             somebody deletes the file.
     """
 
-    def __init__(self, path: Path, *, whole_folder: bool = False) -> None:
-        self.path, self.whole_folder = path, whole_folder
+    def __init__(self, path: Path, *, whole_folder: bool = False, for_children: bool = False) -> None:
+        self.path, self.whole_folder, self.for_children = path, whole_folder, for_children
         self._stream: BinaryIO | None = None
         self._folder: int | None = None
         self._lease: SoftFileLease | None = None
@@ -85,6 +87,7 @@ class FileLock:
     def release(self, *, remove: bool = False) -> None:
         """Give the lock back; with `remove` the file goes too."""
         self._give_back_lease()
+        _HELD_FOR_CHILDREN.discard(self)
         if self._folder is not None:
             os.close(self._folder)
             self._folder = None
@@ -120,6 +123,8 @@ class FileLock:
             stream.close()
             return False
         self._stream = stream
+        if self.for_children:
+            _HELD_FOR_CHILDREN.add(self)
         return True
 
     def _try_folder(self) -> bool:
@@ -152,6 +157,16 @@ class FileLock:
     def _give_back_lease(self) -> None:
         if self._lease is not None and self._lease.is_locked:
             self._lease.release(force=True)
+
+
+_HELD_FOR_CHILDREN: set[FileLock] = set()
+
+
+def children_descriptors() -> tuple[int, ...]:
+    """File descriptors that a child process keeps open (`pass_fds`) to hold the locks that are held for children."""
+    if os.name == "nt":
+        return ()
+    return tuple(lock._stream.fileno() for lock in _HELD_FOR_CHILDREN if lock._stream is not None)
 
 
 @functools.cache

@@ -90,6 +90,9 @@ class _Ranks:
             port = probe.getsockname()[1]
         shared = {"WORLD_SIZE": self.count, "LOCAL_WORLD_SIZE": self.count, "MASTER_ADDR": "127.0.0.1"}
         environment = {**os.environ, THREADS: threads_each(self.count)}
+        # What they say to each other stays on this machine, unless the user has chosen another interface.
+        if (loopback := _loopback_interface()) is not None:
+            environment = {**dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), loopback), **environment}
         environment |= {name: str(value) for name, value in {**shared, "MASTER_PORT": port}.items()}
         command = [sys.executable, "-m", "swinssl.cli.one_rank", self.entry, sys.argv[0], *self.arguments]
         for rank in range(self.count):
@@ -178,6 +181,11 @@ class _Ranks:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _loopback_interface() -> str | None:
+    """Its name (lo, lo0); None where the system has no such names."""
+    return next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None) if os.name != "nt" else None
 
 
 def _nameless_file() -> IO[bytes]:

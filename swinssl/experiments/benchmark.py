@@ -10,6 +10,9 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import json
 import logging
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,9 +21,12 @@ from pathlib import Path
 from typing import Any
 
 from swinssl import files
+from swinssl.csv_text import csv_records
 from swinssl.dataset.raw_dataset import RawDataset
 from swinssl.errors import UserError
 from swinssl.evaluation.compared_encoder import run_beside
+from swinssl.evaluation.comparison_files import CKA_FILE
+from swinssl.evaluation.convergence import LOG_FILE
 from swinssl.experiments.benchmark_config import BenchmarkConfig
 from swinssl.experiments.cells import (
     Cell,
@@ -36,10 +42,12 @@ from swinssl.networks.shipped_encoders import encoder_path
 from swinssl.training.run_description import LearntFrom
 from swinssl.workspace import Workspace
 
-CELL_FILE = "cell.json"
-
-
 logger = logging.getLogger(__name__)
+
+CELL_FILE, SCORES_FILE = "cell.json", "scores.csv"
+ENCODER_FILE = "run/encoder.safetensors"
+# What a report or another cell reads of a cell.
+RESULT_FILES = (SCORES_FILE, LOG_FILE, CKA_FILE, ENCODER_FILE)
 
 
 @dataclass(frozen=True)
@@ -59,6 +67,7 @@ class Benchmark:
     device: str = "auto"
     peer_python: Path | None = None
     _raw: dict[str, RawDataset] = field(default_factory=dict, compare=False)
+    _warned: set[str] = field(default_factory=set, compare=False)
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
@@ -108,7 +117,7 @@ class Benchmark:
             return encoder_path(chosen.encoder)
         if chosen.method is None:
             return None
-        return self.place(pretraining_of(self.config, init, seed)) / "run" / "encoder.safetensors"
+        return self.place(pretraining_of(self.config, init, seed)) / ENCODER_FILE
 
     def settings(self, cell: Cell) -> dict[str, Any]:
         """What the result of a cell rests on, as the configuration has it."""
@@ -124,22 +133,55 @@ class Benchmark:
         task = self.config.tasks[cell.task]
         # Other numbers of shots are other cells, and groups are of the report.
         rests_on = task.model_dump(mode="json", exclude={"shots", "groups", "modality"})
+        encoder = self.encoder(cell.init, cell.seed)
+        own["encoder"] = None if encoder is None or not encoder.is_file() else _sha256(encoder)
         return own | {"task": rests_on, "shots": cell.shots, "seed": cell.seed, "plan_for": self.config.planned_for}
 
     def is_done(self, cell: Cell) -> bool:
-        """Whether a cell has its result.
+        """Whether a cell has its result, whole; of a damaged one a warning says that it is run again.
 
         Raises:
-            UserError: it has one, of other settings.
+            UserError: it has one, of other settings; or its encoder is not the one that it made.
         """
         record = self.record(cell)
         if record is None:
             return False
-        before, now = record["settings"], self.settings(cell)
+        before, now = dict(record["settings"]), self.settings(cell)
+        # Results alone may have been kept or moved, and the first version did not note the encoder.
+        if now.get("encoder") is None or "encoder" not in before:
+            before["encoder"] = now["encoder"] = None
         if before != now:
             changed = ", ".join(name for name in now if before.get(name) != now[name])
             raise UserError(f"{self.place(cell) / CELL_FILE}: this cell was done with another {changed}. {OTHER_OUT}")
-        return True
+        damaged = self._damaged_file(cell, record)
+        if damaged is None:
+            return True
+        if isinstance(cell, PretrainingCell):
+            raise UserError(
+                f"{damaged}: not the encoder that {cell.key} made. Put that one back, or delete {self.place(cell)} and "
+                "rerun the command to pretrain it anew."
+            )
+        if cell.key not in self._warned:
+            self._warned.add(cell.key)
+            logger.warning(
+                "warning: %s is missing or was changed after %s was done; the results of this cell are made again.",
+                damaged,
+                cell.key,
+            )
+        return False
+
+    def _damaged_file(self, cell: Cell, record: dict[str, Any]) -> Path | None:
+        """The first file of a cell's result that is not as it was when the cell was done."""
+        place = self.place(cell)
+        for name, expected in record.get("files", {}).items():
+            path = place / name
+            if isinstance(cell, PretrainingCell) and not path.exists():
+                continue  # results alone were kept; what needs the encoder says that it is missing
+            if not path.is_file() or _sha256(path) != expected:
+                return path
+        # The first version kept no hashes.
+        without_hashes = isinstance(cell, TrainingCell) and "files" not in record
+        return place / SCORES_FILE if without_hashes and not _has_scores(place / SCORES_FILE) else None
 
     def record(self, cell: Cell) -> dict[str, Any] | None:
         """What is kept of a cell that is done: `settings`, `minutes`, `ended`; of a training more; None before.
@@ -150,12 +192,22 @@ class Benchmark:
         path = self.place(cell) / CELL_FILE
         if not path.is_file():
             return None
-        return files.read_json(path, what="record of a cell", remedy="Delete it, and the cell is done again.")
+        remedy = "Delete it and rerun the command; the cell is done again."
+        record = files.read_json(path, what="record of a cell", remedy=remedy)
+        if not isinstance(record, dict) or record.get("sha256", _record_hash(record)) != _record_hash(record):
+            raise UserError(f"{path}: was changed after the cell was done. {remedy}")
+        minutes = record.get("minutes")
+        if not isinstance(record.get("settings"), dict) or not isinstance(minutes, int | float):
+            raise UserError(f"{path}: is no record of a cell. {remedy}")
+        return record
 
     def keep(self, cell: Cell, **facts: Any) -> None:
         """Record that a cell is done."""
         ended = datetime.now(UTC).isoformat(timespec="seconds")
-        files.write_json(self.place(cell) / CELL_FILE, {"settings": self.settings(cell), **facts, "ended": ended})
+        place = self.place(cell)
+        hashes = {name: files.sha256_of(place / name) for name in RESULT_FILES if (place / name).is_file()}
+        record = {"settings": self.settings(cell), **facts, "files": hashes, "ended": ended}
+        files.write_json(place / CELL_FILE, {**record, "sha256": _record_hash(record)})
 
     def refuse_leaks(self) -> None:
         """Refuse encoders that know a test image, before anything takes time.
@@ -190,6 +242,30 @@ class Benchmark:
                     hashed[dataset] = {value: names[i] for i, value in hashes_of(names, self.folder).items()}
                 known.setdefault(name, {}).update(hashed[dataset])
         return known
+
+
+def _record_hash(record: dict[str, Any]) -> str:
+    """Of a cell's record, without the hash itself."""
+    content = {name: value for name, value in record.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _has_scores(path: Path) -> bool:
+    try:
+        return bool(csv_records(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return False
+
+
+def _sha256(path: Path) -> str:
+    """Of a file; computed once while it stays as it is, since every cell asks for it."""
+    status = path.stat()
+    return _sha256_of(path, status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+@functools.lru_cache(maxsize=4096)
+def _sha256_of(path: Path, *_: int) -> str:
+    return files.sha256_of(path)
 
 
 def training_cells(benchmark: Benchmark) -> tuple[TrainingCell, ...]:

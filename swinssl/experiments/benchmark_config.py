@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -26,6 +27,44 @@ REMEDY = "Correct it; docs/benchmark-your-data.md says what may stand there."
 
 # Options of a command, as they would be typed.
 Options = Annotated[tuple[str, ...], BeforeValidator(lambda text: shlex.split(text) if isinstance(text, str) else text)]
+
+
+# By the command that options are of, what the benchmark sets itself: two values would be two benchmarks.
+RESERVED = {
+    "plan": ("--root", "--init", "--device", "--dry-run", "--json", "--help"),
+    "pretrain": (
+        "--root",
+        "--out",
+        "--device",
+        "--cases",
+        "--seed",
+        "--probe",
+        "--restart",
+        "--dry-run",
+        "--json",
+        "--help",
+    ),
+    "train": (
+        *("--root", "--name", "--fold", "--seed", "--shots", "--init", "--network", "--device", "--restart"),
+        *("--slurm", "--dry-run", "--json", "--help"),
+    ),
+    "predict": (
+        *("-i", "--input", "-o", "--output", "-m", "--model", "--device", "--part", "--dry-run", "--json", "--help"),
+    ),
+    "cka": ("--root", "--data", "--device", "--out", "--dry-run", "--json", "--help"),
+}
+# More would take longer to count than to give up.
+MOST_CELLS = 5000
+
+_Count = Annotated[int, Field(strict=True, ge=1)]
+_Seed = Annotated[int, Field(strict=True, ge=0)]
+
+
+def _refuse_reserved(command: str, options: Iterable[str], where: str) -> None:
+    for word in options:
+        flag = word.partition("=")[0] if word.startswith("--") else word[:2]
+        if word.startswith("-") and flag in RESERVED[command]:
+            raise ValueError(f"{where}: {flag} is set by the benchmark; leave it out")
 
 
 class _Table(BaseModel):
@@ -66,7 +105,7 @@ class Init(_Table):
     method: str | None = None
     datasets: tuple[str, ...] | None = None
     options: Options = ()
-    cases: int | None = Field(None, ge=1)
+    cases: _Count | None = None
     per_seed: bool = False
     train: Options = ()
 
@@ -107,10 +146,10 @@ class Task(_Table):
 
     dataset: str
     modality: str = ""
-    test: int | tuple[str, ...] | None = None
+    test: _Count | tuple[str, ...] | None = None
     test_dataset: str | None = None
-    validation: int = Field(5, ge=0)
-    shots: tuple[int | Literal["all"], ...] = (5,)
+    validation: Annotated[int, Field(strict=True, ge=0)] = 5
+    shots: tuple[_Count | Literal["all"], ...] = Field((5,), min_length=1)
     plan: Options = ()
     train: Options = ()
     predict: Options = ()
@@ -120,6 +159,8 @@ class Task(_Table):
     def _has_test_cases(self) -> Task:
         if self.test is None and self.test_dataset is None:
             raise ValueError("needs test (how many cases, or which) or test_dataset")
+        if len(set(self.shots)) < len(self.shots):
+            raise ValueError(f"shots are {list(self.shots)}; give each number once")
         return self
 
 
@@ -138,7 +179,7 @@ class BenchmarkConfig(_Table):
 
     name: str
     title: str = ""
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[_Seed, ...] = (0, 1, 2)
     named: tuple[str, ...] = ()
     expected: str | None = None
     cka: Options | Literal[False] = ()
@@ -162,10 +203,27 @@ class BenchmarkConfig(_Table):
                 raise ValueError(f"expected: {strange[0]!r} is no init")
         if self.plan_for is not None and self.plan_for not in self.inits:
             raise ValueError(f"plan_for: {self.plan_for!r} is no init")
+        self._leave_reserved_options_alone()
+        shots = sum(len(task.shots) for task in self.tasks.values())
+        if (cells := len(self.seeds) * shots * len(self.inits)) > MOST_CELLS:
+            raise ValueError(
+                f"{cells:,} trainings (seeds x shots x inits), {MOST_CELLS:,} at most; make several benchmarks of it"
+            )
         for name, init in self.inits.items():
             if init.method is not None and not (init.datasets or self.pretraining.datasets):
                 raise ValueError(f"inits.{name}: nothing to pretrain on; give datasets, here or under [pretraining]")
         return self
+
+    def _leave_reserved_options_alone(self) -> None:
+        _refuse_reserved("plan", self.pretraining.plan, "pretraining.plan")
+        _refuse_reserved("pretrain", self.pretraining.options, "pretraining.options")
+        _refuse_reserved("cka", self.cka or (), "cka")
+        for name, init in self.inits.items():
+            _refuse_reserved("pretrain", init.options, f"inits.{name}.options")
+            _refuse_reserved("train", init.train, f"inits.{name}.train")
+        for name, task in self.tasks.items():
+            for command in ("plan", "train", "predict"):
+                _refuse_reserved(command, getattr(task, command), f"tasks.{name}.{command}")
 
     @property
     def planned_for(self) -> str | None:
@@ -189,6 +247,8 @@ def read_config(path: Path) -> BenchmarkConfig:
         content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file. Give the benchmark's TOML file.") from None
+    except RecursionError:
+        raise UserError(f"{path}: cannot be read as TOML (nested too deeply). {REMEDY}") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{path}: cannot be read as TOML ({error}). {REMEDY}") from None
     for name, init in content.get("inits", {}).items() if isinstance(content.get("inits"), dict) else ():

@@ -33,9 +33,8 @@ from swinssl.evaluation.structure import raw_structures
 from swinssl.evaluation.study import Study, make_study
 from swinssl.evaluation.study_files import summary, write_files
 from swinssl.evaluation.wording import counted, listed
-from swinssl.experiments.benchmark import Benchmark, training_cells
+from swinssl.experiments.benchmark import SCORES_FILE, Benchmark, training_cells
 from swinssl.experiments.benchmark_config import SCRATCH
-from swinssl.experiments.cell_runs import SCORES_FILE
 from swinssl.experiments.cells import TrainingCell
 from swinssl.experiments.encoder_sections import encoder_sections
 from swinssl.pictures import spare_the_run

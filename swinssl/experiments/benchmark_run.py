@@ -89,7 +89,7 @@ def _try(benchmark: Benchmark, cell: Cell, failed: dict[str, str], say: Callable
     if not all(benchmark.is_done(own) for own in benchmark.cells if own.key in cell.needs):
         return "waits"
     place = benchmark.place(cell)
-    lock = FileLock(place / ".lock")
+    lock = FileLock(place / ".lock", for_children=True)
     if not lock.take():
         return "elsewhere"
     try:
@@ -132,7 +132,7 @@ def _run(benchmark: Benchmark, cell: Cell, log: IO[str]) -> None:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """One process at a time prepares a folder; the others wait for it."""
-    lock = FileLock(folder / ".lock")
+    lock = FileLock(folder / ".lock", for_children=True)
     lock.take(wait=True)
     try:
         yield

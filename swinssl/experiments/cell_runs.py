@@ -14,7 +14,7 @@ from swinssl.dataset.splits import Fold
 from swinssl.errors import UserError
 from swinssl.evaluation.convergence import LOG_FILE
 from swinssl.evaluation.summary import METRICS_FILE
-from swinssl.experiments.benchmark import Benchmark
+from swinssl.experiments.benchmark import SCORES_FILE, Benchmark
 from swinssl.experiments.benchmark_config import ALL, Init
 from swinssl.experiments.cells import ComparisonCell, PretrainingCell, TrainingCell
 from swinssl.experiments.commands import run_swinssl
@@ -23,7 +23,6 @@ from swinssl.experiments.zeroed_encoder import FOR_EVER, write_zeroed_encoder
 from swinssl.networks.encoder_file import FIRST_KERNEL, read_encoder_header
 from swinssl.training.run_folder import RunFolder
 
-SCORES_FILE = "scores.csv"
 REMEDY = "Delete the cell's folder, and it is done again."
 
 
@@ -77,6 +76,7 @@ def run_training(benchmark: Benchmark, cell: TrainingCell, log: IO[str]) -> None
         KeyboardInterrupt: it was stopped.
     """
     workspace, init, place = benchmark.tasks[cell.task], benchmark.config.inits[cell.init], benchmark.place(cell)
+    began_with = benchmark.settings(cell)
     predictions, facts = (_peer if init.is_peer else _ours)(benchmark, cell, log)
     evaluation = place / "evaluation"
     what = ["-p", predictions, "-r", workspace.test_labels, "--images", workspace.test_images]
@@ -91,6 +91,8 @@ def run_training(benchmark: Benchmark, cell: TrainingCell, log: IO[str]) -> None
         "parameters": facts.pop("parameters"),
     }
     patients = {case.id: case.group or "" for case in workspace.cases.test}
+    if benchmark.settings(cell) != began_with:
+        raise UserError(f"{cell.key}: its encoder was replaced while it was trained. Delete {place} and rerun.")
     files.write_text(place / SCORES_FILE, _scores(evaluation / METRICS_FILE, about, patients))
     benchmark.keep(cell, predictions=os.path.relpath(predictions, benchmark.folder), **facts)
     if not init.is_peer:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from swinssl.locks import children_descriptors
 from swinssl.terminal import print
 
 
@@ -35,7 +36,8 @@ def run(
         subprocess.CalledProcessError: it failed.
     """
     stopped = False
-    process = subprocess.Popen(list(map(str, command)), env=environment, stdout=stdout)
+    # Where this process is killed the command works on; nobody else begins the same work until it has ended.
+    process = subprocess.Popen(list(map(str, command)), env=environment, stdout=stdout, pass_fds=children_descriptors())
 
     def hand_on(*_: Any) -> None:
         nonlocal stopped

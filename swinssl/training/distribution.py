@@ -6,6 +6,7 @@ import atexit
 import datetime
 import functools
 import os
+import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from torch.distributed.rendezvous import rendezvous
 from swinssl.errors import UserError
 from swinssl.training.sharding import is_shard
 
+LOOPBACK = "127.0.0.1"
 # Longer than the first rank alone ever predicts or measures.
 PATIENCE = datetime.timedelta(days=30)
 
@@ -103,9 +105,27 @@ def _join(backend: str) -> None:
     torchrun keeps one store for all its restarts, where torch finds the addresses of the processes that died and waits
     for them for ever (torch 2.13, gloo).
     """
-    store, rank, world = next(rendezvous("env://"))
+    store, rank, world = _local_store() if _all_are_here() else next(rendezvous("env://"))
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     dist.init_process_group(backend, store=dist.PrefixStore(f"attempt_{attempt}", store), rank=rank, world_size=world)
+
+
+def _all_are_here() -> bool:
+    """Whether `--gpus` started the processes, which are then all on this machine."""
+    ours = os.environ.get("MASTER_ADDR") == LOOPBACK and "TORCHELASTIC_RUN_ID" not in os.environ
+    return ours and os.name != "nt"
+
+
+def _local_store() -> tuple[dist.Store, int, int]:
+    """Store, rank and number of processes; what torch opens by itself takes connections from every network."""
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    port, listening = int(os.environ["MASTER_PORT"]), None
+    if rank == 0:
+        listener = socket.create_server((LOOPBACK, port), backlog=max(world, 128))
+        listening = listener.detach()
+    timeout = dist.constants.default_pg_timeout
+    store = dist.TCPStore(LOOPBACK, port, world, rank == 0, timeout, master_listen_fd=listening)
+    return store, rank, world
 
 
 def _take_gpu(device: torch.device) -> None:

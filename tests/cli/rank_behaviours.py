@@ -44,6 +44,17 @@ def sample(
         time.sleep(0.5 if rank == "0" else 0.0)  # the first saves
         (folder / f"stopped{rank}").write_text(str(asked))
         raise Interrupted("saved; the same command goes on.")
+    if what == "listen":
+        import psutil
+        import torch
+
+        from swinssl.training.distribution import Ranks
+
+        ranks = Ranks.join(torch.device("cpu"))
+        ranks.meet()
+        heard_on = {one.laddr.ip for one in psutil.Process().net_connections("tcp") if one.status == "LISTEN"}
+        (folder / f"heard_on{rank}").write_text(" ".join(sorted(heard_on)))
+        ranks.meet()
     if what == "start":
         (folder / f"ready{rank}").touch()
         time.sleep(600)

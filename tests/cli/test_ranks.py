@@ -63,6 +63,11 @@ class TestEnds:
         found, _, err = ended(start(what))
         assert found == code and all(words in err for words in said)
 
+    def test_nobody_outside_this_machine_can_connect(self, start, tmp_path):
+        assert ended(start("listen", tmp_path))[0] == 0
+        heard_on = {ip for rank in range(2) for ip in (tmp_path / f"heard_on{rank}").read_text().split()}
+        assert heard_on == {"127.0.0.1"}
+
     def test_what_both_find_is_said_once(self, start):
         code, _, err = ended(start("mend both"))
         assert code == 2 and err == "error: both found it. Mend it.\n"

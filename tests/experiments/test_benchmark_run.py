@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
+import sys
 import threading
+import time
 from collections import Counter
 
 import pytest
@@ -20,6 +23,7 @@ from swinssl.experiments.benchmark_config import BenchmarkConfig
 from swinssl.experiments.benchmark_run import run_cells
 from swinssl.experiments.cells import PretrainingCell
 from swinssl.experiments.image_hashes import hashes_of
+from swinssl.locks import FileLock
 from swinssl.workspace import Workspace
 
 CONFIG = {
@@ -181,3 +185,117 @@ def test_images_are_hashed_again_only_where_they_changed(tmp_path, monkeypatch):
     monkeypatch.undo()
     image.write_bytes(b"another")
     assert hashes_of([image], tmp_path) == {image: hashlib.sha256(b"another").hexdigest()}
+
+
+class TestDamage:
+    """A result that is not as it was when its cell was done is named, and made again or refused."""
+
+    KEY = "cells/balls/scratch/2shots/seed0"
+
+    @pytest.fixture
+    def ran(self, monkeypatch):
+        """As above, with a table of scores."""
+        times = Counter()
+
+        def run(benchmark, cell, log):
+            times[cell.key] += 1
+            place = benchmark.place(cell)
+            if isinstance(cell, PretrainingCell):
+                files.write_bytes(place / "run" / "encoder.safetensors", b"weights")
+                files.write_json(place / "run" / "run.json", {"version": 1})
+            else:
+                files.write_text(place / "scores.csv", "model,case,structure,Dice\nscratch,ball_1,core,0.5\n")
+            benchmark.keep(cell, minutes=1.0, steps=1)
+
+        monkeypatch.setattr(benchmark_run, "_run", run)
+        return times
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda path: path.unlink(),
+            lambda path: path.write_bytes(b""),
+            lambda path: path.write_bytes(path.read_bytes().replace(b"scratch,", b"scrauch,")),
+        ],
+        ids=["deleted", "empty", "flipped"],
+    )
+    @pytest.mark.parametrize("hashes", [True, False], ids=["", "of the first version"])
+    def test_scores_are_made_again(self, workspace, tmp_path, ran, caplog, damage, hashes):
+        toys = toy(workspace, tmp_path)
+        run_cells(toys, toys.cells, say=silent)
+        record = tmp_path / self.KEY / "cell.json"
+        if not hashes:
+            known = json.loads(record.read_text())
+            del known["files"], known["sha256"]
+            record.write_text(json.dumps(known))
+        scores = tmp_path / self.KEY / "scores.csv"
+        damage(scores)
+        if not hashes and scores.exists() and scores.read_bytes():
+            return  # a table like any other, for who has no hash
+        again = toy(workspace, tmp_path)
+        run_cells(again, again.cells, say=silent)
+        assert ran[self.KEY] == 2 and sum(ran.values()) == 10
+        assert f"{scores} is missing or was changed after {self.KEY} was done" in caplog.text
+
+    @pytest.mark.parametrize("text", ["", "[]", '{"settings": {}}', None])
+    def test_a_damaged_record_is_refused_and_its_remedy_works(self, workspace, tmp_path, ran, text):
+        toys = toy(workspace, tmp_path)
+        run_cells(toys, toys.cells, say=silent)
+        record = tmp_path / self.KEY / "cell.json"
+        record.write_text(record.read_text().replace('"minutes": 1.0', '"minutes": 9.0') if text is None else text)
+        with pytest.raises(UserError, match=r"cell\.json: .* Delete it"):
+            run_cells(toys, toys.cells, say=silent)
+        record.unlink()
+        run_cells(toys, toys.cells, say=silent)
+        assert ran[self.KEY] == 2 and sum(ran.values()) == 10
+
+    def test_an_encoder_that_was_changed_is_refused_and_its_remedies_work(self, workspace, tmp_path, ran):
+        toys = toy(workspace, tmp_path)
+        run_cells(toys, toys.cells, say=silent)
+        place = tmp_path / "pretraining" / "smit"
+        (place / "run" / "encoder.safetensors").write_bytes(b"weighty")
+        with pytest.raises(UserError, match=r"encoder\.safetensors: not the encoder that pretraining/smit made"):
+            run_cells(toys, toys.cells, say=silent)
+        (place / "run" / "encoder.safetensors").write_bytes(b"weights")
+        assert len(run_cells(toys, toys.cells, say=silent).done) == 9
+        shutil.rmtree(place)
+        assert len(run_cells(toys, toys.cells, say=silent).done) == 9 and ran["pretraining/smit"] == 2
+
+    def test_an_encoder_replaced_between_seeds_is_refused(self, workspace, tmp_path, ran):
+        encoder = tmp_path / "mine.safetensors"
+        encoder.write_bytes(b"one")
+        out, inits = tmp_path / "out", {"given": {"encoder": str(encoder)}}
+        first = toy(workspace, out, inits=inits, seeds=[0])
+        run_cells(first, first.cells, say=silent)
+        encoder.write_bytes(b"two")
+        both = toy(workspace, out, inits=inits)
+        with pytest.raises(UserError, match=r"seed0/cell\.json: this cell was done with another encoder"):
+            run_cells(both, both.cells, say=silent)
+        encoder.write_bytes(b"one")
+        assert len(run_cells(both, both.cells, say=silent).done) == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX locks")
+def test_a_command_that_outlives_its_killed_parent_is_waited_for(tmp_path):
+    """A second process takes the lock of a cell only when the command of the first one has ended too."""
+    works, ended = tmp_path / "works", tmp_path / "ended"
+    child = (
+        "import pathlib, sys, time; pathlib.Path(sys.argv[1]).touch(); time.sleep(1.5); "
+        "pathlib.Path(sys.argv[2]).touch()"
+    )
+    parent = (
+        "import sys\nfrom pathlib import Path\nfrom swinssl.locks import FileLock\nfrom swinssl.experiments.commands "
+        f"import run\nlock = FileLock(Path({str(tmp_path / '.lock')!r}), for_children=True)\nlock.take()\n"
+        f"run([sys.executable, '-c', {child!r}, {str(works)!r}, {str(ended)!r}])\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", parent])
+    patience = time.monotonic() + 60
+    while not works.exists():
+        assert process.poll() is None and time.monotonic() < patience
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    lock = FileLock(tmp_path / ".lock")
+    assert not lock.take()
+    assert lock.take(wait=30.0) and ended.exists()
+    lock.release()

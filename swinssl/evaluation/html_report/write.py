@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from swinssl import files
 from swinssl.errors import UserError
@@ -189,7 +189,7 @@ def _render(report: HtmlReport, listed: Sequence[_ListedCase], embedded: Mapping
             scripts=scripts,
             policy=_policy(scripts),
             colours=COLOURS,
-            licences=viewer_licences() if listed else None,
+            licences=escape(viewer_licences()) if listed else None,
             counted=counted,
         )
         + "\n"
@@ -198,7 +198,7 @@ def _render(report: HtmlReport, listed: Sequence[_ListedCase], embedded: Mapping
 
 def _shown_text(value: object) -> object:
     """What a variable of the template becomes, before it is escaped."""
-    return printable(value, keep="\n\t") if isinstance(value, str) and not isinstance(value, Markup) else value
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _in_words(report: HtmlReport) -> list[str]:
