@@ -37,6 +37,7 @@ from swinssl.experiments.benchmark import SCORES_FILE, Benchmark, training_cells
 from swinssl.experiments.benchmark_config import SCRATCH
 from swinssl.experiments.cells import TrainingCell
 from swinssl.experiments.encoder_sections import encoder_sections
+from swinssl.imageio.endings import required_ending
 from swinssl.pictures import spare_the_run
 
 # Inits whose outlines are drawn beside those of scratch, as in the paper.
@@ -210,7 +211,7 @@ def _case_sections(benchmark: Benchmark, done: Sequence[TrainingCell], folder: P
         cases = []
         for case in workspace.cases.test:
             assert case.label is not None
-            ending = case.label.name.removeprefix(case.id)
+            ending = required_ending(case.label)
             predictions = {init: where / f"{case.id}{ending}" for init, where in shown.items()}
             ct = named_ct(workspace.raw.channel_names[0])
             structures = raw_structures(workspace.raw.labels)

@@ -135,6 +135,17 @@ class TestIntensities:
         volume.array[...] = (volume.array + 1000) / 2000
         assert warnings(volume, ct_plans(intensity_statistics=(statistics(0.45, 0.6, most=1),))) == ()
 
+    def test_the_plan_says_what_the_channel_is_and_not_its_name(self):
+        as_ct = {"channel_names": ("T1",), "channel_kinds": ("hounsfield",)}
+        assert warnings(ct(), ct_plans(**as_ct)) == ()
+        (warning,) = warnings(mr(), ct_plans(**as_ct))
+        assert "trained on Hounsfield units" in warning
+        as_mr = {"channel_names": ("CT",), "channel_kinds": ("ct_in_another_unit",)}
+        shifted = ct()
+        shifted.array[...] += 1024
+        trained = {"intensity_statistics": (statistics(900, 1300, least=0, most=3000),)}
+        assert warnings(shifted, ct_plans(**as_mr, **trained)) == ()
+
     def test_ct_given_to_an_mr_model(self):
         (warning,) = warnings(ct(), mr_plans())
         assert "look like Hounsfield units; the model was trained on values from 0 upwards" in warning
