@@ -245,3 +245,27 @@ def test_figures(tmp_path):
 
 def test_the_table_of_the_test_has_every_kind_of_cell():
     assert {type(cell) for row in TABLE.rows for cell in row} == {str, float, int, type(None)}
+
+
+def test_commands_stay_text_and_stand_each_on_a_line(tmp_path):
+    section = Section("Next", commands=["swinssl_train 101", f"swinssl_predict -o {SCRIPT}"])
+    page = page_of(HtmlReport("Report", "", [section]), tmp_path)
+    lines = re.findall(r"<code>(.*?)</code>", page)
+    assert lines == ["swinssl_train 101", "swinssl_predict -o &lt;script&gt;alert(1)&lt;/script&gt;"]
+
+
+@pytest.mark.parametrize(
+    ("shifts", "columns"), [({"m": 1}, ["case", "m"]), ({"m": 1, "n": 2}, ["case", "mean", "m", "n"])]
+)
+def test_the_mean_over_models_is_shown_where_there_are_several(tmp_path, shifts, columns):
+    page = page_of(report_of(made_case(tmp_path, shifts=shifts), tables=()), tmp_path)
+    table = page[page.index('class="cases"') :]
+    table = table[: table.index("</table>")]
+    assert re.findall(r'data-kind="\w+">(.*?)<', table) == columns
+    assert len(re.findall(r"<td", table)) == len(columns)
+
+
+def test_a_table_of_sentences_is_marked_for_narrow_screens(tmp_path):
+    table = Table("Plan", ["decision", "reason"], [["patch", "as asked"]], prose=True)
+    assert 'class="prose"' in page_of(report_of(tables=[table]), tmp_path)
+    assert 'class="prose"' not in page_of(report_of(tables=[TABLE]), tmp_path)
