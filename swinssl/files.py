@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import functools
 import hashlib
@@ -13,6 +14,7 @@ import re
 import secrets
 import shutil
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,10 @@ from swinssl.errors import UserError
 
 # Of what is being written; after a kill it may stay.
 PREFIX = ".writing-"
+# So long after the last change of it nobody can still be writing it.
+LEFT_BEHIND_SECONDS = 24 * 3600.0
+# Of Linux: paths are relative to the working folder; two names change places.
+AT_FDCWD, RENAME_EXCHANGE = -100, 2
 # Of a name, in characters of up to four bytes: file systems take 255 bytes.
 LONGEST_NAME = 50
 # Of JSON: the program's own files have six levels, and Python gives up at several hundred, wherever it is then.
@@ -65,14 +71,44 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         for written in temporary.iterdir():
             _share(written)
             _flush(written)
-        shutil.rmtree(path, ignore_errors=True)
-        temporary.rename(path)
+        replace_folder(temporary, Path(path))
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """Put the folder `new` at `path`; what was there before is gone afterwards.
+
+    On Linux the two change places at once, so that a kill at any moment leaves one of them whole at `path`. Elsewhere
+    there is a moment in which neither is.
+    """
+    if not path.exists():
+        new.rename(path)
+    elif _exchange(new, path):
+        _remove(new)
+    else:
+        old = new.with_name(f"{new.name}-old")
+        path.rename(old)
+        try:
+            new.rename(path)
+        except OSError:
+            old.rename(path)
+            raise
+        _remove(old)
+
+
+def _exchange(first: Path, second: Path) -> bool:
+    """Let two paths change places at once; False where the system or the file system cannot."""
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (AttributeError, OSError, TypeError):  # no Linux, or a C library without it
+        return False
+    return bool(renameat2(AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE) == 0)
 
 
 @contextlib.contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
     """A new name beside `path`; what is there under it afterwards goes."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    clear_left_behind(path.parent)
     temporary = path.with_name(f"{PREFIX}{secrets.token_hex(4)}-{path.name[-LONGEST_NAME:]}")
     try:
         yield temporary
@@ -149,7 +185,10 @@ def _refusal_of_the_disk(error: Exception, temporary: Path) -> OSError | None:
 
 
 def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Write `content` to `path` atomically; `durable` as of `atomic_path`."""
+    """Write `content` to `path` atomically, unless it is there already; `durable` as of `atomic_path`."""
+    with contextlib.suppress(OSError):
+        if path.stat().st_size == len(content) and path.read_bytes() == content:
+            return
     with atomic_path(path, durable=durable) as temporary:
         temporary.write_bytes(content)
 
@@ -244,6 +283,16 @@ def open_regular(path: Path) -> io.BufferedReader:
         kind = next((name for is_kind, name in SPECIAL_FILES if is_kind(mode)), "a special file")
         raise OSError(number, f"is {kind}, not a regular file", str(path))
     return open(path, "rb")
+
+
+@functools.cache  # once for each folder that a process writes to
+def clear_left_behind(folder: Path) -> None:
+    """Remove what killed processes left half written in a folder, long enough ago that none can still be at it."""
+    oldest = time.time() - LEFT_BEHIND_SECONDS
+    with contextlib.suppress(OSError):  # somebody else removes it too, or it is not ours to remove
+        for left in folder.glob(f"{PREFIX}*"):
+            if max(path.lstat().st_mtime for path in (left, *left.rglob("*"))) < oldest:
+                _remove(left)
 
 
 def sha256_of(path: Path) -> str:

@@ -8,6 +8,8 @@ import os
 import stat
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -151,3 +153,54 @@ def test_json_that_could_not_be_written_again_is_refused(tmp_path, text):
     path.write_text(text)
     with pytest.raises(UserError, match="the plans cannot be read: not valid JSON"):
         files.read_json(path, what="plans", remedy="Run swinssl_plan.")
+
+
+class TestReplacedFolders:
+    def test_a_folder_takes_the_place_of_another(self, tmp_path):
+        for name in ("new", "old"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "content").write_text(name)
+        files.replace_folder(tmp_path / "new", tmp_path / "old")
+        assert (tmp_path / "old" / "content").read_text() == "new"
+        assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+    def test_a_kill_at_any_moment_leaves_one_of_them(self, tmp_path, monkeypatch):
+        (tmp_path / "new").mkdir()
+        (tmp_path / "old").mkdir()
+        if not files._exchange(tmp_path / "new", tmp_path / "old"):
+            pytest.skip("the file system cannot exchange two names")
+
+        def killed(*_):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(files, "_remove", killed)
+        monkeypatch.setattr(Path, "rename", killed)  # the place is never empty
+        with pytest.raises(KeyboardInterrupt):
+            files.replace_folder(tmp_path / "new", tmp_path / "old")
+        assert (tmp_path / "old").is_dir()
+
+    def test_where_names_cannot_be_exchanged_a_failure_puts_the_old_one_back(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(files, "_exchange", lambda first, second: False)
+        (tmp_path / "old").mkdir()
+        with pytest.raises(FileNotFoundError):
+            files.replace_folder(tmp_path / "missing", tmp_path / "old")
+        (tmp_path / "new").mkdir()
+        files.replace_folder(tmp_path / "new", tmp_path / "old")
+        assert [path.name for path in tmp_path.iterdir()] == ["old"]
+
+
+def test_what_a_kill_left_goes_when_it_is_a_day_old(tmp_path):
+    for name, age in (("fresh", 60), ("old", 2 * files.LEFT_BEHIND_SECONDS)):
+        left = tmp_path / f"{files.PREFIX}{name}"
+        left.mkdir()
+        (left / "weights").write_text("half")
+        for path in (left / "weights", left):
+            os.utime(path, (time.time() - age,) * 2)
+    files.write_text(tmp_path / "another", "file")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{files.PREFIX}fresh", "another"]
+
+
+def test_what_is_there_already_is_not_written_again(tmp_path, monkeypatch):
+    files.write_text(tmp_path / "file", "content")
+    monkeypatch.setattr(files, "atomic_path", None)  # as in a folder that cannot be written to
+    files.write_text(tmp_path / "file", "content")

@@ -96,7 +96,7 @@ def list_(root: Root = None, json: Json = False) -> None:
 
     results = Workspace.locate(root).root / "results"
     found = []
-    for plans in sorted(results.glob(f"*/*/{PLANS_FILE}")):
+    for plans in sorted(results.glob(f"[!.]*/[!.]*/{PLANS_FILE}")):  # hidden is what an import has not finished
         entry: dict[str, Any] = {"model": plans.parent}
         try:
             opened = TrainedModel.open(plans.parent)

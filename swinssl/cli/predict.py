@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shlex
 from pathlib import Path
@@ -16,6 +17,8 @@ from swinssl.errors import UserError
 from swinssl.inference.prediction_options import PredictionOptions
 from swinssl.terminal import print, print_warnings
 from swinssl.workspace import Workspace
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -138,8 +141,12 @@ def _trained_on(model: TrainedModel) -> frozenset[str]:
     hashes: set[str] = set()
     for fold in model.folds:
         path = RunFolder(fold_folder(model.folder, fold)).run_file
-        if path.is_file():
+        if not path.is_file():
+            continue
+        try:
             hashes |= content_hashes(RunDescription.read(path).image_sha256)
+        except UserError as error:  # it serves this warning alone
+            logger.warning("%s So images that the model was trained on cannot be told from others.", error)
     return frozenset(hashes)
 
 

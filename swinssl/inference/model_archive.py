@@ -154,8 +154,9 @@ def import_model(path: Path, results: Path, *, name: str | None = None, force: b
         UserError: no archive of a model, harmful, damaged, or something is there already.
     """
     results.mkdir(parents=True, exist_ok=True)
+    files.clear_left_behind(results)
     with tempfile.TemporaryDirectory(prefix=files.PREFIX, dir=results) as temporary:
-        new, old = Path(temporary) / "new", Path(temporary) / "old"
+        new = Path(temporary) / "new"
         new.mkdir()
         manifest = _unpack(path, new, room=results)
         dataset = _read_unpacked(path, new).plans.dataset_name
@@ -167,14 +168,7 @@ def import_model(path: Path, results: Path, *, name: str | None = None, force: b
         if folder.exists() and not force:
             raise UserError(f"{folder}: is there already. Choose another --name, or replace it with --force.")
         folder.parent.mkdir(exist_ok=True)
-        if folder.exists():
-            folder.rename(old)
-        try:
-            new.rename(folder)
-        except OSError:
-            if old.exists():
-                old.rename(folder)
-            raise
+        files.replace_folder(new, folder)
     return folder
 
 

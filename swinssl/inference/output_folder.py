@@ -61,7 +61,12 @@ class OutputFolder:
             raise UserError(f"-o {path}: {what}. Give a folder for the label maps.")
         if any(_same_folder(path, image.parent) for case in cases for image in case.images):
             raise UserError(f"-o {path}: the images are in it. Give another folder, so that nothing is overwritten.")
-        earlier = PredictionRecord.read(path)
+        try:
+            earlier = PredictionRecord.read(path)
+        except UserError:
+            if overwrite:  # a damaged record is one of ours, and all of it is to be forgotten
+                return cls(path, record)
+            raise
         if earlier is None:
             theirs = [name for name in (DATASET_FILE, *(case.result_name for case in cases)) if (path / name).exists()]
             if theirs:

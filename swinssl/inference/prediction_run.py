@@ -195,7 +195,7 @@ def _reason(error: Exception, case: InputCase) -> str:
         return str(error)
     if isinstance(error, OSError):
         return f"{error.filename or case.images[0]}: {error.strerror}"
-    return f"{case.images[0]}: not enough memory. Close other programs, or crop the image."
+    return f"{case.images[0]}: not enough memory. Close other programs, predict on the CPU (--device cpu), or crop it."
 
 
 def _is_bug(error: Exception) -> bool:

@@ -20,6 +20,7 @@ from swinssl import files
 from swinssl.case_pool import Crash, fitting_workers, run_jobs
 from swinssl.cluster_pool import Cluster
 from swinssl.dataset.raw_dataset import Case, RawDataset
+from swinssl.dataset.splits import READ_ONLY_ERRNOS
 from swinssl.errors import UserError
 from swinssl.imageio.endings import required_ending
 from swinssl.imageio.image_fault import ImageFault
@@ -240,12 +241,19 @@ def _process(job: _Job) -> CaseReport:
     started = time.monotonic()
     try:
         lock = FileLock(case_folder(job.folder, job.case.id).with_name(f".{job.case.id}.lock"))
-        if not lock.take(wait=job.wait):
-            return CaseReport(job.case.id, "busy")
         try:
-            status = _bring_up_to_date(job)
-        finally:
-            lock.release(remove=True)
+            taken = lock.take(wait=job.wait)
+        except OSError as error:  # a store of somebody else's: what is current in it needs no writing
+            if error.errno not in READ_ONLY_ERRNOS or not is_current(job.case, job.plans, job.folder):
+                raise
+            status: Literal["done", "current"] = "current"
+        else:
+            if not taken:
+                return CaseReport(job.case.id, "busy")
+            try:
+                status = _bring_up_to_date(job)
+            finally:
+                lock.release(remove=True)
         properties = PreprocessedCase.open(job.folder, job.case.id).properties
     except (UserError, ValueError) as error:
         return CaseReport(job.case.id, "failed", message=str(error))
@@ -278,7 +286,7 @@ def _bring_up_to_date(job: _Job) -> Literal["done", "current"]:
     present = annotated_in(case, plans)
     expected = content_hash(hashes, plans, present)
     if _is_stored(job.folder, case.id, expected):
-        _copy_reference(case, job.folder, renew=False)
+        _copy_reference(case, job.folder, sha256=hashes.get("label"))
         return "current"
     volumes: list[Any] = [*read_case(case.images, case.label)]
     try:
@@ -289,7 +297,7 @@ def _bring_up_to_date(job: _Job) -> Literal["done", "current"]:
     except UserError as error:
         raise UserError(f"{case.images[0]}: {error}") from None
     # Before the case, which counts as current once it is there; and not of a case that fails.
-    _copy_reference(case, job.folder, renew=True)
+    _copy_reference(case, job.folder)
     properties = prepared.properties(
         case.id, labels_present=present, input_sha256=hashes, input_files=input_files, content_hash=expected
     )
@@ -311,9 +319,10 @@ def _is_stored(folder: Path, case_id: str, expected: str) -> bool:
     return case.properties.content_hash == expected and case.is_intact()
 
 
-def _copy_reference(case: Case, folder: Path, *, renew: bool) -> None:
+def _copy_reference(case: Case, folder: Path, *, sha256: str | None = None) -> None:
+    """Copy the label of a case, unless what is there has the hash `sha256`."""
     if case.label is None:
         return
     target = folder / REFERENCES / f"{case.id}{required_ending(case.label)}"
-    if renew or not target.is_file() or target.stat().st_size != case.label.stat().st_size:
+    if sha256 is None or not target.is_file() or files.sha256_of(target) != sha256:
         files.write_bytes(target, case.label.read_bytes(), durable=False)
