@@ -42,9 +42,20 @@ from swinssl.imageio.reader import read_channels, read_label
 from swinssl.imageio.volume import Geometry
 from swinssl.imageio.writer import write_volume
 from swinssl.inference.model_archive import export_model, read_manifest, verify_archive
-from swinssl.inference.trained_model import TrainedModel, write_fold
+from swinssl.inference.predictor import Predictor
+from swinssl.inference.trained_model import (
+    DATASET_FILE,
+    FORMAT,
+    PLANS_HASH,
+    VERSION,
+    WEIGHTS_FILE,
+    TrainedModel,
+    public_description,
+    write_fold,
+)
 from swinssl.networks.build import build_network
 from swinssl.networks.network_plan import NetworkPlan, SwinEncoderPlan
+from swinssl.networks.weights_file import write_weights
 from swinssl.preprocessing.plans import Cost, Intensity, IntensityStatistics, Plans, TrainingPlan
 from swinssl.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
@@ -269,6 +280,22 @@ def targets_in(folder: Path) -> list[Target]:
         raw_dataset = RawDataset.load(path)
         raw_dataset.copy_description(folder / "copied")
 
+    predicting = folder / "predicting"
+    write_fold(predicting, 0, network, plans, description=description)
+    volume = read_channels([images / "image.nii"])
+
+    def predict() -> None:
+        """Predict with plans that are damaged, and weights and description that say they belong to them."""
+        damaged = Plans.read(predicting)
+        write_weights(
+            predicting / "fold_0" / WEIGHTS_FILE,
+            network.state_dict(),
+            metadata={"format": FORMAT, "version": VERSION, PLANS_HASH: damaged.prediction_sha256},
+        )
+        files.write_json(predicting / DATASET_FILE, public_description(damaged))
+        opened = TrainedModel.open(predicting)
+        Predictor.of(opened.networks(torch.device("cpu")), opened.plans, device=torch.device("cpu")).predict(volume)
+
     def read_folds() -> None:
         check_splits(splits, read_splits(splits), cases=CASES)
 
@@ -284,6 +311,7 @@ def targets_in(folder: Path) -> list[Target]:
         Target("checkpoint's state", newest / "state.pt", lambda: load_checkpoint(kept), rehash),
         Target("checkpoint's weights", newest / "weights.safetensors", lambda: load_checkpoint(kept), rehash),
         Target("model's plans", model / "swinsslPlans.json", lambda: TrainedModel.open(model)),
+        Target("model's plans, prediction", predicting / "swinsslPlans.json", predict),
         Target("model's dataset.json", model / "dataset.json", lambda: TrainedModel.open(model)),
         Target(
             "model's weights",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 
 from swinssl.allotment import bound_cores, usable_cores
+from swinssl.errors import UserError
 
 THREADS = "OMP_NUM_THREADS"
 
@@ -14,7 +16,13 @@ def fit_allotment() -> None:
 
     By itself it looks at the cores that the process is bound to, not at a container's or a job's share of their time:
     with 2 of 64 cores it would start 64 threads, of which 62 wait. What the user has set stays.
+
+    Raises:
+        UserError: what the user has set is no number; libraries fail on it later, in words that point elsewhere.
     """
+    found = os.environ.get(THREADS)
+    if found is not None and not re.fullmatch(r"\s*0*[1-9][0-9]{0,5}\s*", found):
+        raise UserError(f"{THREADS}={found}: expected a whole number above 0. Set it to one, or unset it.")
     usable = usable_cores()
     if usable < bound_cores():
         os.environ.setdefault(THREADS, str(usable))

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from swinssl import threads
+from swinssl.errors import UserError
 from swinssl.threads import fit_allotment, spin_briefly, threads_each
 
 VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
@@ -64,3 +65,10 @@ def test_processes_divide_what_is_allotted(monkeypatch, usable, before, after):
     assert threads_each(2) == after
     fit_allotment()  # as the command that starts them did
     assert threads_each(2) == after
+
+
+@pytest.mark.parametrize("found", ["abc", "", "0", "-2", "4,2", "1.5"])
+def test_a_number_of_threads_that_is_none_is_said_at_once(monkeypatch, found):
+    monkeypatch.setenv(threads.THREADS, found)
+    with pytest.raises(UserError, match=rf"OMP_NUM_THREADS={found}: expected a whole number above 0"):
+        fit_allotment()

@@ -61,7 +61,11 @@ def commands(summary: str, **functions: Callable[..., None]) -> Callable[[], Non
 
 def _entry_point(app: typer.Typer) -> Callable[[], None]:
     def main() -> None:
-        fit_allotment()
+        try:
+            fit_allotment()
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            raise SystemExit(USER_CAN_MEND_IT) from None
         spin_briefly()
         open_streams()
         start_log()

@@ -18,12 +18,18 @@ from swinssl.cli.check import check
 from swinssl.cli.command import run_typed
 from swinssl.errors import UserError
 
-BUILDING_NETWORKS = {"model's plans", "model's dataset.json", "model's weights", "model archive, whole"}
+BUILDING_NETWORKS = {
+    "model's plans",
+    "model's plans, prediction",
+    "model's dataset.json",
+    "model's weights",
+    "model archive, whole",
+}
 NAMES = (
     *("dataset.json", "dataset.json with a list of cases", "splits", "plans", "volume list"),
     *("image .nii", "image .nii.gz", "image .nrrd", "image .mha", "label .nii.gz"),
     *("checkpoint's manifest", "checkpoint's state", "checkpoint's weights"),
-    *("model's plans", "model's dataset.json", "model's weights"),
+    *("model's plans", "model's plans, prediction", "model's dataset.json", "model's weights"),
     *("model archive, its list", "model archive, whole"),
 )
 

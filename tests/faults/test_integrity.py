@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import shutil
 import zipfile
 from pathlib import Path
 
 import fuzz
+import numpy as np
 import pytest
 import torch
+from stored_cases import make_case
 
 from swinssl import files
 from swinssl.errors import UserError
@@ -24,6 +28,7 @@ from swinssl.networks.shipped_encoders import encoder_path, shipped_names
 from swinssl.networks.weights_file import read_weights
 from swinssl.preprocessing.encoder_facts import read_encoder_facts
 from swinssl.preprocessing.plans import Plans
+from swinssl.training.checkpoint import Checkpoint, save_checkpoint
 
 CPU = torch.device("cpu")
 SAMPLES = Path(__file__).resolve().parents[1] / "samples_0_1_0"
@@ -240,6 +245,43 @@ class TestFilesOfSwinssl010:
         path.write_bytes(flipped(path.read_bytes(), path.stat().st_size - 9))
         with pytest.raises(UserError, match="weights are not those that were written"):
             read_whole(folder)
+
+
+@contextlib.contextmanager
+def without_rights(path: Path):
+    """The file as somebody else sees it who may not read it."""
+    path.chmod(0)
+    root = os.geteuid() == 0
+    try:
+        if root:
+            os.seteuid(65534)
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+        path.chmod(0o644)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+class TestPermissions:
+    def test_a_file_that_may_not_be_read_is_not_called_missing(self, model, encoder, tmp_path):
+        export_model(TrainedModel.open(model), tmp_path / "small.zip")
+        for path, read in ((encoder, read_weights), (tmp_path / "small.zip", verify_archive)):
+            with without_rights(path), pytest.raises(UserError, match=rf"{path.name}: you may not read it"):
+                read(path)
+
+    def test_everything_that_is_written_has_the_rights_that_the_umask_gives(self, tmp_path, model, encoder):
+        (tmp_path / "ordinary").touch()
+        ordinary = (tmp_path / "ordinary").stat().st_mode
+        label = np.zeros((8, 8, 8), np.uint8)
+        label[2:4, 2:4, 2:4] = 1
+        make_case(tmp_path / "store", "case", label)
+        state = {"progress": {"step": 1}}
+        save_checkpoint(tmp_path / "checkpoints", Checkpoint(1, {"network.w": torch.ones(2)}, state))
+        export_model(TrainedModel.open(model), tmp_path / "small.zip")
+        written = [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert {"locations.safetensors", "weights.safetensors", "image.b2nd"} <= {path.name for path in written}
+        assert {path.name: path.stat().st_mode for path in written} == {path.name: ordinary for path in written}
 
 
 class TestArchive:
