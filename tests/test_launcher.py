@@ -36,6 +36,22 @@ def checkout(run, tmp_path, monkeypatch):
     return root
 
 
+def test_the_whole_tested_set_is_pinned_within_what_the_package_asks_for():
+    from packaging.requirements import Requirement
+
+    lines = (CHECKOUT / "constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if line and not line.startswith("#"))
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    asked = [
+        Requirement(line) for line in (*project["dependencies"], *extras["test"], *extras["fast"], *extras["dask"])
+    ]
+    assert [one.name for one in asked if not one.specifier.contains(pins.get(one.name.lower(), "0"))] == []
+    # Their own requirements are pinned too, and nothing brings torchvision in.
+    assert {"pillow", "markupsafe", "pydantic-core", "shellingham"} <= {*pins}
+    assert pins["dynamic-network-architectures"].startswith("0.3.")
+
+
 class TestArguments:
     def test_the_commands_are_those_of_the_package(self, run):
         scripts = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["scripts"]

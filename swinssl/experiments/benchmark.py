@@ -233,6 +233,8 @@ class Benchmark:
         hashed: dict[str, dict[str, str]] = {}
         for name, init in self.config.inits.items():
             if init.encoder is not None:
+                if not encoder_path(init.encoder).is_file():
+                    raise UserError(f"inits.{name}: {init.encoder} is no file. Give an encoder file or a shipped name.")
                 run_file = run_beside(encoder_path(init.encoder))
                 learnt = LearntFrom() if run_file is None else LearntFrom.read(run_file)
                 known[name] = {value: case for case, own in learnt.image_sha256.items() for value in own.values()}
