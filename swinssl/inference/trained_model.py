@@ -112,8 +112,8 @@ class TrainedModel:
             return ()
         folds = f"fold{'s' if len(self.unsealed) > 1 else ''} {', '.join(self.unsealed)}"
         return (
-            f"{folds} of this model were written by swinssl 0.1.0, which kept no hash of the plans: whether "
-            f"{PLANS_FILE} is the one that they were trained with cannot be checked. Training anew keeps one.",
+            f"the weights of {folds} were written by swinssl 0.1.0, which kept no hash of the plans. Whether they were "
+            f"trained with {PLANS_FILE} cannot be checked.",
         )
 
     def networks(self, device: torch.device) -> list[nn.Module]:
