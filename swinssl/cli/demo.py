@@ -82,11 +82,11 @@ class Expected:
         return f"{self.low:g}" if self.low == self.high else f"{self.low:g} to {self.high:g}"
 
 
-# Runs with several seeds came to organs of 0.91 to 0.92 (liver 0.94, spleen 0.87 to 0.88, kidneys 0.91 to 0.93), every
-# tumour and no false one. Below these is room for other patients and machines.
+# Five runs with seeds 0 to 4 on a CPU in bf16 came to organs of 0.91 to 0.92 (liver 0.92 to 0.94, spleen 0.86 to 0.89,
+# kidneys 0.91 to 0.93), every tumour and no false one. The ranges leave room for other patients and machines.
 EXPECTED = (
     Expected("organs, mean Dice", 0.86, 0.95),
-    Expected("liver, Dice", 0.90, 0.97),
+    Expected("liver, Dice", 0.88, 0.97),
     Expected("spleen, Dice", 0.78, 0.93),
     Expected("kidney_left, Dice", 0.84, 0.96),
     Expected("kidney_right, Dice", 0.84, 0.96),
