@@ -99,6 +99,8 @@ def _try(benchmark: Benchmark, cell: Cell, failed: dict[str, str], say: Callable
         say(f"{cell.key}: begins; {place / LOG_FILE}")
         with open(place / LOG_FILE, "a", encoding="utf-8") as log:
             _run(benchmark, cell, log)
+        if not benchmark.is_done(cell):  # else whatever needs it would wait for ever
+            raise UserError(f"{place}: its results were changed while the cell was in work. Rerun the command.")
     except (UserError, subprocess.CalledProcessError) as error:  # the other cells may do
         failed[cell.key] = _reason(error, place)
         say(f"{cell.key}: failed: {failed[cell.key]}")

@@ -275,6 +275,16 @@ class TestDamage:
         assert len(run_cells(both, both.cells, say=silent).done) == 2
 
 
+@pytest.mark.skipif(os.name == "nt", reason="POSIX")
+def test_an_encoder_that_is_no_file_is_refused_before_anything_runs(workspace, tmp_path, ran):
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    for encoder in (tmp_path / "pipe.safetensors", tmp_path):
+        toys = toy(workspace, tmp_path / "out", inits={"given": {"encoder": str(encoder)}})
+        with pytest.raises(UserError, match="encoder file"):
+            toys.refuse_leaks()  # what --dry-run calls
+    assert not ran
+
+
 @pytest.mark.skipif(os.name == "nt", reason="POSIX locks")
 def test_a_command_that_outlives_its_killed_parent_is_waited_for(tmp_path):
     """A second process takes the lock of a cell only when the command of the first one has ended too."""
