@@ -134,7 +134,7 @@ class RunFolder:
                 len(lines),
                 aside.name,
             )
-        elif step > 0 and not lines:
+        elif step > 0 and not self.log_file.exists():
             logger.warning("%s: is missing, so curves begin at step %d.", self.log_file, step)
         kept = [entry for entry in self.read_log() if entry["step"] <= step]
         files.write_text(self.log_file, "".join(json.dumps(entry) + "\n" for entry in kept))

@@ -465,3 +465,24 @@ def test_unusable_case_id_fails_alone(raw, tmp_path):
     assert not (tmp_path / "case_1").exists()
     with pytest.raises(UserError):
         case_folder(tmp_path, "../case_1")
+
+
+def test_a_current_store_that_cannot_be_written_to_is_left_as_it_is(tmp_path, monkeypatch):
+    import errno
+
+    from toy_dataset import NAME, make_preprocessed
+
+    from swinssl.dataset.raw_dataset import RawDataset
+    from swinssl.preprocessing import preprocess as module
+    from swinssl.preprocessing.plans import Plans
+
+    folder = make_preprocessed(tmp_path, cases=2)
+
+    def refuse(self, *, wait=False):
+        raise PermissionError(errno.EACCES, "Permission denied", str(self.path))
+
+    monkeypatch.setattr(module.FileLock, "take", refuse)
+    monkeypatch.setattr("swinssl.files.atomic_path", None)
+    raw = RawDataset.load(tmp_path / "raw" / NAME)
+    report = module.preprocess_dataset(raw, Plans.read(folder), folder, workers=0)
+    assert len(report.with_status("current")) == 2

@@ -405,6 +405,18 @@ def test_a_damaged_log_is_kept_aside_and_said(tmp_path, caplog):
     assert "2 of 5 lines are damaged" in caplog.text and "log_damaged_1.jsonl" in caplog.text
 
 
+def test_a_missing_log_is_said_and_one_that_has_no_line_yet_is_not(tmp_path, caplog):
+    task = Regression()
+    task.on_step = {3: (tmp_path / "STOP").touch}
+    with pytest.raises(Interrupted):
+        train(tmp_path, task, steps=20)
+    train(tmp_path, Regression(), steps=20)
+    assert "is missing" not in caplog.text
+    (tmp_path / "log.jsonl").unlink()
+    train(tmp_path, Regression(), steps=30)
+    assert "log.jsonl: is missing, so curves begin at step 20" in caplog.text
+
+
 def test_a_folder_that_is_removed_meanwhile_ends_the_run_in_words(tmp_path):
     task = Regression()
     task.on_step = {5: lambda: shutil.rmtree(tmp_path / "run")}
