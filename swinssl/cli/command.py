@@ -64,7 +64,7 @@ def _entry_point(app: typer.Typer) -> Callable[[], None]:
         try:
             fit_allotment()
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print_message("error", error)
             raise SystemExit(USER_CAN_MEND_IT) from None
         spin_briefly()
         open_streams()
