@@ -61,13 +61,13 @@ def commands(summary: str, **functions: Callable[..., None]) -> Callable[[], Non
 
 def _entry_point(app: typer.Typer) -> Callable[[], None]:
     def main() -> None:
+        open_streams()
         try:
             fit_allotment()
         except UserError as error:
             print_message("error", error)
             raise SystemExit(USER_CAN_MEND_IT) from None
         spin_briefly()
-        open_streams()
         start_log()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _interrupt)
