@@ -44,7 +44,7 @@ def test_a_rehearsal_says_what_would_be_done_and_writes_nothing(root, capsys):
     typed("smit", root, "--dry-run", "--seed", "3")
     assert "would train 2 steps" in capsys.readouterr().out
     assert not list((root / "results" / "pretraining").glob("*seed3*"))
-    typed("smit", root, "--dry-run", "--json")
+    typed("smit", root, "--dry-run", "--json", "--seed", "3")
     said = json.loads(capsys.readouterr().out)
     assert said["steps"] == 2 and len(said["volumes"]) > 0 and said["patch_size"] == [32, 32, 32]
 
