@@ -88,8 +88,8 @@ def predict(
         print_warnings(unread, json=json)
         return
     folder.begin(trained)
-    predictor = Predictor.of(
-        trained.networks(device), trained.plans, device=device, overlap=options.overlap, mirror=options.tta, bf16=bf16
+    predictor = trained.predictor(
+        device, overlap=options.overlap, mirror=options.tta, clean_up=options.clean_up, bf16=bf16
     )
     outcomes = predict_cases(cases, predictor, folder, trained_on=_trained_on(trained))
     if json:
@@ -165,7 +165,7 @@ def _introduce(model: TrainedModel, folder: OutputFolder) -> None:
     if record.options.clean_up and model.clean_up_is_outdated:
         print(
             "note: no clean-up, since clean_up.json was measured with other weights than the model has now; "
-            "swinssl_train with several folds (--fold 0-4) measures anew"
+            "rerun swinssl_train with the options of this model to measure anew"
         )
 
 

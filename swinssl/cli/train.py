@@ -64,8 +64,8 @@ def train(
     Ctrl-C, SIGTERM or a file named STOP in that folder end the run after the step in progress; rerun the command to
     resume, to the same weights as if it had not been stopped.
 
-    Several folds are a cross-validation: they are measured together, and swinssl_predict then keeps the largest
-    component alone of the structures where that was found to help.
+    Several folds are a cross-validation: they are measured together. swinssl_predict keeps the largest component alone
+    of the structures where that was found to help, on validation cases or, for want of these, on training cases.
     """
     folds = _parse_folds(fold)
     if name is not None:
@@ -167,6 +167,13 @@ def _report(judged: JudgedFold) -> None:
     trained = judged.fold
     if judged.evaluation is not None and judged.report is not None:
         print_tables(judged.evaluation, judged.report)
+    if judged.training_dice is not None:
+        print(
+            f"training cases: mean Dice {judged.training_dice:.3f} when the network predicts what it learnt from; "
+            "this says nothing about other cases"
+        )
+    for line in _clean_up_lines(judged.clean_up, regions=trained.plans.labels.regions):
+        print(line)
     print(f"model: {trained.model}")
     print(f"progress: {trained.folder / 'progress.png'}")
     _print_next(trained.model)
@@ -191,9 +198,9 @@ def _report_together(validated: CrossValidated, *, json: bool) -> None:
         if one.evaluation is not None and one.report is not None and one.report.dice.mean is not None:
             dice = f"Dice {one.report.dice.mean:.3f} of {counted(len(one.evaluation.cases), 'case')}"
         print(f"{one.fold.folder.name}: {dice}")
-    if evaluation is not None and report is not None and clean_up is not None:
+    if evaluation is not None and report is not None:
         print_tables(evaluation, report)
-        for line in _clean_up_lines(clean_up):
+        for line in _clean_up_lines(clean_up, regions=validated.folds[0].fold.plans.labels.regions):
             print(line)
         print(f"all folds together: {validated.folder / SUMMARY_FILE}")
     print(f"model: {validated.model}")
@@ -203,10 +210,20 @@ def _report_together(validated: CrossValidated, *, json: bool) -> None:
             print(one.fold.run.shortfall.replace("the run", one.fold.folder.name, 1))
 
 
-def _clean_up_lines(clean_up: CleanUp) -> list[str]:
+def _clean_up_lines(clean_up: CleanUp | None, *, regions: bool) -> list[str]:
+    """What predictions of the model will keep, and what that was measured on."""
+    if regions:
+        return ["clean-up: none; regions overlap, so that no component of theirs can be removed"]
+    if clean_up is None:
+        return [
+            "clean-up: none; too few cases to measure what it would do. Several folds (--fold 0-4), or 3 cases or "
+            "more, measure it"
+        ]
     if not clean_up.applied:
-        return ["clean-up: none; to keep the largest component alone helps no structure"]
-    return [f"clean-up: predictions keep the largest component of {_outcome(trial)}" for trial in clean_up.applied]
+        return [f"clean-up: none; to keep the largest component alone helps no structure of the {clean_up.measured_on}"]
+    lines = [f"clean-up: predictions keep the largest component of {_outcome(trial)}" for trial in clean_up.applied]
+    how = "" if clean_up.measured_on == "validation cases" else ", where no case may get worse"
+    return [*lines, f"  measured on the {clean_up.measured_on}{how}; swinssl_predict --no-clean-up leaves it out"]
 
 
 def _outcome(trial: Trial) -> str:

@@ -3,6 +3,10 @@
 As nnU-Net does, all foreground is tried as one mask first, then each structure on top of what that left. A trial counts
 only if the mean Dice over the cases rises by `LEAST_GAIN`, and no more cases fall than rise. Structures that come in
 several parts, tumours and lesions, need no rule of their own: where parts are real, removing them costs Dice.
+
+Where the networks have learnt from some of the cases, the criterion is stricter: no case may fall, and at least
+`LEAST_BETTER` rise. Predictions of training cases have fewer false islands than others, and are whole more often, so
+that they show too small a gain and too small a harm. docs/training.md has what was measured.
 """
 
 from __future__ import annotations
@@ -17,22 +21,32 @@ from swinssl.dataset.labels import LabelSet
 from swinssl.evaluation.case_metrics import case_overlaps
 from swinssl.evaluation.pairing import Pair
 from swinssl.evaluation.results import CaseResult, Evaluation
-from swinssl.inference.clean_up import CleanUp, Trial, clean
+from swinssl.inference.clean_up import CleanUp, MeasuredOn, Trial, clean
 from swinssl.progress import track
 
 # Of the mean Dice; below it is noise, and every removal can also remove what is real.
 LEAST_GAIN = 0.001
+LEAST_BETTER = 2
 
 Dice = Mapping[str, float | None]
 
 
-def choose_clean_up(evaluation: Evaluation, labels: LabelSet, *, fold_sha256: Mapping[str, str]) -> CleanUp:
-    """What to clean up, from raw predictions of cases that the networks had not seen.
+def choose_clean_up(
+    evaluation: Evaluation,
+    labels: LabelSet,
+    *,
+    fold_sha256: Mapping[str, str],
+    measured_on: MeasuredOn = "validation cases",
+    strict: bool = False,
+) -> CleanUp:
+    """What to clean up, from raw predictions.
 
     Args:
         evaluation: of these predictions; their files are read again.
         labels: of the model. Regions overlap, so that nothing is tried with them.
         fold_sha256: by fold, of the weights that predicted.
+        measured_on: what the cases are.
+        strict: there are few of them, or the networks have learnt from some: no case may get worse.
     """
     applied: list[Trial] = []
     rejected: list[Trial] = []
@@ -42,15 +56,19 @@ def choose_clean_up(evaluation: Evaluation, labels: LabelSet, *, fold_sha256: Ma
         if len(labels.names) > 1:
             together = [case.together for case in cases]
             trial = _trial(labels.names, raw, together)
-            helps = _helps(trial) and not _costs_a_structure(labels.names, raw, together)
+            helps = _helps(trial, strict=strict) and not _costs_a_structure(labels.names, raw, together)
             (applied if helps else rejected).append(trial)
             if helps:
                 raw, each = together, [case.together_then_each for case in cases]
         for name in labels.names:
             trial = _trial((name,), raw, each)
-            (applied if _helps(trial) else rejected).append(trial)
+            (applied if _helps(trial, strict=strict) else rejected).append(trial)
     return CleanUp(
-        least_gain=LEAST_GAIN, applied=tuple(applied), rejected=tuple(rejected), fold_sha256=dict(fold_sha256)
+        measured_on=measured_on,
+        least_gain=LEAST_GAIN,
+        applied=tuple(applied),
+        rejected=tuple(rejected),
+        fold_sha256=dict(fold_sha256),
     )
 
 
@@ -106,10 +124,10 @@ def _trial(names: tuple[str, ...], before: Sequence[Dice], after: Sequence[Dice]
     )
 
 
-def _helps(trial: Trial) -> bool:
-    if trial.before is None or trial.after is None:
+def _helps(trial: Trial, *, strict: bool) -> bool:
+    if trial.before is None or trial.after is None or trial.after - trial.before < LEAST_GAIN:
         return False
-    return trial.after - trial.before >= LEAST_GAIN and trial.worse <= trial.better
+    return trial.worse == 0 and trial.better >= LEAST_BETTER if strict else trial.worse <= trial.better
 
 
 def _costs_a_structure(names: Sequence[str], before: Sequence[Dice], after: Sequence[Dice]) -> bool:

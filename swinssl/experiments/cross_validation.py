@@ -19,14 +19,14 @@ from swinssl.evaluation.results import Evaluation
 from swinssl.evaluation.summary import write_files
 from swinssl.evaluation.wording import listed
 from swinssl.experiments.clean_up_choice import choose_clean_up
-from swinssl.experiments.fine_tuned_fold import JudgedFold, judge
+from swinssl.experiments.fine_tuned_fold import JudgedFold, judge, together
 from swinssl.inference.clean_up import CleanUp
 from swinssl.inference.trained_model import TrainedModel
 from swinssl.preprocessing.store import PreprocessedDataset
 from swinssl.training.config import TrainingConfig
 from swinssl.training.distribution import Ranks
 from swinssl.training.effective_plans import effective_plans
-from swinssl.training.fine_tuning import FineTuned, default_name, fine_tune, folds_of, is_done
+from swinssl.training.fine_tuning import ENOUGH_CASES, FineTuned, default_name, fine_tune, folds_of, is_done
 from swinssl.training.start import with_start
 
 logger = logging.getLogger(__name__)
@@ -101,13 +101,14 @@ def cross_validate(
         ranks.meet()
     judged |= {fold: judge(done, preprocessed) for fold, done in waiting.items()}
     in_order = tuple(judged[fold] for fold in folds)
-    evaluation = _together([one.evaluation for one in in_order if one.evaluation is not None])
+    evaluation = together([one.evaluation for one in in_order if one.evaluation is not None])
     if evaluation is None:
         return CrossValidated(model, in_order, ranks.first)
     report = make_report(evaluation)
     write_files(evaluation, report, model / CROSS_VALIDATION)
     opened = TrainedModel.open(model, folds)
-    clean_up = choose_clean_up(evaluation, opened.plans.labels, fold_sha256=opened.sha256)
+    few = len(evaluation.cases) < ENOUGH_CASES
+    clean_up = choose_clean_up(evaluation, opened.plans.labels, fold_sha256=opened.sha256, strict=few)
     clean_up.write(model)
     return CrossValidated(model, in_order, ranks.first, evaluation, report, clean_up)
 
@@ -153,16 +154,3 @@ def _with_done(
 def _validated_twice(splits: Sequence[Fold], folds: Sequence[str]) -> list[str]:
     cases = [case for fold in folds for case in splits[int(fold)].val]
     return sorted({case for case in cases if cases.count(case) > 1})
-
-
-def _together(evaluations: Sequence[Evaluation]) -> Evaluation | None:
-    """All their cases, as one evaluation would have them; None without any."""
-    if not evaluations:
-        return None
-    return Evaluation(
-        evaluations[0].structures,
-        evaluations[0].tolerances,
-        tuple(sorted((case for one in evaluations for case in one.cases), key=lambda case: case.case_id)),
-        tuple(sorted(case for one in evaluations for case in one.missing)),
-        tuple(sorted(case for one in evaluations for case in one.extra)),
-    )

@@ -1,13 +1,14 @@
 """`clean_up.json`: of which structures a model's predictions keep the largest component alone, and what that was worth.
 
-swinssl_train writes it after a cross-validation (`experiments/clean_up_choice.py`), swinssl_predict does what it says.
-It names no case.
+swinssl_train writes it (`experiments/clean_up_choice.py`); every predictor of the model does what it says
+(`TrainedModel.predictor`). It names no case.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Literal
 
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
@@ -19,12 +20,13 @@ from swinssl.inference.largest_component import keep_largest
 from swinssl.json_model import read_model
 
 CLEAN_UP_FILE = "clean_up.json"
-CLEAN_UP_VERSION = 1
-REMEDY = "Delete it, and let swinssl_train with several folds (--fold 0-4) make it anew."
+CLEAN_UP_VERSION = 2
+REMEDY = "Delete it, and rerun swinssl_train with the same options to make it anew."
+MeasuredOn = Literal["validation cases", "training cases", "validation and training cases"]
 
 
 class Trial(BaseModel):
-    """What keeping the largest component of something came to, over the cases of a cross-validation.
+    """What keeping the largest component of something came to, over the cases that it was measured on.
 
     Args:
         structures: whose voxels count as one mask: one structure's, or those of all.
@@ -47,15 +49,17 @@ class CleanUp(BaseModel):
     """What was decided, and from which weights.
 
     Args:
+        measured_on: cases that the networks had not learnt from, or also those that they had.
         least_gain: rise of the mean Dice from which it is done.
         applied: what is done, in this order; nothing where nothing helped.
         rejected: what was tried and is not done.
-        fold_sha256: by fold, of the weights whose validation predictions were measured.
+        fold_sha256: by fold, of the weights whose predictions were measured.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: int = CLEAN_UP_VERSION
+    measured_on: MeasuredOn = "validation cases"
     least_gain: float
     applied: tuple[Trial, ...] = ()
     rejected: tuple[Trial, ...] = ()
@@ -71,7 +75,9 @@ class CleanUp(BaseModel):
         path = Path(folder) / CLEAN_UP_FILE
         if not path.is_file():
             return None
-        found = read_model(cls, path, what="clean-up of predictions", remedy=REMEDY, version=CLEAN_UP_VERSION)
+        found = read_model(
+            cls, path, what="clean-up of predictions", remedy=REMEDY, version=CLEAN_UP_VERSION, upgrade=_upgraded
+        )
         for name in (name for trial in (*found.applied, *found.rejected) for name in trial.structures):
             if name not in labels.names:
                 raise UserError(f"{path}: the model has no structure {name!r}; {', '.join(labels.names)}. {REMEDY}")
@@ -91,6 +97,13 @@ class CleanUp(BaseModel):
     def is_of(self, fold_sha256: Mapping[str, str]) -> bool:
         """Whether no fold has other weights now than those that were measured; folds that were not do not count."""
         return all(self.fold_sha256[fold] == own for fold, own in fold_sha256.items() if fold in self.fold_sha256)
+
+
+def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
+    """Version 1 (swinssl 0.1.0) came from validation cases alone."""
+    if content.get("version") != 1:
+        return content
+    return {**content, "version": CLEAN_UP_VERSION, "measured_on": "validation cases"}
 
 
 def clean(label_map: NDArray, groups: tuple[tuple[str, ...], ...], labels: LabelSet) -> None:

@@ -21,8 +21,7 @@ class PredictionOptions(BaseModel):
     )
     clean_up: bool = Field(
         True,
-        description="Keep only the largest component of the structures where the model's cross-validation found that "
-        "this helps.",
+        description="Keep only the largest component of the structures where swinssl_train measured that this helps.",
     )
     device: str = Field("auto", description="auto (cuda, else mps, else cpu), cpu, cuda, cuda:1 or mps.")
     precision: Literal["auto", "fp32", "bf16"] = Field(

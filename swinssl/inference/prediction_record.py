@@ -83,7 +83,7 @@ class PredictionRecord(BaseModel):
             plans_sha256=model.plans.prediction_sha256,
             options=options,
             mirror_axes=model.plans.training.mirror_axes if options.tta else (),
-            clean_up=_clean_up(model, options),
+            clean_up=model.clean_up_groups if options.clean_up else (),
             device=device,
             precision=precision,
         )
@@ -129,10 +129,3 @@ class PredictionRecord(BaseModel):
 def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
     """Version 1 (swinssl 0.1.0) hashed the plans otherwise and its results not at all, so that they are made anew."""
     return {**content, "version": RECORD_VERSION, "plans_sha256": ""} if content.get("version") == 1 else content
-
-
-def _clean_up(model: TrainedModel, options: PredictionOptions) -> tuple[tuple[str, ...], ...]:
-    """The groups that are cleaned; none where that was measured with other weights than the model has now."""
-    if model.clean_up is None or model.clean_up_is_outdated or not options.clean_up:
-        return ()
-    return model.clean_up.groups

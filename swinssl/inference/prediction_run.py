@@ -21,7 +21,6 @@ from swinssl.dataset.labels import LabelSet
 from swinssl.errors import UserError
 from swinssl.imageio.reader import header_contradictions, read_image
 from swinssl.imageio.volume import Geometry
-from swinssl.inference.clean_up import clean
 from swinssl.inference.fitness import fitness_warnings
 from swinssl.inference.input_cases import InputCase
 from swinssl.inference.output_folder import OutputFolder, input_sha256
@@ -69,7 +68,8 @@ def predict_cases(
     """Segment the cases that `folder` does not have yet; may be stopped and called again at any time.
 
     Args:
-        folder: begun; its record says what is cleaned up, and whether probabilities are kept.
+        predictor: cleans up what the record of `folder` says.
+        folder: begun; its record says whether probabilities are kept.
         trained_on: content hashes of images that the model was trained on, to warn of.
     """
     todo = [case for case in cases if not _safely(folder.has, case, otherwise=False)]
@@ -99,7 +99,6 @@ def predict_cases(
                     probabilities=folder.record.options.save_probabilities,
                     on_windows=advance,
                 )
-                clean(segmentation.label_map, folder.record.clean_up, predictor.plans.labels)
                 record = CaseRecord(
                     status="done",
                     images=tuple(path.name for path in case.images),

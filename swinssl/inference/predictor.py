@@ -15,6 +15,7 @@ from swinssl.allotment import free_memory
 from swinssl.devices import use_bf16
 from swinssl.errors import UserError
 from swinssl.imageio.volume import Volume
+from swinssl.inference.clean_up import clean
 from swinssl.inference.decision import decide, winners
 from swinssl.inference.export import Segmentation, export
 from swinssl.inference.sliding_window import Slab, SlidingWindow
@@ -43,11 +44,15 @@ class Predictor:
         plans: how volumes are prepared, and what the networks' outputs mean.
         sum_bytes: memory that the sums over windows may take; a volume that would need more is done in strips, which
             gives the same and takes longer. None sets no limit.
+        clean_up: structures that keep their largest component alone, one group after another (`TrainedModel.predictor`
+            gives those that were measured to gain by it); label maps on the grid of a file have it, probabilities and
+            those on the plan's grid do not.
     """
 
     windows: SlidingWindow
     plans: Plans
     sum_bytes: int | None = None
+    clean_up: tuple[tuple[str, ...], ...] = ()
 
     @classmethod
     def of(
@@ -58,6 +63,7 @@ class Predictor:
         device: torch.device,
         overlap: float = 0.5,
         mirror: bool = False,
+        clean_up: tuple[tuple[str, ...], ...] = (),
         bf16: bool | None = None,
     ) -> Predictor:
         """A predictor of networks that are on `device` and in evaluation mode.
@@ -65,6 +71,7 @@ class Predictor:
         Args:
             overlap: least share of a window that its neighbour sees too, in [0, 0.9].
             mirror: average over mirror images along the plans' `mirror_axes`.
+            clean_up: as of the class; a trained model's own is in `TrainedModel.predictor`.
             bf16: compute in bfloat16; by default where the hardware has instructions for it.
 
         On a CPU the sums may take half of the memory that is free now. A GPU that has too little says so by itself.
@@ -79,7 +86,7 @@ class Predictor:
             bf16=use_bf16(device, "auto") if bf16 is None else bf16,
         )
         limit = int(SUMS_SHARE * free_memory()) if device.type == "cpu" else None
-        return cls(windows, plans, limit)
+        return cls(windows, plans, limit, clean_up)
 
     def window_count(self, shape: Shape) -> int:
         """Windows that a volume of `shape` voxels on the plan's grid takes."""
@@ -109,7 +116,9 @@ class Predictor:
     ) -> Segmentation:
         """Segment an image on the plan's grid, (C, Z, Y, X) float32; the result is on the grid of its file."""
         slabs = self._slabs(image, on_windows=on_windows)
-        return export(slabs, way_back, self.plans.labels, probabilities=probabilities)
+        segmentation = export(slabs, way_back, self.plans.labels, probabilities=probabilities)
+        clean(segmentation.label_map, self.clean_up, self.plans.labels)
+        return segmentation
 
     def segment_on_grid(self, image: NDArray) -> NDArray:
         """Segment an image on the plan's grid, and stay there.

@@ -3,7 +3,7 @@
     <model>/swinsslPlans.json           what was decided; how images are prepared
             dataset.json                channels and labels, in nnU-Net's form; nothing of the training cases
             fold_<k>/model.safetensors  k = 0 ... n-1 or `all`; a fold is complete if and only if this file is there
-            clean_up.json               after a cross-validation: what predictions keep the largest component of
+            clean_up.json               what predictions keep the largest component of, where that was measured
 
 It is read and written here and nowhere else; a run may keep further files beside these. The weights of a fold keep a
 hash of the plans' decisions that they were trained with, so that plans and weights which do not belong together are
@@ -26,6 +26,7 @@ from swinssl.dataset.label_declaration import labels_as_json
 from swinssl.errors import UserError
 from swinssl.imageio.endings import ENDINGS
 from swinssl.inference.clean_up import CleanUp
+from swinssl.inference.predictor import Predictor
 from swinssl.networks.build import build_network
 from swinssl.networks.weights_file import FLOATS, read_dtypes, read_shapes, read_weights, refuse_unusable, write_weights
 from swinssl.preprocessing.plans import PLANS_FILE, Plans
@@ -50,7 +51,7 @@ class TrainedModel:
         unfinished: folds that have a folder but no weights.
         sha256: by fold, of its weights.
         unsealed: folds by swinssl 0.1.0, whose weights do not say which plans they belong to.
-        clean_up: what a cross-validation found to help; None where there was none.
+        clean_up: what was found to help; None where nothing was measured.
     """
 
     folder: Path
@@ -114,6 +115,43 @@ class TrainedModel:
         return (
             f"the weights of {folds} were written by swinssl 0.1.0, which kept no hash of the plans. Whether they were "
             f"trained with {PLANS_FILE} cannot be checked.",
+        )
+
+    @property
+    def clean_up_groups(self) -> tuple[tuple[str, ...], ...]:
+        """Structures that predictions keep the largest component of, one group after another.
+
+        Empty where nothing was measured, or with other weights than the model has now.
+        """
+        return () if self.clean_up is None or self.clean_up_is_outdated else self.clean_up.groups
+
+    def predictor(
+        self,
+        device: torch.device,
+        *,
+        overlap: float = 0.5,
+        mirror: bool = False,
+        clean_up: bool = True,
+        bf16: bool | None = None,
+    ) -> Predictor:
+        """The chosen folds, ready to segment as swinssl_predict does.
+
+        Args:
+            clean_up: keep the largest component alone of the structures where that was found to help.
+            overlap, mirror, bf16: as of `Predictor.of`.
+
+        Raises:
+            UserError: a weights file is damaged, or has numbers that are not finite.
+        """
+        groups = self.clean_up_groups if clean_up else ()
+        return Predictor.of(
+            self.networks(device),
+            self.plans,
+            device=device,
+            overlap=overlap,
+            mirror=mirror,
+            clean_up=groups,
+            bf16=bf16,
         )
 
     def networks(self, device: torch.device) -> list[nn.Module]:

@@ -338,7 +338,9 @@ class Engine:
         validation = self.task.validation_cost * per_step
         if self.progress.validations:
             validation = self.progress.validation_seconds / self.progress.validations
-        closing = self.task.closing_cost / max(self.task.validation_cost, 1e-9) * validation
+        # Without a validation that was timed, what follows the run is reckoned in steps.
+        costs = self.task.closing_cost, self.task.validation_cost
+        closing = costs[0] / costs[1] * validation if costs[1] > 0 else costs[0] * per_step
         between = validation / (self.validate_every * self.length.steps_per_epoch)
         left = minutes * 60 - elapsed - validation - closing
         affordable = self.progress.step + max(0, int(left / (per_step + between)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ from swinssl.training.distribution import Ranks
 from swinssl.training.effective_plans import effective_plans, planned_steps, run_length
 from swinssl.training.engine import Engine, Progress
 from swinssl.training.engine_config import MACHINE_OPTIONS
-from swinssl.training.grid_validation import GridValidation
+from swinssl.training.grid_validation import GridValidation, spread
 from swinssl.training.initial_weights import draws_of, refuse_non_finite
 from swinssl.training.optimiser import EncoderPace
 from swinssl.training.progress_picture import draw_progress
@@ -66,7 +67,9 @@ from swinssl.training.start import SCRATCH, remedy, start_in_words, with_start
 
 logger = logging.getLogger(__name__)
 
-VALIDATION = "validation"
+VALIDATION, TRAINING_CASES = "validation", "training_cases"
+# With fewer validation cases than these, training cases are asked too what post-processing helps; of many, so many.
+ENOUGH_CASES, MOST_TRAINING_CASES = 3, 20
 
 
 @dataclass(frozen=True)
@@ -80,8 +83,6 @@ class FineTuned:
         run: what `run.json` says.
         predictions: folder with the label maps of the validation cases, each on the grid of its file; None where there
             are no such cases, and on all ranks but the first.
-        references: folder with their labels.
-        labels_present: per validation case, the structures that were annotated; all of them where it is not listed.
         first_rank: whether this process is the one that writes and speaks.
         done_before: an earlier call trained all of it, and measured these predictions.
     """
@@ -91,8 +92,6 @@ class FineTuned:
     plans: Plans
     run: RunDescription
     predictions: Path | None
-    references: Path
-    labels_present: dict[str, tuple[str, ...]]
     first_rank: bool
     done_before: bool = False
 
@@ -196,15 +195,12 @@ def fine_tune(
                     written = _predict_validation(start, predictions)
                 run = run.model_copy(update={"prediction_sha256": written})
                 run.write(run_folder.run_file)
-    annotated = {c.properties.case_id: c.properties.labels_present for c in setting.cases(setting.validation)}
     return FineTuned(
         model,
         start.folder.path,
         plans,
         run,
         predictions,
-        preprocessed / REFERENCES,
-        {case_id: names for case_id, names in annotated.items() if names is not None},
         first,
         done_before,
     )
@@ -393,6 +389,7 @@ def _task(start: _Start) -> SegmentationTask:
         steps=run_length(plans, config).expected,
         device=setting.device,
         bf16=setting.bf16,
+        training_cases=setting.cases(training_cases_to_predict(setting.train, setting.validation)),
     )
     return SegmentationTask(
         start.network,
@@ -462,31 +459,58 @@ def _keep(start: _Start, network: nn.Module) -> None:
     write_fold(start.model, start.fold, merged(network), start.plans, description=start.description)
 
 
+def training_cases_to_predict(train: Sequence[str], validation: Sequence[str]) -> tuple[str, ...]:
+    """Training cases that are predicted after the training, evenly spread; none where enough cases validate."""
+    if len(validation) >= ENOUGH_CASES:
+        return ()
+    return tuple(spread([case for case in train if case not in validation], MOST_TRAINING_CASES))
+
+
+def predict_training_cases(trained: FineTuned, preprocessed: Path) -> Path:
+    """Predict `training_cases_to_predict` with the kept weights, as validation cases are; the folder of the label maps.
+
+    It has these and no others afterwards. They say what such predictions look like, and nothing about other cases.
+    """
+    dataset, config = PreprocessedDataset.open(preprocessed), trained.run.config
+    chosen = training_cases_to_predict(trained.run.train_cases, trained.run.validation_cases)
+    folder, device = trained.folder / TRAINING_CASES, select_device(config.device)
+    cases = _file_names(dataset, [dataset.case(case_id) for case_id in chosen])
+    shutil.rmtree(folder, ignore_errors=True)
+    kept = TrainedModel.open(trained.model, [trained.run.fold])
+    predictor = kept.predictor(device, clean_up=False, bf16=use_bf16(device, config.precision))
+    _predict(predictor, cases, folder, "predicting training cases")
+    return folder
+
+
 def _predict_validation(start: _Start, folder: Path) -> dict[str, str]:
     """Predict every validation case with the kept weights, on the grid of its image, in the format of its reference.
 
     Returns:
         The SHA-256 of each label map, by file name.
     """
-    setting = start.setting
+    setting, cases = start.setting, _predicted(start.setting)
     kept = TrainedModel.open(start.model, [start.fold])
-    predictor = Predictor.of(kept.networks(setting.device), setting.plans, device=setting.device, bf16=setting.bf16)
-    for name, case in track(_predicted(setting).items(), "validating"):
+    _predict(kept.predictor(setting.device, clean_up=False, bf16=setting.bf16), cases, folder, "validating")
+    return {name: files.sha256_of(folder / name) for name in cases}
+
+
+def _predict(predictor: Predictor, cases: Mapping[str, PreprocessedCase], folder: Path, activity: str) -> None:
+    for name, case in track(cases.items(), activity):
         way_back = WayBack.of(case.properties)
         segmentation = predictor.segment(case.image(), way_back)
         write_volume(folder / name, segmentation.label_map, way_back.source)
-    return {name: files.sha256_of(folder / name) for name in _predicted(setting)}
 
 
 def _check_references(setting: _Setting) -> None:
-    """Check that the reference labels of the validation cases are those that were preprocessed.
+    """Check that the reference labels of the cases that are measured are those that were preprocessed.
 
     Raises:
         UserError: one is missing or another file.
     """
     folder = setting.dataset.folder / REFERENCES
     names = {case_name(path): path for path in images_in(folder)} if folder.is_dir() else {}
-    for case in setting.cases(setting.validation):
+    learnt = training_cases_to_predict(setting.train, setting.validation)
+    for case in setting.cases([*setting.validation, *learnt]):
         case_id, expected = case.properties.case_id, case.properties.input_sha256.get("label")
         if not case.properties.annotated:
             continue
@@ -501,9 +525,13 @@ def _check_references(setting: _Setting) -> None:
 
 def _predicted(setting: _Setting) -> dict[str, PreprocessedCase]:
     """The validation cases that are predicted, by the file name of their label maps."""
-    names = {case_name(path): path.name for path in images_in(setting.dataset.folder / REFERENCES)}
-    annotated = [case for case in setting.cases(setting.validation) if case.properties.annotated]
-    return {names[case.properties.case_id]: case for case in annotated}
+    return _file_names(setting.dataset, setting.cases(setting.validation))
+
+
+def _file_names(dataset: PreprocessedDataset, cases: Sequence[PreprocessedCase]) -> dict[str, PreprocessedCase]:
+    """The annotated ones of the cases, by the file name of their reference."""
+    names = {case_name(path): path.name for path in images_in(dataset.folder / REFERENCES)}
+    return {names[case.properties.case_id]: case for case in cases if case.properties.annotated}
 
 
 def _are_as_written(setting: _Setting, predictions: Path | None, sha256: Mapping[str, str]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ PASSES_OF_A_STEP = 3
 LEAST_VALIDATIONS, LEAST_CASES = 20, 5
 VALIDATION_SHARE = 0.05
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, eq=False)
 class GridValidation:
@@ -31,6 +34,7 @@ class GridValidation:
     Args:
         cases: annotated; those looked at while training runs.
         all_cases: those that are predicted after it.
+        training_cases: those of the training that are predicted after it too.
         bf16: compute in bfloat16.
     """
 
@@ -39,18 +43,26 @@ class GridValidation:
     plans: Plans
     device: torch.device
     bf16: bool
+    training_cases: Sequence[PreprocessedCase] = ()
 
     @classmethod
     def within_budget(
-        cls, cases: Sequence[PreprocessedCase], plans: Plans, *, steps: int, device: torch.device, bf16: bool
+        cls,
+        cases: Sequence[PreprocessedCase],
+        plans: Plans,
+        *,
+        steps: int,
+        device: torch.device,
+        bf16: bool,
+        training_cases: Sequence[PreprocessedCase] = (),
     ) -> GridValidation:
         """As many of the annotated cases, evenly spread, as can be validated twenty times in a run of so many steps."""
         annotated = [case for case in cases if case.properties.annotated]
         budget = VALIDATION_SHARE * steps / LEAST_VALIDATIONS
         number = len(annotated)
-        while number > LEAST_CASES and _steps(_spread(annotated, number), plans) > budget:
+        while number > LEAST_CASES and _steps(spread(annotated, number), plans) > budget:
             number -= 1
-        return cls(_spread(annotated, number), annotated, plans, device, bf16)
+        return cls(spread(annotated, number), annotated, plans, device, bf16, training_cases)
 
     @property
     def cost(self) -> float:
@@ -60,7 +72,7 @@ class GridValidation:
     @property
     def closing_cost(self) -> float:
         """Of predicting every case after the run, likewise."""
-        return _steps(self.all_cases, self.plans)
+        return _steps([*self.all_cases, *self.training_cases], self.plans)
 
     def measure(self, network: nn.Module) -> dict[str, float]:
         """`score`, the mean Dice over structures, and `dice_<structure>`, each the mean over the cases that have one.
@@ -93,7 +105,7 @@ def _steps(cases: Sequence[PreprocessedCase], plans: Plans) -> float:
     return windows / (PASSES_OF_A_STEP * plans.training.batch_size)
 
 
-def _spread(cases: Sequence[PreprocessedCase], number: int) -> list[PreprocessedCase]:
+def spread(cases: Sequence[T], number: int) -> list[T]:
     """`number` of the cases, evenly spread over their order."""
     if number >= len(cases):
         return list(cases)

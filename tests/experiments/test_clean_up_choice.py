@@ -46,8 +46,8 @@ class Folders:
         labels = ReferenceLabels(self.folder / "dataset.json", self.labels, self.present)
         return evaluate(self.folder / predictions, self.folder / "references", labels=labels, workers=0)
 
-    def choose(self):
-        return choose_clean_up(self.evaluate(), self.labels, fold_sha256={"0": "aa"})
+    def choose(self, **how):
+        return choose_clean_up(self.evaluate(), self.labels, fold_sha256={"0": "aa"}, **how)
 
     def dice_where_only_the_largest_is_kept(self, *groups):
         """Mean Dice by structure, and of all: clean files by scikit-image, evaluate the folder."""
@@ -152,6 +152,24 @@ def test_only_a_gain_that_is_worth_it_in_as_many_cases_as_lose_counts(tmp_path, 
     raw, liver = folders.dice_where_only_the_largest_is_kept(), folders.dice_where_only_the_largest_is_kept((1,))
     assert (trial.before, trial.after) == pytest.approx((raw["liver"], liver["liver"]))
     assert cleaned == (liver["liver"] - raw["liver"] >= LEAST_GAIN and trial.worse <= trial.better)
+
+
+@pytest.mark.parametrize(
+    ("predictions", "cleaned"),
+    [
+        ([with_crumb(7), with_crumb(7), organ_with_lesions()], True),
+        # One case of gain is no measurement, and one that loses is a warning, whatever the mean.
+        ([with_crumb(7), organ_with_lesions(), organ_with_lesions()], False),
+        ([with_crumb(7), with_crumb(7), with_crumb(7), broken_in_two()], False),
+    ],
+)
+def test_where_cases_were_learnt_from_none_may_get_worse(tmp_path, predictions, cleaned):
+    folders = Folders(tmp_path, [organ_with_lesions()] * len(predictions), predictions)
+    assert (("liver",) in folders.choose().groups) or not cleaned
+    found = folders.choose(strict=True, measured_on="training cases")
+    assert (("liver",) in found.groups) == cleaned and found.measured_on == "training cases"
+    # A tumour in two real parts is left alone.
+    assert not any("lesion" in group for group in found.groups)
 
 
 def test_a_gain_of_all_that_costs_one_structure_is_not_taken(tmp_path):

@@ -35,6 +35,14 @@ def test_comes_back_as_it_was_written(tmp_path):
     assert CleanUp.read(tmp_path, REGIONS).groups == ()
 
 
+def test_a_file_of_0_1_0_is_read_as_measured_on_validation_cases(tmp_path):
+    old = DECIDED.model_dump(mode="json")
+    del old["measured_on"]
+    (tmp_path / CLEAN_UP_FILE).write_text(json.dumps({**old, "version": 1}))
+    found = CleanUp.read(tmp_path, ORGANS)
+    assert found == DECIDED and found.measured_on == "validation cases"
+
+
 @pytest.mark.parametrize(
     ("now", "fits"),
     [({"0": "aa", "1": "bb"}, True), ({"1": "bb"}, True), ({"0": "aa", "1": "cc"}, False), ({"all": "dd"}, True)],
@@ -46,7 +54,8 @@ def test_knows_which_weights_it_was_measured_with(now, fits):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 2}, "version 2; this swinssl reads version 1"),
+        ({"version": 3}, "version 3; this swinssl reads version 2"),
+        ({"measured_on": "test cases"}, "measured_on: Input should be"),
         ({"applied": [{**trial("kidney").model_dump()}]}, "the model has no structure 'kidney'; liver, spleen"),
         ({"applied": [{**trial("liver").model_dump(), "after": 1.5}]}, r"applied\.0\.after"),
         ({"applied": [{**trial("liver").model_dump(), "structures": []}]}, r"applied\.0\.structures"),

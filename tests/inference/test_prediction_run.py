@@ -18,7 +18,7 @@ from made_models import make_plans, smooth_noise, volume_of, write_model
 from skimage.measure import label as components_of
 
 from swinssl.errors import UserError
-from swinssl.imageio.reader import read_label
+from swinssl.imageio.reader import read_channels, read_label
 from swinssl.imageio.writer import write_volume
 from swinssl.inference import prediction_run as module
 from swinssl.inference.clean_up import CleanUp, Trial
@@ -73,7 +73,9 @@ class Run:
         record = PredictionRecord.of(model, chosen, given_as="my/model")
         folder = OutputFolder.open(self.out, record, cases, overwrite=chosen.overwrite)
         folder.begin(model)
-        predictor = Predictor.of([self.network], model.plans, device=torch.device("cpu"), overlap=chosen.overlap)
+        groups = model.clean_up_groups if chosen.clean_up else ()
+        cpu = torch.device("cpu")
+        predictor = Predictor.of([self.network], model.plans, device=cpu, overlap=chosen.overlap, clean_up=groups)
         outcomes = predict_cases(cases, predictor, folder, trained_on=trained_on)
         return {outcome.case.id: outcome for outcome in outcomes}
 
@@ -297,6 +299,16 @@ class TestCleanUp:
         mine, theirs = (np.load(one.out / "a.npz")["probabilities"] for one in (run, other))
         np.testing.assert_array_equal(mine, theirs)
         assert not np.array_equal(mine.argmax(0), cleaned["a"])
+
+    def test_a_predictor_in_python_gives_what_the_command_writes(self, maps, cleaning, images, monkeypatch):
+        _, _, cleaned = maps("cleaned", cleaning)
+        _, _, raw = maps("raw", cleaning, clean_up=False)
+        monkeypatch.setattr(TrainedModel, "networks", lambda *_: [Threshold()])
+        cpu = torch.device("cpu")
+        for expected, predictor in ((cleaned, cleaning.predictor(cpu)), (raw, cleaning.predictor(cpu, clean_up=False))):
+            for case in find_cases([images], cleaning.plans.channel_names):
+                found = predictor.predict(read_channels(case.images)).label_map
+                np.testing.assert_array_equal(found, expected[case.id])
 
     def test_results_with_and_without_are_not_mixed(self, maps, cleaning):
         run, _, _ = maps("out", cleaning)

@@ -331,6 +331,21 @@ def test_a_time_limit_is_met_whatever_was_expected(tmp_path, monkeypatch, expect
     assert "validation_score" in log[-1]
 
 
+def test_what_follows_a_run_without_validation_lies_within_the_time_too(tmp_path, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    task = Regression(validation_cost=0.0, closing_cost=200.0)
+    step = task.after_step
+
+    def slow_step(number, total):
+        clock.now += 1.0
+        step(number, total)
+
+    task.after_step, started = slow_step, clock.now
+    train(tmp_path, task, steps=100_000, per_epoch=20, minutes=20)
+    assert 0.95 * 1200 <= clock.now - started + 200 <= 1200
+
+
 @pytest.mark.parametrize("minutes", [None, 1.0])
 def test_a_guessed_number_of_steps_is_not_shown(tmp_path, monkeypatch, minutes):
     totals = []
