@@ -41,7 +41,9 @@ Group = Annotated[
         help="Structures that are averaged together; may be repeated. paper: the paper's organ groups.",
     ),
 ]
-Metric = Annotated[str, typer.Option("--metric", help="Column that is compared: Dice, HD95_mm, NSD_2mm, ...")]
+Metric = Annotated[
+    str, typer.Option("--metric", help="Column that is compared: Dice, HD95_mm, far_false_positives, NSD_2mm, ...")
+]
 Patients = Annotated[
     Path | None,
     typer.Option("--patients", help="Folder with a groups.csv (case,group): cases of a patient count as one."),

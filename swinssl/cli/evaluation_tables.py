@@ -54,7 +54,7 @@ def _surface_tables(evaluation: Evaluation, report: Report) -> list[Table]:
     """Distances and surface Dice; in two tables where several tolerances would make one too wide."""
     from swinssl.evaluation.columns import surface_dice_name
 
-    distances = [("HD95 mm [95 %]", "HD95_mm", 1), ("MSD mm", "MSD_mm", 2)]
+    distances = [("HD95 mm [95 %]", "HD95_mm", 1), ("MSD mm", "MSD_mm", 2), ("far FP", "far_false_positives", 2)]
     tolerances = evaluation.tolerances
     dice = [(f"surface Dice {mm:g} mm", surface_dice_name(mm), 3) for mm in tolerances]
     return [_averages_table(report, part) for part in ([distances + dice] if len(dice) == 1 else [distances, dice])]

@@ -12,7 +12,7 @@ from swinssl.dataset.label_boxes import union, value_boxes
 from swinssl.evaluation.lesions import LesionCounts, count_lesions
 from swinssl.evaluation.overlap import Overlap, PairCounts, count_pairs
 from swinssl.evaluation.structure import Structure
-from swinssl.evaluation.surface import surface_distances
+from swinssl.evaluation.surface import far_false_positives, surface_distances
 from swinssl.imageio.volume import Geometry
 
 DEFAULT_TOLERANCES = (2.0,)
@@ -42,12 +42,14 @@ class StructureMetrics:
         voxel_ml: volume of a voxel in ml.
         surface: None where one of the two maps lacks the structure, so that there is no distance.
         lesions: None for structures that are no lesions.
+        far_voxels: predicted further than 15 mm from the reference; None where the reference lacks the structure.
     """
 
     overlap: Overlap
     voxel_ml: float
     surface: SurfaceScores | None = None
     lesions: LesionCounts | None = None
+    far_voxels: int | None = None
 
     @property
     def both_empty(self) -> bool:
@@ -84,6 +86,11 @@ class StructureMetrics:
         """The same in per cent of the reference volume; None where that is 0."""
         n = self.overlap.n_reference
         return 100 * (self.overlap.n_prediction - n) / n if n else None
+
+    @property
+    def far_false_positives(self) -> float | None:
+        """Predicted volume over 15 mm from the reference, relative to the reference's; None where that is 0."""
+        return None if self.far_voxels is None else self.far_voxels / self.overlap.n_reference
 
     def surface_dice(self, index: int) -> float | None:
         """Surface Dice at the index-th tolerance: 0 where one map lacks the structure, None where both do."""
@@ -132,6 +139,7 @@ def case_metrics(
             geometry.voxel_volume / 1000,
             _surface_scores(of_reference, of_prediction, geometry, tolerances),
             count_lesions(of_reference, of_prediction) if structure.lesions else None,
+            far_false_positives(of_reference, of_prediction, geometry.spacing) if of_reference.any() else None,
         )
     return metrics
 

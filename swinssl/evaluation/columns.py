@@ -44,6 +44,7 @@ _VOLUME: dict[str, Column] = {
     "prediction_ml": lambda m: m.prediction_ml,
     "volume_error_ml": lambda m: m.volume_error_ml,
     "volume_error_percent": lambda m: m.volume_error_percent,
+    "far_false_positives": lambda m: m.far_false_positives,
 }
 _LESIONS: dict[str, Column] = {
     "lesions_reference": lambda m: m.lesions.reference if m.lesions else None,

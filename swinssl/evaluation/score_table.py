@@ -13,7 +13,7 @@ import numpy as np
 
 DICE = "Dice"
 # Of these less is better; of all other scores more.
-DISTANCES = ("HD95_mm", "MSD_mm")
+ERRORS = ("HD95_mm", "MSD_mm", "far_false_positives")
 
 
 @dataclass(frozen=True)
@@ -153,4 +153,4 @@ class ScoreTable:
 
 def less_is_better(metric: str) -> bool:
     """Whether a low value is a good one."""
-    return metric in DISTANCES
+    return metric in ERRORS

@@ -53,6 +53,19 @@ class TestNumbers:
             dice = 2 * (masks[0] & masks[1]).sum() / (masks[0].sum() + masks[1].sum())
             assert found[structure.name].overlap.dice == pytest.approx(dice)
 
+    def test_what_is_far_from_the_reference_is_measured_against_its_volume(self):
+        reference, prediction = np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8)
+        reference[:2, :5, :4] = prediction[:2, :5, :4] = 1
+        prediction[8:10, 15:, 20:] = 1  # 20 mm away and as large
+        prediction[4, 0, 0] = 1  # 7.5 mm away
+        reference[11, 0, 0] = 5
+        found = measure(reference, prediction, ORGAN, TUMOUR, REST)
+        assert found["organ"].far_false_positives == 1.0
+        assert found["tumour"].far_false_positives == 0 and found["rest"].far_false_positives is None
+        assert measure(prediction, reference, ORGAN)["organ"].far_false_positives == 0
+        swapped = measure(np.zeros(SHAPE, np.uint8), prediction, ORGAN)["organ"]
+        assert swapped.far_false_positives is None  # nothing to be far from
+
     def test_volumes_are_in_ml(self, maps):
         found = measure(*maps, TUMOUR)["tumour"]
         voxels = [(array == 5).sum() for array in maps]

@@ -14,7 +14,7 @@ from shapes import ball, box
 from skimage.measure import marching_cubes, mesh_surface_area
 
 from swinssl.evaluation import surface as module
-from swinssl.evaluation.surface import surface_distances, surfel_areas
+from swinssl.evaluation.surface import far_false_positives, surface_distances, surfel_areas
 
 SPACINGS = [(1.0, 1.0, 1.0), (3.0, 1.5, 0.7), (0.5, 2.0, 5.0)]
 
@@ -188,3 +188,31 @@ class TestDistances:
         masks[empty] = np.zeros((3, 3, 3), bool)
         with pytest.raises(ValueError, match="empty"):
             surface_distances(*masks, (1.0, 1.0, 1.0))
+
+
+class TestFarFalsePositives:
+    @pytest.mark.parametrize("spacing", [(3.0, 3.0, 3.0), (5.0, 0.9, 0.9), (0.7, 2.0, 4.1)])
+    def test_is_what_all_pairs_of_voxels_say(self, spacing):
+        rng = np.random.default_rng(3)
+        reference, prediction = np.zeros((14, 22, 20), bool), rng.random((14, 22, 20)) < 0.05
+        reference[6:8, 8:12, 3:6] = reference[7, 9, 6:9] = True
+        ends = np.argwhere(reference) * spacing
+        by_hand = sum(
+            np.sqrt(((ends - np.array(place) * spacing) ** 2).sum(axis=1)).min() > 15
+            for place in np.argwhere(prediction)
+        )
+        assert far_false_positives(reference, prediction, spacing) == by_hand > 0
+
+    def test_fifteen_millimetres_are_not_far_and_the_next_voxel_is(self):
+        reference, prediction = np.zeros((2, 40), bool).reshape(1, 2, 40), np.zeros((1, 2, 40), bool)
+        reference[0, 0, :3] = True
+        prediction[0, 0, [0, 7, 8]] = True  # on it, 15 mm and 18 mm away
+        assert far_false_positives(reference, prediction, (3.0, 3.0, 3.0)) == 1
+        spacing = float(np.float32(3.0000001))
+        assert far_false_positives(reference, prediction, (spacing,) * 3) == 1
+
+    def test_an_empty_prediction_has_none_and_an_empty_reference_no_answer(self):
+        empty, full = np.zeros((3, 3, 3), bool), np.ones((3, 3, 3), bool)
+        assert far_false_positives(full, empty, (1, 1, 1)) == 0
+        with pytest.raises(ValueError, match="empty mask"):
+            far_false_positives(empty, full, (1, 1, 1))
