@@ -255,7 +255,8 @@ def _notes(
                 f"{few.smallest_p:.2g}, whatever the differences."
             )
     if paired and on_all and (fewest := min(len(one.by_draw) for one in on_all)) < ENOUGH_DRAWS:
-        draws = "One draw" if fewest == 1 else f"Only {fewest} draws"
+        most = max(len(one.by_draw) for one in on_all)
+        draws = f"{fewest} to {most} draws" if fewest < most else "One draw" if most == 1 else f"Only {most} draws"
         notes.append(
             f"{draws} of training cases (seeds), where a headline needs {ENOUGH_DRAWS}: test cases alone cannot tell "
             "what other training cases would give."
