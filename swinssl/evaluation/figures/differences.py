@@ -69,7 +69,8 @@ def _p_beside(axes: Axes, shown: Sequence[Contrast]) -> None:
     for row, contrast in enumerate(shown):
         mark = " (named)" if contrast.named else ""
         over = contrast.compared.over_draws
-        text = f"p {contrast.p:.2g}" if over is None else f"{over.draws} draws"
+        single = "1 draw, " if len(contrast.compared.by_draw) == 1 else ""
+        text = f"{single}p {contrast.p:.2g}" if over is None else f"{over.draws} draws"
         axes.annotate(
             f"{text}{mark}",
             (1.01, row),
