@@ -216,8 +216,7 @@ def _clean_up_lines(clean_up: CleanUp | None, *, regions: bool) -> list[str]:
         return ["clean-up: none; regions overlap, so that no component of theirs can be removed"]
     if clean_up is None:
         return [
-            "clean-up: none; too few cases to measure what it would do. Several folds (--fold 0-4), or 3 cases or "
-            "more, measure it"
+            "clean-up: none; what it would do is measured on 3 cases or more, validation and training cases together"
         ]
     if not clean_up.applied:
         return [f"clean-up: none; to keep the largest component alone helps no structure of the {clean_up.measured_on}"]
