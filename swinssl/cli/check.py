@@ -49,12 +49,13 @@ def check(dataset: Dataset, root: Root = None, workers: Workers = None, json: Js
         print_warnings(report.raw.left_out, json=json)
         plural = "s" if errors > 1 else ""
         raise UserError(f"{errors} error{plural} in {report.raw.name}. Mend what the list says, then check again.")
+    command = f"swinssl_plan_and_preprocess {typed_dataset(dataset, root)}"
     if not json and report.raw.labels.names and all(map(named_ct, report.raw.channel_names)):
-        for suggestion in shipped_suggestions("CT"):
+        for suggestion in shipped_suggestions("CT", command=command):
             print(f"encoder: {suggestion}")
     print_warnings(report.raw.left_out, json=json)
     if not json:
-        print(f"next: swinssl_plan_and_preprocess {typed_dataset(dataset, root)}")
+        print(f"next: {command}")
 
 
 def _print_report(report: CheckReport) -> None:

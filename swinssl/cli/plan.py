@@ -14,7 +14,7 @@ from swinssl.errors import UserError
 from swinssl.networks.shipped_encoders import shipped_suggestions
 from swinssl.preprocessing.plan_options import PlanOptions
 from swinssl.terminal import print, print_warnings
-from swinssl.workspace import Workspace, typed_dataset
+from swinssl.workspace import Workspace, command_words, typed_dataset
 
 if TYPE_CHECKING:
     from swinssl.cli.tables import Table
@@ -149,7 +149,7 @@ def report(planned: PlannedDataset, folder: Path, results: Path, *, explain: boo
     _report_changes(planned, folder, results)
     in_hu = all(kind == "hounsfield" for kind in plans.channel_kinds)
     if plans.encoder is None and plans.network.architecture == "swin" and planned.fingerprint.annotated and in_hu:
-        for suggestion in shipped_suggestions("CT"):
+        for suggestion in shipped_suggestions("CT", command=command_words("swinssl_plan", folder)):
             print(f"encoder: {suggestion}")
     print(f"plans: {folder / PLANS_FILE}" if written else f"nothing written (would be {folder / PLANS_FILE})")
 

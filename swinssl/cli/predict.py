@@ -30,11 +30,17 @@ if TYPE_CHECKING:
     from swinssl.inference.predictor import Predictor
     from swinssl.inference.trained_model import TrainedModel
 
+# Cases named in one line; a folder may have hundreds.
+NAMED = 5
+
 Inputs = Annotated[
     list[Path],
     typer.Option("-i", "--input", help="Folder of images, or the image of one case (once for each channel, in order)."),
 ]
-Output = Annotated[Path, typer.Option("-o", "--output", help="Folder for the label maps; made if it is not there.")]
+Output = Annotated[
+    Path,
+    typer.Option("-o", "--output", help="Folder for the label maps, or the file (seg.nii.gz) for that of one case."),
+]
 ModelName = Annotated[
     str,
     typer.Option(
@@ -59,13 +65,15 @@ def predict(
 ) -> None:
     """Segment images with a trained model; each label map lies on the exact grid of its image.
 
+    -o seg.nii.gz writes the label map of one case to that file and nothing else. --dry-run reads weights and images.
+
     Cases that are done are left alone, so the same command goes on where it was stopped. A folder's images are named
     as nnU-Net's: <case>_0000.nii.gz, <case>_0001.nii.gz and so on by channel; one channel needs no number.
     """
     from swinssl.devices import select_device, use_bf16
     from swinssl.imageio.endings import unread_images
     from swinssl.inference.input_cases import find_cases
-    from swinssl.inference.output_folder import OutputFolder
+    from swinssl.inference.output_folder import OutputFile, OutputFolder, names_a_file
     from swinssl.inference.prediction_record import PredictionRecord
     from swinssl.inference.prediction_run import predict_cases
     from swinssl.inference.predictor import Predictor
@@ -79,27 +87,29 @@ def predict(
     record = PredictionRecord.of(
         trained, options, given_as=model, device=str(device), precision="bf16" if bf16 else "fp32"
     )
-    folder = OutputFolder.open(output, record, cases, overwrite=options.overwrite)
+    place = OutputFile if names_a_file(output) else OutputFolder
+    folder = place.open(output, record, cases, overwrite=options.overwrite)
     if not json:
         _introduce(trained, folder)
     if dry_run:
+        trained.networks(device)  # refused where they are damaged
         rehearsal = Predictor.of((), trained.plans, device=device, overlap=options.overlap, mirror=options.tta)
         _rehearse(cases, rehearsal, folder, networks=len(trained.folds), json=json)
         print_warnings(unread, json=json)
         return
-    folder.begin(trained)
     predictor = trained.predictor(
         device, overlap=options.overlap, mirror=options.tta, clean_up=options.clean_up, bf16=bf16
     )
+    folder.begin(trained)
     outcomes = predict_cases(cases, predictor, folder, trained_on=_trained_on(trained))
     if json:
         cases_done = [
             {"id": o.case.id, **o.record.model_dump(mode="json"), "status": o.status, "result": o.result}
             for o in outcomes
         ]
-        print_json({"output": folder.path, "clean_up": folder.record.clean_up, "cases": cases_done})
+        print_json({"output": output, "clean_up": folder.record.clean_up, "cases": cases_done})
     else:
-        _report(outcomes, folder, trained)
+        _report(outcomes, output, trained)
     print_warnings(unread, json=json)
     _end(outcomes, inputs, output, quiet=json)
 
@@ -109,6 +119,17 @@ def _model_folder(model: str, workspace: Workspace) -> Path:
     from swinssl.preprocessing.plans import PLANS_FILE
 
     path = Path(model)
+    if path.is_file():
+        archive = path.suffix.lower() == ".zip"
+        remedy = (
+            f"Unpack it first: swinssl_model import {shlex.quote(model)}"
+            + (f" --root {shlex.quote(str(workspace.root))}" if workspace.root != Workspace.locate().root else "")
+            if archive
+            else "Give the folder of a trained model."
+        )
+        raise UserError(
+            f"-m {model}: {'a model archive' if archive else 'a file'}; expected a model's folder. {remedy}"
+        )
     if path.exists() or "/" in model or "\\" in model or model.startswith("."):
         return path
     results = workspace.results(model)
@@ -180,7 +201,7 @@ def _named(groups: Sequence[Sequence[str]], model: TrainedModel) -> str:
 def _rehearse(
     cases: Sequence[InputCase], predictor: Predictor, folder: OutputFolder, *, networks: int, json: bool
 ) -> None:
-    from swinssl.inference.prediction_run import expected_windows
+    from swinssl.inference.prediction_run import expected_windows, unreadable
     from swinssl.progress import duration
 
     todo = [case for case in cases if not folder.has(case)]
@@ -189,9 +210,11 @@ def _rehearse(
     training = predictor.plans.training
     # A pass without gradients is a third of a training step of one patch.
     seconds = passes * predictor.plans.cost.step_seconds_cpu / (3 * training.batch_size)
+    failed = unreadable(todo, predictor.plans)
     if json:
         expected = {"would_segment": [case.id for case in todo], "cases": len(cases), "windows": windows}
-        print_json({"output": folder.path, **expected, "seconds_on_two_cores": seconds})
+        print_json({"output": folder.path, **expected, "would_fail": failed, "seconds_on_two_cores": seconds})
+        _refuse_failed([*failed], len(cases))
         return
     where = f", about {duration(seconds)} on two CPU cores" if predictor.windows.device.type == "cpu" else ""
     done = f"; {len(cases) - len(todo)} are done" if len(todo) < len(cases) else ""
@@ -199,9 +222,12 @@ def _rehearse(
         f"nothing written (would segment {len(todo)} of {len(cases)} cases into {folder.path}, {windows} windows"
         f"{where}{done})"
     )
+    for case_id, reason in failed.items():
+        print(f"would fail: {case_id}: {reason}")
+    _refuse_failed([*failed], len(cases))
 
 
-def _report(outcomes: Sequence[CaseOutcome], folder: OutputFolder, model: TrainedModel) -> None:
+def _report(outcomes: Sequence[CaseOutcome], output: Path, model: TrainedModel) -> None:
     from swinssl.cli.tables import print_table
 
     good = [outcome for outcome in outcomes if outcome.status != "failed"]
@@ -214,7 +240,7 @@ def _report(outcomes: Sequence[CaseOutcome], folder: OutputFolder, model: Traine
             print(f"warning: {outcome.case.id}: {warning}")
     counts = (sum(outcome.status == status for outcome in outcomes) for status in ("done", "finished", "failed"))
     done, finished, unfinished = counts
-    print(f"{done} segmented, {finished} done before, {unfinished} failed; label maps in {folder.path}")
+    print(f"{done} segmented, {finished} done before, {unfinished} failed; label maps in {output}")
 
 
 def _volume_table(outcomes: Sequence[CaseOutcome], model: TrainedModel) -> Table:
@@ -247,14 +273,26 @@ def _end(outcomes: Sequence[CaseOutcome], inputs: Sequence[Path], output: Path, 
     Raises:
         UserError: a case failed.
     """
-    if failed := [outcome.case.id for outcome in outcomes if outcome.status == "failed"]:
-        raise UserError(
-            f"{len(failed)} of {len(outcomes)} cases failed: {', '.join(failed)}. Mend or remove them, then run the "
-            "same command again; it skips what is done."
-        )
+    _refuse_failed([outcome.case.id for outcome in outcomes if outcome.status == "failed"], len(outcomes))
     if not quiet:
         typed = ["--predictions", str(output), "--references", _likely_references(inputs[0])]
         print(f"next: swinssl_evaluate {shlex.join(typed)}")
+    if far := [outcome for outcome in outcomes if outcome.record.far]:
+        named = ", ".join(f"{outcome.case.id} ({', '.join(outcome.record.far)})" for outcome in far[:NAMED])
+        more = f" and {len(far) - NAMED} more" if len(far) > NAMED else ""
+        line = (
+            f"{len(far)} of {len(outcomes)} cases lie outside 1/4 to 4 times what the model was trained on: "
+            f"{named}{more}. Look at each result before you use it."
+        )
+        print_warnings([line], json=quiet)
+
+
+def _refuse_failed(failed: Sequence[str], cases: int) -> None:
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {cases} cases failed: {', '.join(failed)}. Fix or remove them, then rerun the command; "
+            "it skips what is done."
+        )
 
 
 def _likely_references(images: Path) -> str:

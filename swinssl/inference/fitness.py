@@ -24,6 +24,8 @@ COARSER, FINER = 1.25, 0.5
 # Field of view: beyond half the smallest and one and a half times the largest, anatomy is shown that no training case
 # had, or is missing that all had.
 SMALLER, LARGER = 0.5, 1.5
+# Beyond so many times the training range a result is not to be trusted.
+FAR = 4.0
 # An image shows more than the structures, so its range is wider than theirs; much narrower, or far above, it is in
 # another unit.
 NARROWER, ABOVE = 0.25, 10.0
@@ -45,6 +47,26 @@ def fitness_warnings(volume: Volume, prepared: PreparedVolume, plans: Plans) -> 
     extents = _range_warnings(
         extent, [mm * SMALLER for mm in low], [mm * LARGER for mm in high], (low, high), "field of view"
     )
+    return (*spacings, *extents, *_intensity_warnings(volume, plans))
+
+
+def far_from_training(volume: Volume, prepared: PreparedVolume, plans: Plans) -> tuple[str, ...]:
+    """In what an input lies outside 1/4 to 4 times the range of the training data, or in another unit; in words."""
+    low, high = plans.training_extent_mm
+    extent = [(stop - start) * mm for (start, stop), mm in zip(prepared.crop, prepared.cropped_spacing, strict=True)]
+    ranges = {
+        "voxels": (prepared.cropped_spacing, *plans.training_spacings),
+        "field of view": (extent, low, high),
+    }
+    far = [
+        what
+        for what, (found, least, most) in ranges.items()
+        if any(not a / FAR <= mm <= b * FAR for mm, a, b in zip(found, least, most, strict=True))
+    ]
+    return (*far, *(["intensities"] if any(_intensity_warnings(volume, plans)) else []))
+
+
+def _intensity_warnings(volume: Volume, plans: Plans) -> Iterator[str]:
     channels = zip(
         volume.array,
         plans.channel_names,
@@ -53,8 +75,7 @@ def fitness_warnings(volume: Volume, prepared: PreparedVolume, plans: Plans) -> 
         plans.intensity_statistics,
         strict=True,
     )
-    intensities = (_intensity_warning(*channel) for channel in channels)
-    return (*spacings, *extents, *(warning for warning in intensities if warning))
+    return filter(None, (_intensity_warning(*channel) for channel in channels))
 
 
 def _range_warnings(

@@ -20,6 +20,7 @@ import numpy as np
 
 from swinssl import files
 from swinssl.errors import UserError
+from swinssl.imageio.endings import image_ending, required_ending, without_ending
 from swinssl.imageio.volume import Geometry
 from swinssl.imageio.voxel_stream import image_sha256
 from swinssl.imageio.writer import write_volume
@@ -175,6 +176,62 @@ class OutputFolder:
 
     def _probabilities_path(self, case: InputCase) -> Path:
         return self.path / f"{case.id}.npz"
+
+
+class OutputFile(OutputFolder):
+    """The label map of one case in a file that the user named; nothing else is written but asked-for probabilities."""
+
+    def __init__(self, file: Path, record: PredictionRecord) -> None:
+        super().__init__(file.parent, record)
+        self.file = file
+
+    @classmethod
+    def open(
+        cls, path: Path, record: PredictionRecord, cases: Sequence[InputCase], *, overwrite: bool = False
+    ) -> OutputFile:
+        """The file, not yet written.
+
+        Raises:
+            UserError: several cases are given, the file is there (unless `overwrite`) or is an input, its folder is a
+                file, or its ending cannot be written.
+        """
+        path = Path(path)
+        if len(cases) != 1:
+            raise UserError(
+                f"-o {path}: a file for one case; {len(cases)} are given. Give a folder for the label maps."
+            )
+        if required_ending(path) == ".mhd":
+            raise UserError(f"-o {path}: would need a second file for its voxels. Give a name that ends in .mha.")
+        if (in_the_way := next((p for p in path.parents if p.is_file()), None)) is not None:
+            raise UserError(f"-o {path}: {in_the_way} is a file, so nothing can lie in it. Give another place.")
+        if path.exists() and any(path.samefile(image) for image in cases[0].images):
+            raise UserError(f"-o {path}: is the image itself. Give another name, so that nothing is overwritten.")
+        if path.exists() and not overwrite:
+            raise UserError(f"-o {path}: is there already. Give another name, or --overwrite to replace it.")
+        return cls(path, record)
+
+    def begin(self, model: TrainedModel) -> None:
+        """Nothing is written before the result."""
+
+    def result_path(self, case: InputCase) -> Path:
+        """The file."""
+        return self.file
+
+    def has(self, case: InputCase) -> bool:
+        """Never: without a record nothing tells what a file was made from."""
+        return False
+
+    def note(self, case: InputCase, known: CaseRecord) -> None:
+        """Keep it in memory."""
+        self.record = self.record.with_cases({case.id: known})
+
+    def _probabilities_path(self, case: InputCase) -> Path:
+        return self.file.with_name(f"{without_ending(self.file)}.npz")
+
+
+def names_a_file(path: Path) -> bool:
+    """Whether `-o` means one label map rather than a folder of them."""
+    return image_ending(path) is not None and not Path(path).is_dir()
 
 
 def input_sha256(case: InputCase) -> tuple[str, ...]:

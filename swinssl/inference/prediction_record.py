@@ -27,6 +27,7 @@ class CaseRecord(BaseModel):
         input_sha256: of their contents; a case is done only as long as its input is the same.
         result_sha256: by file name, of what was written; a case is done only as long as its result is the same.
         warnings: how it is unlike what the model was trained on.
+        far: in what it lies outside 1/4 to 4 times the training range.
         volumes_ml: by structure.
     """
 
@@ -38,6 +39,7 @@ class CaseRecord(BaseModel):
     input_sha256: tuple[str, ...] = ()
     result_sha256: dict[str, str] = {}
     warnings: tuple[str, ...] = ()
+    far: tuple[str, ...] = ()
     volumes_ml: dict[str, float] = {}
     seconds: float = 0.0
 

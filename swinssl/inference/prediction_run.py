@@ -21,7 +21,7 @@ from swinssl.dataset.labels import LabelSet
 from swinssl.errors import UserError
 from swinssl.imageio.reader import header_contradictions, read_image
 from swinssl.imageio.volume import Geometry
-from swinssl.inference.fitness import fitness_warnings
+from swinssl.inference.fitness import far_from_training, fitness_warnings
 from swinssl.inference.input_cases import InputCase
 from swinssl.inference.output_folder import OutputFolder, input_sha256
 from swinssl.inference.prediction_record import CaseRecord
@@ -104,6 +104,7 @@ def predict_cases(
                     images=tuple(path.name for path in case.images),
                     input_sha256=loaded.sha256,
                     warnings=loaded.warnings,
+                    far=loaded.far,
                     volumes_ml=_volumes_ml(segmentation.label_map, loaded.prepared.source, predictor.plans.labels),
                     seconds=time.monotonic() - started,
                 )
@@ -115,6 +116,17 @@ def predict_cases(
                 folder.note(case, record)
             outcomes[case.id] = CaseOutcome(case, record.status, folder.result_path(case), record)
     return tuple(outcomes[case.id] for case in cases)
+
+
+def unreadable(cases: Sequence[InputCase], plans: Plans) -> dict[str, str]:
+    """By case that cannot be segmented, why: each is read as for prediction, and nothing is computed."""
+    failed = {}
+    for case in cases:
+        try:
+            _load(case, plans=plans, trained_on=frozenset())
+        except Exception as error:
+            failed[case.id] = _reason(error, case)
+    return failed
 
 
 def expected_windows(case: InputCase, predictor: Predictor) -> int:
@@ -142,6 +154,7 @@ class _Loaded:
 
     prepared: PreparedVolume
     warnings: tuple[str, ...]
+    far: tuple[str, ...]
     sha256: tuple[str, ...]
 
 
@@ -173,7 +186,7 @@ def _load(case: InputCase, *, plans: Plans, trained_on: frozenset[str]) -> _Load
     warnings = (*header_contradictions(case.images).values(), *fitness_warnings(volume, prepared, plans))
     if trained_on.intersection(sha256):
         warnings = (*warnings, "the model was trained on this image, so the result says nothing about new ones")
-    return _Loaded(prepared, warnings, sha256)
+    return _Loaded(prepared, warnings, far_from_training(volume, prepared, plans), sha256)
 
 
 def _volumes_ml(label_map: NDArray, geometry: Geometry, labels: LabelSet) -> dict[str, float]:

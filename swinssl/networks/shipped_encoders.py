@@ -52,14 +52,17 @@ def shipped_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in FOLDER.glob("*.safetensors")))
 
 
-def shipped_suggestions(modality: str) -> tuple[str, ...]:
+def shipped_suggestions(modality: str, *, command: str) -> tuple[str, ...]:
     """By shipped encoder for images of this modality, a line that names it and how to use it.
 
     Only the modality is known for certain, so the body part is said for the user to judge.
+
+    Args:
+        command: that plans, without `--init`.
     """
     return tuple(
-        f"{name} comes with swinssl: an encoder pretrained on {SHIPPED[name].trained_on}. To start from it, plan with "
-        f"--init {name}"
+        f"{name} comes with swinssl, pretrained on {SHIPPED[name].trained_on}. To start from it: "
+        f"{command} --init {name}"
         for name in shipped_names()
         if name in SHIPPED and SHIPPED[name].modality == modality
     )

@@ -45,8 +45,8 @@ def test_sound(folder, monkeypatch, capsys):
     assert out.splitlines() == [
         "Dataset007_Toy: 6 cases; channels: CT; structures (cases with it): [organ] (6)",
         "nothing to complain about",
-        "encoder: tiny_smit_headneck_ct comes with swinssl: an encoder pretrained on head-and-neck CT. "
-        "To start from it, plan with --init tiny_smit_headneck_ct",
+        "encoder: tiny_smit_headneck_ct comes with swinssl, pretrained on head-and-neck CT. To start from it: "
+        "swinssl_plan_and_preprocess 7 --init tiny_smit_headneck_ct",
         "next: swinssl_plan_and_preprocess 7",
     ]
 

@@ -203,7 +203,7 @@ class TestShippedEncoder:
     NAME = "tiny_smit_headneck_ct"
 
     def test_is_suggested_for_its_modality_and_used_as_suggested(self, folder, typed):
-        suggested = f"encoder: {self.NAME} comes with swinssl: an encoder pretrained on head-and-neck CT."
+        suggested = f"encoder: {self.NAME} comes with swinssl, pretrained on head-and-neck CT."
         assert suggested in typed("check", "7").out and suggested in plan(typed).out
         done = plan(typed, "--init", self.NAME)
         assert suggested not in done.out and f"  encoder: none -> {self.NAME} (" in done.out

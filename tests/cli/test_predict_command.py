@@ -121,6 +121,51 @@ class TestReport:
         assert "warning: b: voxels of 9 mm along z; trained on 0.5 to 4 mm" in text
         assert text.index("warning: b") < text.index("2 segmented")
 
+    def test_cases_far_from_the_training_range_end_the_command(self, model, images, tmp_path, type_in):
+        for case_id, spacing in (("far", (20.0, 1.0, 1.0)), ("near", (9.0, 1.0, 1.0))):
+            volume = volume_of(smooth_noise((12, 14, 16)), spacing)
+            write_volume(images / f"{case_id}_0000.nii.gz", volume.array[0], volume.geometry)
+        code, text, _ = type_in("-i", images, "-o", tmp_path / "out", "-m", model)
+        # Trained on up to 4 mm and 60 mm: 20 mm and 240 mm are beyond 4 times only where they exceed 16 and 240.
+        assert code == 0 and text.splitlines()[-1] == (
+            "warning: 1 of 4 cases lie outside 1/4 to 4 times what the model was trained on: far (voxels). "
+            "Look at each result before you use it."
+        )
+        code, text, error = type_in("-i", images, "-o", tmp_path / "again", "-m", model, "--json")
+        assert code == 0, error
+        far = {case["id"]: case["far"] for case in json.loads(text)["cases"]}
+        assert far == {"a": [], "b": [], "far": ["voxels"], "near": []} and "warning: 1 of 4 cases" in error
+
+    def test_one_case_goes_to_the_file_that_is_named(self, model, images, tmp_path, type_in):
+        image, result = images / "a_0000.nii.gz", tmp_path / "new" / "seg.nii.gz"
+        assert type_in("-i", images, "-o", tmp_path / "out", "-m", model)[0] == 0
+        code, text, _ = type_in("-i", image, "-o", result, "-m", model)
+        assert code == 0 and f"label maps in {result}" in text
+        assert [path.name for path in result.parent.iterdir()] == ["seg.nii.gz"]
+        assert result.read_bytes() == (tmp_path / "out" / "a.nii.gz").read_bytes()
+        code, _, error = type_in("-i", image, "-o", result, "-m", model)
+        assert code == 2 and "is there already. Give another name, or --overwrite" in error
+        assert type_in("-i", image, "-o", result, "-m", model, "--overwrite")[0] == 0
+        code, _, error = type_in("-i", image, "-o", image, "-m", model, "--overwrite")
+        assert code == 2 and "is the image itself" in error
+        code, _, error = type_in("-i", images, "-o", tmp_path / "none.nii.gz", "-m", model)
+        assert code == 2 and "a file for one case; 2 are given" in error and not (tmp_path / "none.nii.gz").exists()
+
+    def test_dry_run_ends_as_the_run_would_and_leaves_nothing(self, model, images, tmp_path, type_in):
+        (images / "broken_0000.nii.gz").write_bytes(b"no image")
+        out = tmp_path / "out"
+        code, text, error = type_in("-i", images, "-o", out, "-m", model, "--dry-run")
+        assert code == 2 and "would fail: broken: " in text and "1 of 3 cases failed: broken" in error
+        assert not out.exists()
+        assert type_in("-i", images, "-o", out, "-m", model)[0] == 2
+
+    def test_an_archive_is_refused_with_the_command_that_unpacks_it(self, model, images, tmp_path, type_in):
+        archive = tmp_path / "a model.zip"
+        archive.write_bytes(b"")
+        code, _, error = type_in("-i", images, "-o", tmp_path / "out", "-m", archive)
+        assert code == 2 and f"swinssl_model import '{archive}'" in error
+        assert not (tmp_path / "out").exists()
+
     def test_images_of_the_training_are_named(self, images, tmp_path, type_in):
         model = write_model(tmp_path / "model", PLANS)
         out = tmp_path / "out"
@@ -144,7 +189,7 @@ class TestReport:
         code, text, errors = type_in("-i", images, "-o", tmp_path / "out", "-m", model)
         assert code == 2
         assert "1 segmented, 0 done before, 1 failed" in text and "failed case" in text
-        assert errors.splitlines()[-1].startswith("error: 1 of 2 cases failed: b. Mend or remove them")
+        assert errors.splitlines()[-1].startswith("error: 1 of 2 cases failed: b. Fix or remove them")
         assert (tmp_path / "out" / "a.nii.gz").is_file()
 
 
