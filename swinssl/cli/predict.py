@@ -90,7 +90,7 @@ def predict(
     place = OutputFile if names_a_file(output) else OutputFolder
     folder = place.open(output, record, cases, overwrite=options.overwrite)
     if not json:
-        _introduce(trained, folder)
+        _introduce(trained, folder, typed=model)
     if dry_run:
         trained.networks(device)  # refused where they are damaged
         rehearsal = Predictor.of((), trained.plans, device=device, overlap=options.overlap, mirror=options.tta)
@@ -171,10 +171,10 @@ def _trained_on(model: TrainedModel) -> frozenset[str]:
     return frozenset(hashes)
 
 
-def _introduce(model: TrainedModel, folder: OutputFolder) -> None:
+def _introduce(model: TrainedModel, folder: OutputFolder, *, typed: str) -> None:
     record = folder.record
     folds = f"{'folds' if len(model.folds) > 1 else 'fold'} {', '.join(model.folds)}"
-    print(f"{record.model} ({model.plans.dataset_name}), {folds}; {record.device}, {record.precision}")
+    print(f"{typed} ({model.plans.dataset_name}), {folds}; {record.device}, {record.precision}")
     for note in model.notes:
         print(f"note: {note}")
     if model.unfinished:
