@@ -22,7 +22,7 @@ from typing import Any
 
 from commands import leave_after
 
-from swinssl import files
+from swinssl.core import files
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "speed"

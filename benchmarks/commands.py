@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from swinssl.errors import UserError
+from swinssl.core.errors import UserError
 
 
 def leave_after(main: Callable[[], int]) -> NoReturn:

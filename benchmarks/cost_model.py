@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
+from swinssl.core.machine import spin_briefly
 from swinssl.networks.network_plan import NetworkPlan, encoder_preset
-from swinssl.preprocessing import cost_model
-from swinssl.threads import spin_briefly
+from swinssl.planning import cost_model
 
 QUICK = [
     (preset, decoder, patch, batch, outputs)
@@ -146,13 +146,13 @@ def measure(cell: dict[str, Any]) -> dict[str, Any]:
     spin_briefly()
     import torch
 
+    from swinssl.core.devices import autocast, use_bf16
+    from swinssl.core.machine import keep_freed_memory
     from swinssl.dataset.labels import LabelSet
-    from swinssl.devices import autocast, use_bf16
-    from swinssl.memory import keep_freed_memory
     from swinssl.networks.build import build_network
+    from swinssl.training.engine.optimiser import make_optimiser
+    from swinssl.training.engine.weight_average import WeightAverage
     from swinssl.training.losses import softmax_loss
-    from swinssl.training.optimiser import make_optimiser
-    from swinssl.training.weight_average import WeightAverage
 
     torch.set_num_threads(2)
     torch.manual_seed(0)

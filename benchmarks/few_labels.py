@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from swinssl.core.errors import UserError
+from swinssl.core.rng import generator
 from swinssl.dataset.splits import Fold
-from swinssl.errors import UserError
-from swinssl.randomness import generator
 
 # Folds are made for so many seeds at once, so that a further seed does not change the file of splits.
 SEEDS = 10

@@ -33,11 +33,11 @@ import numpy as np
 import torch
 from commands import leave_after
 
-from swinssl import files
+from swinssl.core import files
+from swinssl.core.errors import UserError
 from swinssl.dataset.labels import LabelSet
 from swinssl.dataset.raw_dataset import RawDataset
 from swinssl.dataset.splits import check_splits, read_splits
-from swinssl.errors import UserError
 from swinssl.imageio.reader import read_channels, read_label
 from swinssl.imageio.volume import Geometry
 from swinssl.imageio.writer import write_volume
@@ -54,10 +54,10 @@ from swinssl.inference.trained_model import (
     write_fold,
 )
 from swinssl.networks.build import build_network
+from swinssl.networks.checkpoints.weights_file import write_weights
 from swinssl.networks.network_plan import NetworkPlan, SwinEncoderPlan
-from swinssl.networks.weights_file import write_weights
 from swinssl.preprocessing.plans import Cost, Intensity, IntensityStatistics, Plans, TrainingPlan
-from swinssl.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from swinssl.training.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 
 RESULTS = Path(__file__).resolve().parent / "results"
 SHAPE = (5, 6, 7)

@@ -27,11 +27,11 @@ from inputs import Shape, blobs, ct
 from made_plans import labels_of, plans_of
 from side_by_side import cost_of, machine
 
-from swinssl import files
-from swinssl.evaluation.case_metrics import case_metrics
-from swinssl.evaluation.structure import raw_structures
+from swinssl.core import files
 from swinssl.imageio.volume import Geometry, Volume
 from swinssl.inference.predictor import Predictor
+from swinssl.metrics.case_metrics import case_metrics
+from swinssl.metrics.structures import raw_structures
 from swinssl.preprocessing.prepared_volume import prepare
 from swinssl.preprocessing.store import write_case
 

@@ -14,8 +14,8 @@ import argparse
 import json
 from pathlib import Path
 
-from swinssl.experiments.commands import run_swinssl
-from swinssl.experiments.nnunet_side import NnunetSide
+from swinssl.experiments.benchmark.commands import run_swinssl
+from swinssl.experiments.peers.nnunet_side import NnunetSide
 
 NAME = "Dataset004_Hippocampus"
 

@@ -33,13 +33,13 @@ import numpy as np
 import torch
 from commands import leave_after, run_swinssl
 
-from swinssl import files
+from swinssl.core import files
 from swinssl.imageio.volume import Geometry
 from swinssl.imageio.writer import write_volume
+from swinssl.networks.checkpoints.weights_file import read_weights
 from swinssl.networks.network_plan import SwinEncoderPlan
-from swinssl.networks.weights_file import read_weights
 from swinssl.preprocessing.plans import PLANS_FILE, Plans
-from swinssl.ssl.methods import METHODS
+from swinssl.ssl.methods.registry import METHODS
 
 RESULTS = Path(__file__).resolve().parent / "results"
 NAME, SHAPE, CASES = "Dataset001_Balls", (34, 30, 36), 6

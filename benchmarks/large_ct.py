@@ -24,12 +24,12 @@ from inputs import Shape, ct
 from made_plans import labels_of, plans_of
 from side_by_side import in_child, machine, resident_mib, start_of_peak
 
-from swinssl import files
+from swinssl.core import files
 from swinssl.imageio.reader import read_channels
 from swinssl.imageio.volume import Geometry
 from swinssl.imageio.writer import write_volume
 from swinssl.inference.predictor import Predictor
-from swinssl.inference.way_back import WayBack
+from swinssl.inference.source_grid import WayBack
 from swinssl.preprocessing.prepared_volume import prepare
 
 SHAPE: Shape = (600, 512, 512)

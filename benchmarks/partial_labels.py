@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 from commands import leave_after
 
-from swinssl import files
+from swinssl.core import files
 from swinssl.dataset.case import Case
 from swinssl.dataset.raw_dataset import RawDataset
 from swinssl.dataset.splits import SPLITS_FILE, make_splits
 from swinssl.evaluation.summary import METRICS_FILE
-from swinssl.experiments.commands import run_swinssl
+from swinssl.experiments.benchmark.commands import run_swinssl
 from swinssl.imageio.endings import required_ending
 from swinssl.imageio.reader import read_label
 from swinssl.imageio.writer import write_volume

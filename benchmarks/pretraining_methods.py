@@ -18,8 +18,8 @@ from pathlib import Path
 from commands import leave_after
 from pretraining_page import Row, row_of, write_page, write_table
 
-from swinssl.experiments.commands import run_swinssl
-from swinssl.ssl.methods import METHODS
+from swinssl.experiments.benchmark.commands import run_swinssl
+from swinssl.ssl.methods.registry import METHODS
 
 
 def main() -> int:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from swinssl import files
-from swinssl.evaluation.html_report.content import Figure, HtmlReport, Section, Table
-from swinssl.evaluation.html_report.write import write_report
-from swinssl.ssl.run_description import PretrainingRun
+from swinssl.core import files
+from swinssl.evaluation.report.html.content import Figure, HtmlReport, Section, Table
+from swinssl.evaluation.report.html.write import write_report
+from swinssl.ssl.pretraining import PretrainingRun
 
 PICTURES = ("progress.png", "learnt.png")
 

@@ -24,14 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from swinssl import files
+from swinssl.core import files
+from swinssl.core.rng import Draws, generator
 from swinssl.preprocessing.plans import PLANS_FILE, Plans
 from swinssl.preprocessing.store import PreprocessedCase, PreprocessedDataset
-from swinssl.randomness import Draws, generator
-from swinssl.training.patches import load_patch, shows
-from swinssl.training.sampling import Patch, make_sampler, tumour_codes
-from swinssl.training.tumour_windows import lesions
-from swinssl.training.window import Triple
+from swinssl.training.sampling.patches import load_patch, shows
+from swinssl.training.sampling.sampler import Patch, make_sampler, tumour_codes
+from swinssl.training.sampling.tumour_windows import lesions
+from swinssl.training.sampling.window import Triple
 
 BINS = 16
 AXES = "zyx"

@@ -21,8 +21,8 @@ from statistics import median
 import psutil
 from commands import leave_after
 
-from swinssl import files
-from swinssl.errors import UserError
+from swinssl.core import files
+from swinssl.core.errors import UserError
 
 WARM_UP, WINDOW = 5, 10
 COLUMNS = ("minute", "resident_mib", "open_files", "threads", "children")

@@ -29,11 +29,11 @@ from monai.networks.nets.swin_unetr import SwinTransformer, SwinUNETR
 from torch import nn
 
 from swinssl.networks.build import build_network
-from swinssl.networks.encoder_import import BIAS_INDEX
+from swinssl.networks.checkpoints.encoder_import import BIAS_INDEX
+from swinssl.networks.checkpoints.published_encoders import MONAI
 from swinssl.networks.folded_norm import with_folded_norms
 from swinssl.networks.network_plan import NetworkPlan, SwinEncoderPlan
-from swinssl.networks.published_encoders import MONAI
-from swinssl.networks.swin_encoder import SwinEncoder
+from swinssl.networks.swin.encoder import SwinEncoder
 
 DEPTHS, HEADS, WIDTH, WINDOW, OUTPUTS = (2, 2, 8, 2), (4, 4, 8, 16), 48, 4, 14
 # As MONAI computes: its merge order and taps, no learned scale at the taps, drop path as ours where it is drawn.

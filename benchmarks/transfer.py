@@ -42,14 +42,14 @@ from transfer_rows import add_rows, is_done, read_rows
 from transfer_study import RESENC, SCRATCH, ZEROED, Init, Study, prepare
 from transfer_table import make_table
 
-from swinssl import files
+from swinssl.core import files
+from swinssl.core.errors import UserError
+from swinssl.core.workspace import safe_name
 from swinssl.dataset.raw_dataset import RawDataset
-from swinssl.errors import UserError
-from swinssl.experiments.nnunet_side import PEER_PLANS
-from swinssl.networks.shipped_encoders import encoder_path
+from swinssl.experiments.peers.nnunet_side import PEER_PLANS
+from swinssl.networks.checkpoints.shipped_encoders import encoder_path
+from swinssl.planning.target_spacing import show
 from swinssl.preprocessing.plans import Plans
-from swinssl.preprocessing.target_spacing import show
-from swinssl.workspace import safe_name
 
 RESULTS = Path(__file__).with_name("results")
 # What was known of a data set before anything ran on it.

@@ -8,13 +8,13 @@ from pathlib import Path
 from transfer_rows import Row
 from transfer_study import AVERAGED, RESENC, SCRATCH, ZEROED, Init, Study, options_of
 
-from swinssl import files
+from swinssl.core import files
+from swinssl.core.errors import UserError
 from swinssl.dataset.splits import SPLITS_FILE
-from swinssl.errors import UserError
-from swinssl.experiments.commands import run_swinssl
-from swinssl.experiments.nnunet_side import LEFT_RIGHT, PEER_PLANS, NnunetSide
-from swinssl.experiments.zeroed_encoder import FOR_EVER, write_zeroed_encoder
-from swinssl.networks.shipped_encoders import encoder_path
+from swinssl.experiments.benchmark.commands import run_swinssl
+from swinssl.experiments.benchmark.zeroed_encoder import FOR_EVER, write_zeroed_encoder
+from swinssl.experiments.peers.nnunet_side import LEFT_RIGHT, PEER_PLANS, NnunetSide
+from swinssl.networks.checkpoints.shipped_encoders import encoder_path
 from swinssl.preprocessing.plans import Plans
 
 
@@ -96,7 +96,7 @@ def _peer(study: Study, init: Init, seed: int) -> tuple[Path, int, float]:
 
 
 def _peer_device(study: Study) -> str:
-    from swinssl.devices import select_device
+    from swinssl.core.devices import select_device
 
     return str(select_device(study.device))
 

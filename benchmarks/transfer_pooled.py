@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from swinssl import files
-from swinssl.evaluation.paired_comparison import Compared, compare_pairs, signed_with_interval
-from swinssl.evaluation.score_files import read_scores
-from swinssl.evaluation.score_table import ScoreTable
+from swinssl.core import files
+from swinssl.evaluation.comparison.paired_comparison import Compared, compare_pairs, signed_with_interval
+from swinssl.evaluation.comparison.score_files import read_scores
+from swinssl.evaluation.comparison.score_table import ScoreTable
 
 HERE = Path(__file__).resolve().parent
 ROWS = HERE / "results" / "transfer_101.csv"

@@ -8,9 +8,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swinssl import files
-from swinssl.errors import UserError
-from swinssl.evaluation.score_table import DICE, Score, ScoreTable
+from swinssl.core import files
+from swinssl.core.errors import UserError
+from swinssl.evaluation.comparison.score_table import DICE, Score, ScoreTable
 
 BEFORE, MEAN = ("init", "seed", "steps", "minutes", "case"), "mean"
 

@@ -11,18 +11,18 @@ from typing import Any
 from few_labels import FewLabels
 from transfer_rows import Row, read_rows
 
-from swinssl import files
+from swinssl.core import files
+from swinssl.core.errors import UserError
 from swinssl.dataset.raw_dataset import RawDataset
 from swinssl.dataset.splits import SPLITS_FILE
-from swinssl.errors import UserError
-from swinssl.evaluation.compared_encoder import run_beside
-from swinssl.experiments.commands import run_swinssl
-from swinssl.experiments.nnunet_side import PEER_PLANS
-from swinssl.networks.shipped_encoders import encoder_path
-from swinssl.preprocessing.encoder_facts import read_encoder_facts
+from swinssl.evaluation.encoders.compared_encoder import run_beside
+from swinssl.experiments.benchmark.commands import run_swinssl
+from swinssl.experiments.peers.nnunet_side import PEER_PLANS
+from swinssl.networks.checkpoints.shipped_encoders import encoder_path
+from swinssl.planning.encoder_facts import read_encoder_facts
 from swinssl.preprocessing.plans import PLANS_FILE, Plans
 from swinssl.preprocessing.store import PreprocessedDataset
-from swinssl.training.run_description import content_hashes
+from swinssl.training.engine.run_description import content_hashes
 
 SCRATCH, ZEROED, RESENC, AVERAGED = "scratch", "zeroed", "resenc", "averaged"
 

@@ -14,11 +14,11 @@ import numpy as np
 from transfer_rows import Row, scores_of
 from transfer_study import RESENC, SCRATCH, ZEROED
 
-from swinssl.evaluation.bootstrap import ENOUGH_DRAWS
-from swinssl.evaluation.paired_comparison import SIGNIFICANT, Compared, compare_pairs, signed_with_interval
-from swinssl.evaluation.paired_tests import holm
-from swinssl.evaluation.score_table import ScoreTable
-from swinssl.experiments.nnunet_side import PEER_PLANS
+from swinssl.evaluation.comparison.paired_comparison import SIGNIFICANT, Compared, compare_pairs, signed_with_interval
+from swinssl.evaluation.comparison.score_table import ScoreTable
+from swinssl.evaluation.statistics.bootstrap import ENOUGH_DRAWS
+from swinssl.evaluation.statistics.paired_tests import holm
+from swinssl.experiments.peers.nnunet_side import PEER_PLANS
 
 SMIT, NNUNET = "smit", "nnunet"
 NAMED = ((SMIT, SCRATCH), (SMIT, NNUNET))

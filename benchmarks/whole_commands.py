@@ -25,9 +25,9 @@ from typing import Any
 
 from commands import leave_after
 
-from swinssl import files
+from swinssl.core import files
 from swinssl.dataset.raw_dataset import RawDataset
-from swinssl.experiments.nnunet_side import PEER
+from swinssl.experiments.peers.nnunet_side import PEER
 
 BIN = Path(sys.executable).parent
 WORKERS = 2

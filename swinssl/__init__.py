@@ -1,3 +1,5 @@
 """swinssl: self-configuring 3D medical image segmentation with self-supervised Swin encoders."""
 
-__version__ = "0.1.0"
+from swinssl.core.provenance import __version__
+
+__all__ = ["__version__"]

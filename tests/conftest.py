@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from swinssl.threads import spin_briefly
+from swinssl.core.machine import spin_briefly
 
 spin_briefly()
 

@@ -13,18 +13,18 @@ PACKAGE = Path(swinssl.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 # Who may use what, and what the others use instead.
 WAYS = {
-    "rich": ({"cli/tables.py", "progress.py"}, "swinssl.cli.tables"),
-    "csv": ({"csv_text.py"}, "swinssl.csv_text"),
-    "html": ({"text.py", "evaluation/html_report/inline_svg.py"}, "swinssl.text.html_text"),
-    "matplotlib.figure": ({"pictures.py"}, "swinssl.pictures.new_figure"),
-    "matplotlib.pyplot": (set(), "swinssl.pictures.new_figure"),
+    "rich": ({"cli/tables.py", "core/terminal.py"}, "swinssl.cli.tables"),
+    "csv": ({"core/text.py"}, "swinssl.core.text"),
+    "html": ({"core/text.py", "evaluation/report/html/inline_svg.py"}, "swinssl.core.text.html_text"),
+    "matplotlib.figure": ({"core/pictures.py"}, "swinssl.core.pictures.new_figure"),
+    "matplotlib.pyplot": (set(), "swinssl.core.pictures.new_figure"),
 }
 CALLS = {
-    "savefig": ({"pictures.py"}, "swinssl.pictures.save_figure"),
-    "basicConfig": ({"terminal.py"}, "swinssl.terminal.start_log"),
+    "savefig": ({"core/pictures.py"}, "swinssl.core.pictures.save_figure"),
+    "basicConfig": ({"core/terminal.py"}, "swinssl.core.terminal.start_log"),
 }
 # It is run apart, as a script, and speaks JSON.
-OWN_PRINT = {"terminal.py", "diagnosis/import_trial.py"}
+OWN_PRINT = {"core/terminal.py", "diagnosis/import_trial.py"}
 
 
 def place(path: Path) -> str:
@@ -65,8 +65,8 @@ def ways_past(source: str, where: str) -> list[str]:
     attributes = {func.attr for func in called if isinstance(func, ast.Attribute)}
     found += [f"{where}: calls {n}; use {i}" for n, (ok, i) in CALLS.items() if where not in ok and n in attributes]
     prints = any(isinstance(func, ast.Name) and func.id == "print" for func in called)
-    if prints and where not in OWN_PRINT and "swinssl.terminal.print" not in names:
-        found.append(f"{where}: calls Python's print; import print from swinssl.terminal")
+    if prints and where not in OWN_PRINT and "swinssl.core.terminal.print" not in names:
+        found.append(f"{where}: calls Python's print; import print from swinssl.core.terminal")
     return found
 
 
@@ -78,14 +78,14 @@ def test_no_module_shows_text_by_itself(path):
 @pytest.mark.parametrize(
     ("source", "said"),
     [
-        ("print('x')", "swinssl.terminal"),
+        ("print('x')", "swinssl.core.terminal"),
         ("def f():\n    from rich.table import Table", "swinssl.cli.tables"),
-        ("import csv", "swinssl.csv_text"),
-        ("from matplotlib import pyplot", "swinssl.pictures"),
-        ("from matplotlib.figure import Figure", "swinssl.pictures"),
-        ("figure.savefig('x.png')", "swinssl.pictures"),
-        ("import logging\nlogging.basicConfig()", "swinssl.terminal"),
-        ("import html", "swinssl.text"),
+        ("import csv", "swinssl.core.text"),
+        ("from matplotlib import pyplot", "swinssl.core.pictures"),
+        ("from matplotlib.figure import Figure", "swinssl.core.pictures"),
+        ("figure.savefig('x.png')", "swinssl.core.pictures"),
+        ("import logging\nlogging.basicConfig()", "swinssl.core.terminal"),
+        ("import html", "swinssl.core.text"),
     ],
 )
 def test_one_that_did_would_be_found(source, said):

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from swinssl import files
-from swinssl.csv_text import csv_text
-from swinssl.evaluation.convergence import LOG_FILE
-from swinssl.experiments.benchmark import CELL_FILE
-from swinssl.experiments.cell_runs import SCORES_FILE
+from swinssl.core import files
+from swinssl.core.text import csv_text
+from swinssl.evaluation.comparison.convergence import LOG_FILE
+from swinssl.experiments.benchmark.cell_runs import SCORES_FILE
+from swinssl.experiments.benchmark.study import CELL_FILE
 from swinssl.preprocessing.plans import PLANS_FILE
 
 RESULTS = Path(__file__).parent / "results"

@@ -27,10 +27,9 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swinssl.randomness import Draws
-from swinssl.training import augmentation as recipe
-from swinssl.training.augmentation import Augmentation, apply, draw_augmentation
-from swinssl.training.intensity_augmentation import (
+from swinssl.core.rng import Draws
+from swinssl.training.augmentation import pipeline as recipe
+from swinssl.training.augmentation.intensity import (
     Blur,
     Brightness,
     Contrast,
@@ -39,7 +38,8 @@ from swinssl.training.intensity_augmentation import (
     LowResolution,
     Noise,
 )
-from swinssl.training.spatial_augmentation import SpatialChange
+from swinssl.training.augmentation.pipeline import Augmentation, apply, draw_augmentation
+from swinssl.training.augmentation.spatial import SpatialChange
 
 NNUNET = "nnU-Net"
 PATCH: Shape = (96, 96, 96)

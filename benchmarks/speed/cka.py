@@ -15,7 +15,7 @@ import numpy as np
 import side_by_side as sbs
 from numpy.typing import NDArray
 
-from swinssl.evaluation.cka import MinibatchCka, cheaper_form
+from swinssl.evaluation.encoders.cka import MinibatchCka, cheaper_form
 from swinssl.networks.network_plan import PRESETS
 
 # Each pair from its two Gram matrices, as the formula reads; and the same from Gram matrices that are all kept.

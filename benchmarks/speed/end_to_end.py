@@ -27,7 +27,7 @@ from sliding_window import NNUNET, ROUNDING_SHARE, network_alone, nnunet, nnunet
 from torch import Tensor, nn
 
 from swinssl.inference.predictor import Predictor
-from swinssl.inference.way_back import WayBack
+from swinssl.inference.source_grid import WayBack
 
 SPACING = (1.5, 1.5, 1.5)
 # Channels of the image: enough that between two structures there is seldom a third.

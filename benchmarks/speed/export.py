@@ -28,7 +28,7 @@ from swinssl.dataset.labels import LabelSet
 from swinssl.imageio.volume import Geometry
 from swinssl.inference.export import export
 from swinssl.inference.sliding_window import Slab
-from swinssl.inference.way_back import WayBack
+from swinssl.inference.source_grid import WayBack
 
 Triple = tuple[float, float, float]
 # Planes of a slab: what a row of windows of 96 planes finishes at half overlap.

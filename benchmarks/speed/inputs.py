@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from swinssl.errors import UserError
+from swinssl.core.errors import UserError
 from swinssl.imageio.reader import read_label
 from swinssl.imageio.volume import Volume
 

@@ -21,9 +21,9 @@ from nnunetv2.evaluation.evaluate_predictions import compute_metrics
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from swinssl.evaluation.case_metrics import StructureMetrics, case_metrics, case_overlaps
-from swinssl.evaluation.structure import Structure
 from swinssl.imageio.volume import Geometry
+from swinssl.metrics.case_metrics import StructureMetrics, case_metrics, case_overlaps
+from swinssl.metrics.structures import Structure
 
 NNUNET, DEEPMIND = "nnU-Net", "surface-distance"
 Triple = tuple[float, float, float]

@@ -25,7 +25,7 @@ from nnunetv2.training.dataloading.nnunet_dataset import comp_blosc2_params, nnU
 from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager, PlansManager
 from numpy.typing import NDArray
 
-from swinssl import files
+from swinssl.core import files
 from swinssl.dataset.raw_dataset import RawDataset
 from swinssl.imageio.reader import read_channels, read_label
 from swinssl.imageio.volume import Geometry

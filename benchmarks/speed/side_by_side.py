@@ -22,8 +22,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from swinssl import files
-from swinssl.errors import UserError
+from swinssl.core import files
+from swinssl.core.errors import UserError
 
 OURS = "swinssl"
 THREADS = 1

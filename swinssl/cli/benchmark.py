@@ -13,16 +13,16 @@ from swinssl.cli.command import arguments_as_typed, command, run_typed
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Device, DryRun, Json, Root
 from swinssl.cli.slurm import shared_work_script
-from swinssl.errors import UserError
-from swinssl.preprocessing.plan_options import PlanOptions
-from swinssl.terminal import print
-from swinssl.workspace import Workspace
+from swinssl.core.errors import UserError
+from swinssl.core.terminal import print
+from swinssl.core.workspace import Workspace
+from swinssl.planning.options import PlanOptions
 
 if TYPE_CHECKING:
-    from swinssl.experiments.benchmark import Benchmark
-    from swinssl.experiments.benchmark_run import Outcome
-    from swinssl.experiments.cells import Cell
-    from swinssl.experiments.task_workspace import TaskWorkspace
+    from swinssl.experiments.benchmark.cells import Cell
+    from swinssl.experiments.benchmark.run import Outcome
+    from swinssl.experiments.benchmark.study import Benchmark
+    from swinssl.experiments.benchmark.task_workspace import TaskWorkspace
     from swinssl.preprocessing.plans import Plans
 
 Config = Annotated[Path, typer.Argument(help="TOML file; docs/benchmark-your-data.md says what may stand in it.")]
@@ -67,11 +67,11 @@ def benchmark(
 
     Writes <out>/report with tables, figures and report.html.
     """
-    from swinssl.experiments.benchmark import Benchmark
-    from swinssl.experiments.benchmark_config import read_config
-    from swinssl.experiments.benchmark_report import write_benchmark_report
-    from swinssl.experiments.benchmark_run import run_cells
-    from swinssl.experiments.cells import chosen
+    from swinssl.experiments.benchmark.cells import chosen
+    from swinssl.experiments.benchmark.config import read_config
+    from swinssl.experiments.benchmark.report import write_benchmark_report
+    from swinssl.experiments.benchmark.run import run_cells
+    from swinssl.experiments.benchmark.study import Benchmark
 
     read = read_config(config)
     workspace = Workspace.locate(root)
@@ -100,7 +100,7 @@ def benchmark(
 
 
 def _rehearse(run: Benchmark, cells: tuple[Cell, ...], *, json: bool) -> None:
-    from swinssl.experiments.estimate import minutes_of
+    from swinssl.experiments.benchmark.estimate import minutes_of
 
     run.refuse_leaks()
     states = {cell: "done" if run.is_done(cell) else "to do" for cell in cells}
@@ -122,7 +122,7 @@ def _rehearse(run: Benchmark, cells: tuple[Cell, ...], *, json: bool) -> None:
 
 def _plans_of(run: Benchmark, workspace: TaskWorkspace) -> Plans:
     """The plans of a task; where there are none yet, those that would be made, which measures its images."""
-    from swinssl.preprocessing.plan_dataset import plan_dataset
+    from swinssl.planning.plan_dataset import plan_dataset
     from swinssl.preprocessing.plans import PLANS_FILE
 
     if (workspace.preprocessed / PLANS_FILE).is_file():

@@ -11,17 +11,17 @@ import typer
 from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, Json, Root
-from swinssl.errors import UserError
-from swinssl.networks.shipped_encoders import shipped_suggestions
-from swinssl.terminal import print, print_warnings
-from swinssl.workspace import Workspace, typed_dataset
+from swinssl.core.errors import UserError
+from swinssl.core.terminal import print, print_warnings
+from swinssl.core.workspace import Workspace, typed_dataset
+from swinssl.networks.checkpoints.shipped_encoders import shipped_suggestions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from swinssl.cli.tables import Table
-    from swinssl.dataset.check import CheckReport
-    from swinssl.dataset.finding import Finding
+    from swinssl.dataset.checks.dataset_check import CheckReport
+    from swinssl.dataset.checks.finding import Finding
 
 # Warnings and notes of one code beyond this many share a row; errors have a row each.
 MOST_ROWS_A_CODE = 5
@@ -38,7 +38,7 @@ def check(dataset: Dataset, root: Root = None, workers: Workers = None, json: Js
     there is an error, else 0. --json prints a list of {severity, code, file, message, remedy}.
     """
     from swinssl.dataset.channel_kind import named_ct
-    from swinssl.dataset.check import check_dataset
+    from swinssl.dataset.checks.dataset_check import check_dataset
 
     report = check_dataset(Workspace.locate(root).raw(dataset), workers=workers)
     if json:

@@ -12,16 +12,16 @@ import typer
 from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Device, DryRun, Json, Root
-from swinssl.errors import UserError
-from swinssl.evaluation.comparison_config import ComparisonConfig
-from swinssl.terminal import print
-from swinssl.workspace import Workspace
+from swinssl.core.errors import UserError
+from swinssl.core.terminal import print
+from swinssl.core.workspace import Workspace
+from swinssl.evaluation.encoders.comparison_config import ComparisonConfig
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from swinssl.cli.tables import Table
-    from swinssl.evaluation.encoder_comparison import Comparison, ComparisonPlan
+    from swinssl.evaluation.encoders.encoder_comparison import Comparison, ComparisonPlan
 
 WHICH = (
     "An encoder file, the name of an encoder that comes with swinssl, or the folder of a trained model's fold, whose "
@@ -64,9 +64,9 @@ def cka(
 
     Writes cka.json, cka.png, cka.svg, attention.csv and attention.png.
     """
-    from swinssl.evaluation.compared_encoder import ComparedEncoder
-    from swinssl.evaluation.comparison_files import ATTENTION_FILE, CKA_FILE, plan_report, report, write_files
-    from swinssl.evaluation.encoder_comparison import compare, plan_comparison
+    from swinssl.evaluation.encoders.compared_encoder import ComparedEncoder
+    from swinssl.evaluation.encoders.comparison_files import ATTENTION_FILE, CKA_FILE, plan_report, report, write_files
+    from swinssl.evaluation.encoders.encoder_comparison import compare, plan_comparison
 
     if out is not None and out.is_file():
         raise UserError(f"--out {out}: a file. Give a folder; it need not exist yet.")
@@ -81,8 +81,8 @@ def cka(
         _introduce(plan)
         print(f"nothing written (would write into {folder})")
         return
-    from swinssl.devices import select_device
-    from swinssl.evaluation.comparison_picture import draw
+    from swinssl.core.devices import select_device
+    from swinssl.evaluation.encoders.comparison_picture import draw
 
     chosen = select_device(device)
     if not json:
@@ -105,8 +105,8 @@ def _folder_name(plan: ComparisonPlan) -> str:
 
 
 def _introduce(plan: ComparisonPlan) -> None:
-    from swinssl.evaluation.encoder_comparison import LETTERS
-    from swinssl.evaluation.wording import counted, listed
+    from swinssl.core.text import counted, listed
+    from swinssl.evaluation.encoders.encoder_comparison import LETTERS
 
     for letter, encoder in zip(LETTERS, plan.encoders, strict=True):
         own = encoder.network.plan

@@ -20,9 +20,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from typer.exceptions import TyperException
 
-from swinssl.errors import Interrupted, UserError
-from swinssl.terminal import open_streams, print_message, start_log
-from swinssl.threads import fit_allotment, spin_briefly
+from swinssl.core.errors import Interrupted, UserError
+from swinssl.core.machine import fit_allotment, spin_briefly
+from swinssl.core.terminal import open_streams, print_message, start_log
 
 TYPER: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
 USER_CAN_MEND_IT = 2

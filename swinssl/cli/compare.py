@@ -10,8 +10,8 @@ import typer
 from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Json
-from swinssl.errors import UserError
-from swinssl.terminal import print
+from swinssl.core.errors import UserError
+from swinssl.core.terminal import print
 
 Results = Annotated[
     list[str],
@@ -90,16 +90,16 @@ def compare(
 
     Writes comparison.json, comparison.csv, comparison.md, a table of all scores and figures (SVG and PNG).
     """
+    from swinssl.core.text import counted
     from swinssl.dataset.case_tables import read_groups as read_patients
-    from swinssl.evaluation.convergence import read_curve
-    from swinssl.evaluation.expected_order import ExpectedOrder
-    from swinssl.evaluation.figures.cka_curves import read_cka
-    from swinssl.evaluation.figures.drawing import draw_study
-    from swinssl.evaluation.organ_groups import read_groups
-    from swinssl.evaluation.score_files import read_scores
-    from swinssl.evaluation.study import make_study
-    from swinssl.evaluation.study_files import CSV_FILE, JSON_FILE, TEXT_FILE, report, summary, write_files
-    from swinssl.evaluation.wording import counted
+    from swinssl.evaluation.comparison.convergence import read_curve
+    from swinssl.evaluation.comparison.expected_order import ExpectedOrder
+    from swinssl.evaluation.comparison.organ_groups import read_groups
+    from swinssl.evaluation.comparison.score_files import read_scores
+    from swinssl.evaluation.comparison.study import make_study
+    from swinssl.evaluation.comparison.study_files import CSV_FILE, JSON_FILE, TEXT_FILE, report, summary, write_files
+    from swinssl.evaluation.encoders.cka_curves import read_cka
+    from swinssl.evaluation.report.figures.drawing import draw_study
 
     if expect is not None and unpaired:
         raise UserError("--expect: an order is judged on patients that all models have. Leave --unpaired away.")

@@ -11,9 +11,9 @@ import typer
 from swinssl.cli.command import commands
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import DryRun, Json, Root
-from swinssl.errors import UserError
-from swinssl.terminal import print
-from swinssl.workspace import Workspace, safe_name
+from swinssl.core.errors import UserError
+from swinssl.core.terminal import print
+from swinssl.core.workspace import Workspace, safe_name
 
 if TYPE_CHECKING:
     from swinssl.dataset.conversion.raw_writer import Conversion

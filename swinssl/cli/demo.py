@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from swinssl.cli.command import command, run_typed
-from swinssl.errors import UserError
-from swinssl.terminal import print
+from swinssl.core.errors import UserError
+from swinssl.core.terminal import print
 
 if TYPE_CHECKING:
-    from swinssl.evaluation.report import Report
+    from swinssl.evaluation.aggregate import Report
     from swinssl.evaluation.results import Evaluation
 
 DATASET = "Dataset999_Phantom"
@@ -130,8 +130,8 @@ def demo(
     from swinssl.cli.predict import predict
     from swinssl.cli.pretrain import pretrain_command
     from swinssl.cli.train import train
-    from swinssl.progress import duration
-    from swinssl.ssl.methods import METHODS
+    from swinssl.core.terminal import duration
+    from swinssl.ssl.methods.registry import METHODS
 
     started = time.monotonic()
     raw = out / "raw" / DATASET
@@ -206,7 +206,7 @@ def _remember(out: Path, settings: dict[str, Any]) -> None:
     Raises:
         UserError: the folder has a demo with other settings.
     """
-    from swinssl import files
+    from swinssl.core import files
 
     path = out / SETTINGS_FILE
     if path.exists():
@@ -219,7 +219,7 @@ def _remember(out: Path, settings: dict[str, Any]) -> None:
 
 def _make_phantoms(raw: Path, *, seed: int, shuffle_labels: bool) -> None:
     """Write the raw data set, unless an earlier call has; dataset.json comes last."""
-    from swinssl.dataset.phantom import write_phantom_dataset
+    from swinssl.dataset.phantom.dataset import write_phantom_dataset
 
     if (raw / "dataset.json").exists():
         return
@@ -228,10 +228,10 @@ def _make_phantoms(raw: Path, *, seed: int, shuffle_labels: bool) -> None:
 
 
 def _measured(predictions: Path, references: Path) -> tuple[Evaluation, Report]:
-    from swinssl.evaluation.case_metrics import DEFAULT_TOLERANCES
+    from swinssl.evaluation.aggregate import make_report
     from swinssl.evaluation.evaluate import evaluate as evaluate_cases
     from swinssl.evaluation.reference_labels import find_reference_labels
-    from swinssl.evaluation.report import make_report
+    from swinssl.metrics.case_metrics import DEFAULT_TOLERANCES
 
     labels = find_reference_labels(predictions, references, None)
     evaluation = evaluate_cases(
@@ -296,17 +296,17 @@ def _write_page(
     typed: Sequence[str],
     took: str,
 ) -> None:
-    from swinssl.evaluation.html_report.content import HtmlReport, Section, Table
-    from swinssl.evaluation.html_report.model_report import (
+    from swinssl.evaluation.image_search import find_images
+    from swinssl.evaluation.report.html.content import HtmlReport, Section, Table
+    from swinssl.evaluation.report.html.model_report import (
         cases_section,
         plan_section,
         score_tables,
         training_section,
     )
-    from swinssl.evaluation.html_report.write import write_report
-    from swinssl.evaluation.image_search import find_images
+    from swinssl.evaluation.report.html.write import write_report
     from swinssl.inference.trained_model import TrainedModel, fold_folder
-    from swinssl.training.run_folder import RunFolder
+    from swinssl.training.engine.run_folder import RunFolder
 
     figures = find_images([one.case_id for one in evaluation.cases], images)
     log, plans = RunFolder(fold_folder(model, "0")).read_log(), TrainedModel.open(model, ["0"]).plans

@@ -11,9 +11,9 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swinssl.terminal import print
-from swinssl.threads import fit_allotment
-from swinssl.workspace import Workspace
+from swinssl.core.machine import fit_allotment
+from swinssl.core.terminal import print
+from swinssl.core.workspace import Workspace
 
 if TYPE_CHECKING:
     from swinssl.diagnosis.diagnosis import Diagnosis

@@ -12,12 +12,12 @@ from swinssl.cli.command import command
 from swinssl.cli.evaluation_tables import print_tables
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Json
-from swinssl.errors import UserError
-from swinssl.terminal import print, print_warnings
+from swinssl.core.errors import UserError
+from swinssl.core.terminal import print, print_warnings
 
 if TYPE_CHECKING:
+    from swinssl.evaluation.aggregate import Report
     from swinssl.evaluation.reference_labels import ReferenceLabels
-    from swinssl.evaluation.report import Report
     from swinssl.evaluation.results import Evaluation
 
 Predictions = Annotated[
@@ -89,13 +89,13 @@ def evaluate(
     the cases (BCa bootstrap).
     """
     from swinssl.dataset.channel_kind import named_ct
-    from swinssl.evaluation.case_metrics import DEFAULT_TOLERANCES
+    from swinssl.evaluation.aggregate import make_report
     from swinssl.evaluation.evaluate import evaluate as evaluate_cases
-    from swinssl.evaluation.overlay import OVERLAYS_FILE, draw_overlays
     from swinssl.evaluation.reference_labels import find_reference_labels
-    from swinssl.evaluation.report import make_report
+    from swinssl.evaluation.report.pictures.overlay import OVERLAYS_FILE, draw_overlays
     from swinssl.evaluation.summary import METRICS_FILE, SUMMARY_FILE, summary, write_files
     from swinssl.imageio.endings import unread_images
+    from swinssl.metrics.case_metrics import DEFAULT_TOLERANCES
 
     if images is not None and not images.exists():
         raise UserError(f"--images {images}: no such folder or file. Correct it, or leave it out.")
@@ -148,7 +148,7 @@ def _find_images(
 
 
 def _print_report(evaluation: Evaluation, report: Report, labels: ReferenceLabels | None) -> None:
-    from swinssl.evaluation.wording import counted, listed
+    from swinssl.core.text import counted, listed
 
     names = f"structures of {labels.file}" if labels else "no dataset.json found: structures are called by their values"
     print(f"{counted(len(evaluation.cases), 'case')}; {names}")

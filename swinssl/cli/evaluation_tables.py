@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swinssl.terminal import print
+from swinssl.core.terminal import print
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from swinssl.cli.tables import Table
-    from swinssl.evaluation.report import Average, Interval, Report
+    from swinssl.evaluation.aggregate import Average, Interval, Report
     from swinssl.evaluation.results import Evaluation
 
 
 def print_tables(evaluation: Evaluation, report: Report) -> None:
     """Print overlap, surfaces and, where there are tumours, lesions; then what a reader must know to believe them."""
-    from swinssl.evaluation.report import remarks
+    from swinssl.evaluation.aggregate import remarks
 
     tables = [_overlap_table(evaluation, report), *_surface_tables(evaluation, report)]
     if any(one.lesions for one in report.structures):
@@ -28,7 +28,7 @@ def print_tables(evaluation: Evaluation, report: Report) -> None:
 
 
 def _overlap_table(evaluation: Evaluation, report: Report) -> Table:
-    from swinssl.evaluation.report import ABSOLUTE_VOLUME_ERROR
+    from swinssl.evaluation.aggregate import ABSOLUTE_VOLUME_ERROR
 
     table = _table("structure", "n", "Dice [95 %]", "median", "volume error", "abs. %", "worst case")
     for one in report.structures:

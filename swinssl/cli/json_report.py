@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from swinssl.terminal import print_lines
+from swinssl.core.terminal import print_lines
 
 
 def print_json(content: Any, *, without_none: bool = False) -> None:

@@ -11,9 +11,9 @@ import typer
 from swinssl.cli.command import commands
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Json, Root
-from swinssl.errors import UserError
-from swinssl.terminal import print
-from swinssl.workspace import Workspace
+from swinssl.core.errors import UserError
+from swinssl.core.terminal import print
+from swinssl.core.workspace import Workspace
 
 if TYPE_CHECKING:
     from swinssl.inference.trained_model import TrainedModel

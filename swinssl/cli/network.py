@@ -9,8 +9,8 @@ import typer
 from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Json
+from swinssl.core.terminal import print
 from swinssl.networks.network_plan import PRESETS, NetworkPlan, encoder_preset
-from swinssl.terminal import print
 
 if TYPE_CHECKING:
     from swinssl.cli.tables import Table
@@ -77,7 +77,7 @@ def network(
         _list(classes=classes, channels=channels, json=json)
         return
     from swinssl.networks.layer_table import layer_table
-    from swinssl.preprocessing.patch_choice import checked_patch
+    from swinssl.planning.patch import checked_patch
 
     plan = NetworkPlan(
         architecture=architecture,
@@ -105,7 +105,7 @@ def _step_cost(
     plan: NetworkPlan, *, patch: tuple[int, int, int], batch_size: int, channels: int, classes: int
 ) -> dict[str, Any]:
     """Estimates of the cost model, which says how far to trust them."""
-    from swinssl.preprocessing.cost_model import gpu_seconds_guess, network_work, step_memory_gb, step_seconds_cpu
+    from swinssl.planning.cost_model import gpu_seconds_guess, network_work, step_memory_gb, step_seconds_cpu
 
     work = network_work(plan, patch_size=patch, in_channels=channels, num_outputs=classes)
     shape: dict[str, Any] = {
@@ -158,7 +158,7 @@ def _layer_table(rows: list[LayerRow]) -> Table:
 
 def _list(*, classes: int, channels: int, json: bool) -> None:
     """Print the presets, with the parameters of whole segmentors."""
-    from swinssl.preprocessing.cost_model import network_work
+    from swinssl.planning.cost_model import network_work
 
     def parameters(preset: str, decoder: Literal["full", "light"]) -> int:
         plan = NetworkPlan(preset=preset, decoder=decoder, encoder=encoder_preset(preset))

@@ -10,15 +10,15 @@ import typer
 from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, Device, DryRun, Json, Root
-from swinssl.errors import UserError
-from swinssl.networks.shipped_encoders import shipped_suggestions
-from swinssl.preprocessing.plan_options import PlanOptions
-from swinssl.terminal import print, print_warnings
-from swinssl.workspace import Workspace, command_words, typed_dataset
+from swinssl.core.errors import UserError
+from swinssl.core.terminal import print, print_warnings
+from swinssl.core.workspace import Workspace, command_words, typed_dataset
+from swinssl.networks.checkpoints.shipped_encoders import shipped_suggestions
+from swinssl.planning.options import PlanOptions
 
 if TYPE_CHECKING:
     from swinssl.cli.tables import Table
-    from swinssl.preprocessing.plan_dataset import PlannedDataset
+    from swinssl.planning.plan_dataset import PlannedDataset
     from swinssl.preprocessing.plans import Plans
 
 Init = Annotated[
@@ -55,7 +55,7 @@ def plan(
     --explain without an option that would change the plan explains the plan that is there and changes nothing.
     """
     from swinssl.dataset.raw_dataset import RawDataset
-    from swinssl.preprocessing.plan_dataset import plan_dataset
+    from swinssl.planning.plan_dataset import plan_dataset
 
     workspace = Workspace.locate(root)
     folder = workspace.preprocessed(dataset)
@@ -98,7 +98,7 @@ def explain_existing(folder: Path, workspace: Workspace, dataset: str, *, json: 
     Raises:
         UserError: the plans cannot be read.
     """
-    from swinssl.preprocessing.plan_explanation import notes
+    from swinssl.planning.explanation import notes
     from swinssl.preprocessing.plans import PLANS_FILE, Plans
 
     plans = Plans.read(folder)
@@ -130,7 +130,7 @@ def changes_of_raw(folder: Path, workspace: Workspace, dataset: str) -> list[str
 
 def report(planned: PlannedDataset, folder: Path, results: Path, *, explain: bool, written: bool = True) -> None:
     """Print what was measured and decided, where it is, and what differs from the plans that were there."""
-    from swinssl.preprocessing.plan_explanation import notes, summary
+    from swinssl.planning.explanation import notes, summary
     from swinssl.preprocessing.plans import PLANS_FILE
 
     plans, cases = planned.plans, planned.fingerprint.swinssl.cases
@@ -178,7 +178,7 @@ def _print_table(plans: Plans) -> None:
 
 def _table(plans: Plans) -> Table:
     from swinssl.cli.tables import Table
-    from swinssl.preprocessing.plan_explanation import explanation
+    from swinssl.planning.explanation import explanation
 
     table = Table("decision", "value", "why", row_styles=["", "dim"])
     table.columns[0].no_wrap = True

@@ -7,9 +7,9 @@ from swinssl.cli import preprocess as preprocess_command
 from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, Device, DryRun, Json, Root
-from swinssl.preprocessing.plan_options import PlanOptions
-from swinssl.terminal import print, print_warnings
-from swinssl.workspace import Workspace
+from swinssl.core.terminal import print, print_warnings
+from swinssl.core.workspace import Workspace
+from swinssl.planning.options import PlanOptions
 
 
 def plan_and_preprocess(
@@ -32,9 +32,9 @@ def plan_and_preprocess(
     --explain without an option that would change the plan explains the plan that is there, keeps it, and preprocesses
     the cases that are missing or stale.
     """
-    from swinssl.case_pool import import_early
+    from swinssl.core.pools import import_early
     from swinssl.dataset.raw_dataset import RawDataset
-    from swinssl.preprocessing.plan_dataset import plan_dataset
+    from swinssl.planning.plan_dataset import plan_dataset
 
     if workers != 0:
         import_early(*preprocess_command.WORKER_MODULES)

@@ -13,10 +13,10 @@ import typer
 from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import DryRun, Json, Root
-from swinssl.errors import UserError
-from swinssl.inference.prediction_options import PredictionOptions
-from swinssl.terminal import print, print_warnings
-from swinssl.workspace import Workspace
+from swinssl.core.errors import UserError
+from swinssl.core.terminal import print, print_warnings
+from swinssl.core.workspace import Workspace
+from swinssl.inference.prediction_record import PredictionOptions
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,7 @@ def predict(
     Cases that are done are left alone, so the same command goes on where it was stopped. A folder's images are named
     as nnU-Net's: <case>_0000.nii.gz, <case>_0001.nii.gz and so on by channel; one channel needs no number.
     """
-    from swinssl.devices import select_device, use_bf16
+    from swinssl.core.devices import select_device, use_bf16
     from swinssl.imageio.endings import unread_images
     from swinssl.inference.input_cases import find_cases
     from swinssl.inference.output_folder import OutputFile, OutputFolder, names_a_file
@@ -156,8 +156,8 @@ def _parse_folds(folds: list[str] | None) -> list[str] | None:
 def _trained_on(model: TrainedModel) -> frozenset[str]:
     """Content hashes of the images that the model's folds were trained on, as far as their runs tell."""
     from swinssl.inference.trained_model import fold_folder
-    from swinssl.training.run_description import RunDescription, content_hashes
-    from swinssl.training.run_folder import RunFolder
+    from swinssl.training.engine.run_description import RunDescription, content_hashes
+    from swinssl.training.engine.run_folder import RunFolder
 
     hashes: set[str] = set()
     for fold in model.folds:
@@ -201,8 +201,8 @@ def _named(groups: Sequence[Sequence[str]], model: TrainedModel) -> str:
 def _rehearse(
     cases: Sequence[InputCase], predictor: Predictor, folder: OutputFolder, *, networks: int, json: bool
 ) -> None:
+    from swinssl.core.terminal import duration
     from swinssl.inference.prediction_run import expected_windows, unreadable
-    from swinssl.progress import duration
 
     todo = [case for case in cases if not folder.has(case)]
     windows = sum(expected_windows(case, predictor) for case in todo)
@@ -297,7 +297,7 @@ def _refuse_failed(failed: Sequence[str], cases: int) -> None:
 
 def _likely_references(images: Path) -> str:
     """The labels beside an images folder of a raw data set, or a placeholder."""
-    from swinssl.dataset.case_names import labels_beside
+    from swinssl.dataset.case import labels_beside
 
     return str(labels_beside(images) or "FOLDER_WITH_REFERENCE_LABELS")
 

@@ -12,13 +12,13 @@ import typer
 from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, DryRun, Json, Root
-from swinssl.errors import UserError
-from swinssl.terminal import print, print_warnings
-from swinssl.workspace import Workspace, typed_dataset
+from swinssl.core.errors import UserError
+from swinssl.core.terminal import print, print_warnings
+from swinssl.core.workspace import Workspace, typed_dataset
 
 if TYPE_CHECKING:
     from swinssl.cli.tables import Table
-    from swinssl.cluster_pool import Cluster
+    from swinssl.core.pools import Cluster
     from swinssl.dataset.raw_dataset import RawDataset
     from swinssl.preprocessing.plans import Plans
     from swinssl.preprocessing.preprocess import CaseReport, PreprocessReport
@@ -72,7 +72,7 @@ def preprocess(
     Cases that are current are left alone, so the same command goes on where it was stopped, mends damaged cases and
     takes new ones up. Several processes, on several machines, may do so at once: no case is made twice.
     """
-    from swinssl.cluster_pool import Cluster
+    from swinssl.core.pools import Cluster
     from swinssl.dataset.raw_dataset import RawDataset
     from swinssl.preprocessing.plans import Plans
 
@@ -121,7 +121,7 @@ def run(
     cluster: Cluster | None = None,
 ) -> PreprocessReport:
     """Preprocess with these (checked) flags."""
-    from swinssl.case_pool import import_early
+    from swinssl.core.pools import import_early
 
     if workers != 0 and cluster is None:  # before this process imports the same
         import_early(*WORKER_MODULES)

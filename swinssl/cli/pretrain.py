@@ -13,11 +13,11 @@ from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import DryRun, Json, Root
 from swinssl.cli.ranks import Gpus, first_attempt, start_ranks
+from swinssl.core.terminal import print, print_lines
+from swinssl.core.workspace import Workspace
 from swinssl.ssl.config import PretrainingConfig, config_of
 from swinssl.ssl.method import Method
-from swinssl.ssl.methods import METHODS
-from swinssl.terminal import print, print_lines
-from swinssl.workspace import Workspace
+from swinssl.ssl.methods.registry import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,8 +19,8 @@ from typing import IO, Annotated
 import typer
 
 from swinssl.cli.command import INTERRUPTED, USER_CAN_MEND_IT, arguments_as_typed
-from swinssl.terminal import print, print_message
-from swinssl.threads import THREADS, threads_each
+from swinssl.core.machine import THREADS, threads_each
+from swinssl.core.terminal import print, print_message
 
 Gpus = Annotated[
     int,

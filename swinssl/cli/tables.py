@@ -9,7 +9,7 @@ from rich import table as rich_table
 from rich.console import Console
 from rich.text import Text
 
-from swinssl.text import printable
+from swinssl.core.text import printable
 
 
 class Table(rich_table.Table):

@@ -16,10 +16,10 @@ from swinssl.cli.parameters import Dataset, DryRun, Json, Root
 from swinssl.cli.plan import changes_of_raw
 from swinssl.cli.ranks import Gpus, first_attempt, start_ranks
 from swinssl.cli.slurm import Slurm, array_script
-from swinssl.errors import UserError
-from swinssl.terminal import print, print_lines
+from swinssl.core.errors import UserError
+from swinssl.core.terminal import print, print_lines
+from swinssl.core.workspace import Workspace, safe_name
 from swinssl.training.config import TrainingConfig
-from swinssl.workspace import Workspace, safe_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from swinssl.experiments.cross_validation import CrossValidated
     from swinssl.experiments.fine_tuned_fold import JudgedFold
-    from swinssl.inference.clean_up import CleanUp, Trial
+    from swinssl.inference.postprocessing import CleanUp, Trial
 
 ALL = "all"
 # A number, or a range of numbers.
@@ -132,7 +132,7 @@ def _rehearse(
     json: bool,
 ) -> None:
     from swinssl.experiments.cross_validation import check_folds
-    from swinssl.preprocessing.plan_explanation import summary
+    from swinssl.planning.explanation import summary
     from swinssl.preprocessing.plans import Plans
     from swinssl.training.effective_plans import run_length
     from swinssl.training.fine_tuning import check_start, default_name
@@ -183,9 +183,9 @@ def _report(judged: JudgedFold) -> None:
 
 def _report_together(validated: CrossValidated, *, json: bool) -> None:
     from swinssl.cli.evaluation_tables import print_tables
+    from swinssl.core.text import counted
     from swinssl.evaluation.summary import SUMMARY_FILE, summary
-    from swinssl.evaluation.wording import counted
-    from swinssl.training.run_description import RunDescription
+    from swinssl.training.engine.run_description import RunDescription
 
     evaluation, report, clean_up = validated.evaluation, validated.report, validated.clean_up
     if json:
@@ -226,7 +226,7 @@ def _clean_up_lines(clean_up: CleanUp | None, *, regions: bool) -> list[str]:
 
 
 def _outcome(trial: Trial) -> str:
-    from swinssl.evaluation.wording import counted
+    from swinssl.core.text import counted
 
     what = trial.structures[0] if len(trial.structures) == 1 else "all structures together"
     return (

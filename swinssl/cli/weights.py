@@ -12,13 +12,13 @@ import typer
 from swinssl.cli.command import commands
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Json
-from swinssl.errors import UserError
-from swinssl.networks.published_encoders import SOURCES, WHICH_MERGE_ORDER, SourceName
-from swinssl.terminal import print
+from swinssl.core.errors import UserError
+from swinssl.core.terminal import print
+from swinssl.networks.checkpoints.published_encoders import SOURCES, WHICH_MERGE_ORDER, SourceName
 
 if TYPE_CHECKING:
-    from swinssl.networks.encoder_file import EncoderRecord
-    from swinssl.networks.foreign_checkpoint import Checkpoint
+    from swinssl.networks.checkpoints.encoder_file import EncoderRecord
+    from swinssl.networks.checkpoints.foreign_checkpoint import Checkpoint
 
 SAFETENSORS = (".safetensors",)
 MONAI_ENDINGS = (".safetensors", ".pt", ".pth")
@@ -98,12 +98,12 @@ def import_(
     published one does. Spacing, patch and intensity are kept for swinssl_plan --init.
     """
     from swinssl.cli.weights_report import as_json, print_encoder, print_tensors
-    from swinssl.networks.encoder_file import EncoderRecord, write_encoder
-    from swinssl.networks.encoder_import import import_encoder
-    from swinssl.networks.foreign_checkpoint import open_checkpoint
-    from swinssl.networks.segmentor_import import import_segmentor
-    from swinssl.networks.shipped_encoders import encoder_path
-    from swinssl.preprocessing.intensity_choice import asked_intensity
+    from swinssl.networks.checkpoints.encoder_file import EncoderRecord, write_encoder
+    from swinssl.networks.checkpoints.encoder_import import import_encoder
+    from swinssl.networks.checkpoints.foreign_checkpoint import open_checkpoint
+    from swinssl.networks.checkpoints.segmentor_import import import_segmentor
+    from swinssl.networks.checkpoints.shipped_encoders import encoder_path
+    from swinssl.planning.intensity import asked_intensity
 
     if whole and (source == "swinssl" or channels or window):
         raise UserError("--whole: goes with a published source, and without --channels and --window.")
@@ -158,11 +158,11 @@ def export(path: Encoder, to: To, out: Out, overwrite: Overwrite = False, json: 
     the numbers are the same.
     """
     from swinssl.cli.weights_report import print_encoder, print_exported
-    from swinssl.networks.encoder_export import export_to_monai, write_for_monai
-    from swinssl.networks.encoder_file import write_encoder
-    from swinssl.networks.encoder_import import import_encoder
-    from swinssl.networks.foreign_checkpoint import open_checkpoint
-    from swinssl.networks.shipped_encoders import encoder_path
+    from swinssl.networks.checkpoints.encoder_export import export_to_monai, write_for_monai
+    from swinssl.networks.checkpoints.encoder_file import write_encoder
+    from swinssl.networks.checkpoints.encoder_import import import_encoder
+    from swinssl.networks.checkpoints.foreign_checkpoint import open_checkpoint
+    from swinssl.networks.checkpoints.shipped_encoders import encoder_path
 
     place = _place(out, "encoder", MONAI_ENDINGS if to == "monai" else SAFETENSORS, overwrite=overwrite)
     checkpoint = open_checkpoint(encoder_path(path))
@@ -189,9 +189,9 @@ def show(path: File, branch: Branch = None, json: Json = False) -> None:
     Whose it is, its size, what its numbers mean, and what nothing in it says.
     """
     from swinssl.cli.weights_report import as_json, print_encoder, print_record
-    from swinssl.networks.encoder_import import import_encoder, known_merge_order, source_of
-    from swinssl.networks.foreign_checkpoint import open_checkpoint
-    from swinssl.networks.shipped_encoders import encoder_path
+    from swinssl.networks.checkpoints.encoder_import import import_encoder, known_merge_order, source_of
+    from swinssl.networks.checkpoints.foreign_checkpoint import open_checkpoint
+    from swinssl.networks.checkpoints.shipped_encoders import encoder_path
 
     checkpoint = open_checkpoint(encoder_path(path), branch=branch)
     source = source_of(checkpoint)
@@ -248,7 +248,7 @@ def _place(out: Path, name: str, endings: tuple[str, ...], *, overwrite: bool) -
 
 def _own_record(checkpoint: Checkpoint) -> EncoderRecord:
     """What a file of ours says of itself, or the plans of the model folder that it lies in."""
-    from swinssl.networks.encoder_file import EncoderRecord
+    from swinssl.networks.checkpoints.encoder_file import EncoderRecord
     from swinssl.preprocessing.plans import PLANS_FILE, Plans
 
     record = EncoderRecord.from_metadata(checkpoint.path, checkpoint.metadata)

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swinssl.cli.json_report import print_json
+from swinssl.core.terminal import print
 from swinssl.networks.network_plan import AxisOrder, SwinEncoderPlan
-from swinssl.terminal import print
 
 if TYPE_CHECKING:
-    from swinssl.networks.encoder_export import MonaiEncoder
-    from swinssl.networks.encoder_file import EncoderRecord
-    from swinssl.networks.encoder_import import ImportedEncoder
-    from swinssl.networks.foreign_checkpoint import Checkpoint
-    from swinssl.networks.segmentor_import import ImportedSegmentor
+    from swinssl.networks.checkpoints.encoder_export import MonaiEncoder
+    from swinssl.networks.checkpoints.encoder_file import EncoderRecord
+    from swinssl.networks.checkpoints.encoder_import import ImportedEncoder
+    from swinssl.networks.checkpoints.foreign_checkpoint import Checkpoint
+    from swinssl.networks.checkpoints.segmentor_import import ImportedSegmentor
 
 
 def print_encoder(checkpoint: Checkpoint, encoder: ImportedEncoder, *, source: str = "", unsaid: bool = False) -> None:
@@ -74,11 +74,11 @@ def print_shipped(*, json: bool) -> None:
     """The encoders that come with the package: what they are, what they learnt, whose images those were."""
     import math
 
-    from swinssl.networks.encoder_file import read_encoder_header
-    from swinssl.networks.shipped_encoders import SHIPPED, encoder_path, shipped_names
-    from swinssl.preprocessing.intensity_choice import describe
+    from swinssl.networks.checkpoints.encoder_file import read_encoder_header
+    from swinssl.networks.checkpoints.shipped_encoders import SHIPPED, encoder_path, shipped_names
+    from swinssl.planning.intensity import describe
+    from swinssl.planning.target_spacing import show
     from swinssl.preprocessing.plans import Intensity
-    from swinssl.preprocessing.target_spacing import show
 
     rows: list[dict[str, Any]] = []
     for name in shipped_names():

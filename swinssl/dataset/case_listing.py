@@ -7,11 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swinssl import files
-from swinssl.dataset.case import Case
-from swinssl.dataset.case_names import CHANNEL, FIRST_CHANNEL, case_name, id_findings, split_channels
+from swinssl.core import files
+from swinssl.dataset.case import CHANNEL, FIRST_CHANNEL, Case, case_name, id_findings, split_channels
+from swinssl.dataset.checks.finding import Finding, did_you_mean, nearest
 from swinssl.dataset.description import DESCRIPTION_FILE, Description, ListedCase
-from swinssl.dataset.finding import Finding, did_you_mean, nearest
 from swinssl.imageio.endings import ENDINGS, image_ending, without_ending
 
 IMAGES, LABELS = "imagesTr", "labelsTr"

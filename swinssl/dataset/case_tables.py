@@ -18,13 +18,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from swinssl import files
-from swinssl.csv_text import csv_rows, csv_text
-from swinssl.dataset.case import Case
-from swinssl.dataset.case_names import normal_form
+from swinssl.core import files
+from swinssl.core.errors import UserError
+from swinssl.core.text import csv_rows, csv_text
+from swinssl.dataset.case import Case, normal_form
+from swinssl.dataset.checks.finding import Finding, did_you_mean
 from swinssl.dataset.description import DESCRIPTION_FILE, Description
-from swinssl.dataset.finding import Finding, did_you_mean
-from swinssl.errors import UserError
 
 LABELS_PRESENT_FILE, GROUPS_FILE = "labels_present.csv", "groups.csv"
 CASE, GROUP, STRUCTURES = "case", "group", "structures"

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from swinssl import files
-from swinssl.dataset.case_names import normal_form
-from swinssl.dataset.finding import Finding, did_you_mean, nearest
+from swinssl.core import files
+from swinssl.dataset.case import normal_form
+from swinssl.dataset.checks.finding import Finding, did_you_mean, nearest
 from swinssl.dataset.label_declaration import declared_labels, labels_as_json
 from swinssl.dataset.labels import LabelSet
 from swinssl.imageio.endings import ENDINGS

@@ -10,17 +10,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from swinssl import files
+from swinssl.core import files
+from swinssl.core.errors import UserError
+from swinssl.core.workspace import LIST_ENDING, dataset_name, is_volume_list
 from swinssl.dataset.case import Case
 from swinssl.dataset.case_listing import LABELS, list_cases
 from swinssl.dataset.case_tables import copy_tables, with_tables
+from swinssl.dataset.checks.finding import Finding, did_you_mean
 from swinssl.dataset.description import DESCRIPTION_FILE, EXAMPLE, Description, read_description
-from swinssl.dataset.finding import Finding, did_you_mean
 from swinssl.dataset.labels import LabelSet
 from swinssl.dataset.splits import SPLITS_FILE
 from swinssl.dataset.volume_list import read_volume_list
-from swinssl.errors import UserError
-from swinssl.workspace import LIST_ENDING, dataset_name, is_volume_list
 
 logger = logging.getLogger(__name__)
 

@@ -17,11 +17,10 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
-from swinssl.dataset.case import Case
+from swinssl.dataset.case import Case, case_name, id_findings, normal_form
 from swinssl.dataset.case_listing import Listing, resolve_listed, usual_ending
-from swinssl.dataset.case_names import case_name, id_findings, normal_form
+from swinssl.dataset.checks.finding import Finding, did_you_mean
 from swinssl.dataset.description import Description
-from swinssl.dataset.finding import Finding, did_you_mean
 from swinssl.imageio.endings import ENDINGS, image_ending, without_ending
 
 CHANNEL = re.compile(r"#\s*channel\s*:\s*(\S.*)", re.IGNORECASE)

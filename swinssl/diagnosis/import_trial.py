@@ -84,7 +84,7 @@ def _say(key: str, value: object) -> None:
 def _described_torch() -> Facts:
     import torch
 
-    from swinssl.devices import use_bf16
+    from swinssl.core.devices import use_bf16
 
     cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
     cuda, rocm = torch.version.cuda, torch.version.hip

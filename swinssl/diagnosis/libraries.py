@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from importlib import metadata
 
-import swinssl
-from swinssl import provenance
+from swinssl.core import provenance
+from swinssl.core.provenance import __version__
 from swinssl.diagnosis.facts import Facts
 
 MISSING = "missing"
@@ -26,7 +26,7 @@ OPTIONAL = ("isal", "triton", "torchvision")
 def program_facts() -> Facts:
     """Version of swinssl and, in a checkout, its revision."""
     revision = provenance.revision()
-    facts: Facts = {"version": swinssl.__version__, "installed": installed("swinssl") != MISSING}
+    facts: Facts = {"version": __version__, "installed": installed("swinssl") != MISSING}
     return facts | ({"revision": revision} if revision else {})
 
 

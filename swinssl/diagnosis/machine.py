@@ -9,9 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from swinssl.allotment import bound_cores, cpu_limit, memory_limit
+from swinssl.core.machine import bound_cores, cpu_limit, cpu_name_and_flags, memory_limit
 from swinssl.diagnosis.facts import Facts
-from swinssl.hardware import cpu_name_and_flags
 
 GB = 1e9
 THREAD_VARIABLES = (

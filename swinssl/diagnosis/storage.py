@@ -8,8 +8,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from swinssl.core.workspace import Workspace
 from swinssl.diagnosis.facts import Facts
-from swinssl.workspace import Workspace
 
 GB = 1e9
 # Enough to see a slow network drive, little enough to take no time.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from swinssl.evaluation.case_metrics import StructureMetrics
+from swinssl.metrics.case_metrics import StructureMetrics
 
 Number = float | int | None
 Column = Callable[[StructureMetrics], Number]

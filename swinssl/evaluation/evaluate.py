@@ -10,17 +10,17 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from swinssl.case_pool import Crash, fitting_workers, run_jobs
-from swinssl.errors import UserError
-from swinssl.evaluation.case_metrics import DEFAULT_TOLERANCES, StructureMetrics, case_metrics
-from swinssl.evaluation.overlap import count_pairs
+from swinssl.core.errors import UserError
+from swinssl.core.pools import Crash, fitting_workers, run_jobs
+from swinssl.core.terminal import track
+from swinssl.core.text import counted, listed
 from swinssl.evaluation.pairing import Pair, check_pairs, pair_up, raise_together
 from swinssl.evaluation.reference_labels import ReferenceLabels
 from swinssl.evaluation.results import CaseResult, Evaluation
-from swinssl.evaluation.structure import Structure, raw_structures, with_lesions
-from swinssl.evaluation.wording import counted, listed
 from swinssl.imageio.volume import Geometry
-from swinssl.progress import track
+from swinssl.metrics.case_metrics import DEFAULT_TOLERANCES, StructureMetrics, case_metrics
+from swinssl.metrics.overlap import count_pairs
+from swinssl.metrics.structures import Structure, raw_structures, with_lesions
 
 J = TypeVar("J")
 R = TypeVar("R")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from swinssl.dataset.case_names import FIRST_CHANNEL, case_name
+from swinssl.dataset.case import FIRST_CHANNEL, case_name
 from swinssl.imageio.endings import images_in
 
 IMAGE_FOLDERS = ("imagesTr", "imagesTs")

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from swinssl.dataset.case_names import case_name, refuse_unusable
+from swinssl.core.errors import UserError
+from swinssl.core.text import MOST, counted
+from swinssl.dataset.case import case_name, refuse_unusable
 from swinssl.dataset.labels import whole_labels
-from swinssl.errors import UserError
-from swinssl.evaluation.wording import MOST, counted
 from swinssl.imageio.endings import ENDINGS, images_in
 from swinssl.imageio.reader import read_geometry, read_label
 from swinssl.imageio.same_grid import GridComparison, compare_grids

@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from swinssl.core.errors import UserError
+from swinssl.core.text import listed
 from swinssl.dataset.case_tables import read_labels_present
 from swinssl.dataset.description import DESCRIPTION_FILE, read_description
 from swinssl.dataset.labels import LabelSet
-from swinssl.errors import UserError
-from swinssl.evaluation.structure import Structure
-from swinssl.evaluation.wording import listed
+from swinssl.metrics.structures import Structure
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from swinssl.evaluation.case_metrics import StructureMetrics
-from swinssl.evaluation.structure import Structure
+from swinssl.metrics.case_metrics import StructureMetrics
+from swinssl.metrics.structures import Structure
 
 
 @dataclass(frozen=True)

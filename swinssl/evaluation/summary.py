@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-import swinssl
-from swinssl import files
-from swinssl.csv_text import csv_text
-from swinssl.evaluation.bootstrap import LEVEL, RESAMPLES
+from swinssl.core import files
+from swinssl.core.provenance import __version__
+from swinssl.core.text import csv_text
+from swinssl.evaluation.aggregate import LesionReport, Report, StructureReport
 from swinssl.evaluation.columns import Number, columns
-from swinssl.evaluation.lesions import COVERED_SHARE
-from swinssl.evaluation.report import LesionReport, Report, StructureReport
 from swinssl.evaluation.results import CaseResult, Evaluation
+from swinssl.evaluation.statistics.bootstrap import LEVEL, RESAMPLES
+from swinssl.metrics.lesions import COVERED_SHARE
 
 SUMMARY_FILE, METRICS_FILE = "summary.json", "metrics.csv"
 # What nnU-Net's own tools read; `foreground_mean` has these alone.
@@ -40,7 +40,7 @@ def summary(evaluation: Evaluation, report: Report) -> dict[str, Any]:
         "mean": means,
         "metric_per_case": [_case(case, evaluation) for case in evaluation.cases],
         "swinssl": {
-            "version": swinssl.__version__,
+            "version": __version__,
             "tolerances_mm": list(evaluation.tolerances),
             "lesion_covered_share": COVERED_SHARE,
             "interval": {"level": LEVEL, "method": "BCa bootstrap of cases", "resamples": RESAMPLES},

@@ -11,21 +11,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from swinssl.core.devices import select_device
+from swinssl.core.errors import UserError
+from swinssl.core.text import listed
 from swinssl.dataset.splits import SPLITS_FILE, Fold
-from swinssl.devices import select_device
-from swinssl.errors import UserError
-from swinssl.evaluation.report import Report, make_report
+from swinssl.evaluation.aggregate import Report, make_report
 from swinssl.evaluation.results import Evaluation
 from swinssl.evaluation.summary import write_files
-from swinssl.evaluation.wording import listed
-from swinssl.experiments.clean_up_choice import choose_clean_up
 from swinssl.experiments.fine_tuned_fold import JudgedFold, judge, together
-from swinssl.inference.clean_up import CleanUp
+from swinssl.experiments.postprocessing_choice import choose_clean_up
+from swinssl.inference.postprocessing import CleanUp
 from swinssl.inference.trained_model import TrainedModel
 from swinssl.preprocessing.store import PreprocessedDataset
 from swinssl.training.config import TrainingConfig
-from swinssl.training.distribution import Ranks
 from swinssl.training.effective_plans import effective_plans
+from swinssl.training.engine.distribution import Ranks
 from swinssl.training.fine_tuning import ENOUGH_CASES, FineTuned, default_name, fine_tune, folds_of, is_done
 from swinssl.training.start import with_start
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from swinssl.evaluation.aggregate import Report, make_report
 from swinssl.evaluation.evaluate import evaluate
 from swinssl.evaluation.reference_labels import ReferenceLabels
-from swinssl.evaluation.report import Report, make_report
 from swinssl.evaluation.results import Evaluation
 from swinssl.evaluation.summary import write_files
-from swinssl.experiments.clean_up_choice import choose_clean_up
-from swinssl.inference.clean_up import CleanUp, MeasuredOn
+from swinssl.experiments.postprocessing_choice import choose_clean_up
+from swinssl.inference.postprocessing import CleanUp, MeasuredOn
 from swinssl.inference.trained_model import TrainedModel, fold_folder
 from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.store import REFERENCES, PreprocessedDataset

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from swinssl.errors import UserError
+from swinssl.core.errors import UserError
 
 # Longest first: `.nii.gz` is not a `.gz`.
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")

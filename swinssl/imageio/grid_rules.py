@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from swinssl.allotment import free_memory
-from swinssl.errors import UserError
+from swinssl.core.errors import UserError
+from swinssl.core.machine import free_memory
 from swinssl.imageio.image_fault import ImageFault
 
 LIMIT_VARIABLE = "SWINSSL_MAX_VOXELS"

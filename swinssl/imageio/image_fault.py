@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from swinssl.errors import UserError
+from swinssl.core.errors import UserError
 
 FaultKind = Literal[
     "missing",  # no such file

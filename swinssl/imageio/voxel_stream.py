@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from swinssl import files
+from swinssl.core import files
 from swinssl.imageio.image_fault import ImageFault
 
 Encoding = Literal["raw", "gzip", "zlib"]

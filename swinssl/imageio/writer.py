@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from swinssl import files
+from swinssl.core import files
 from swinssl.imageio.endings import required_ending
 from swinssl.imageio.volume import Geometry, NiftiPlacement, reversed_axes
 

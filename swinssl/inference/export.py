@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swinssl.dataset.labels import LabelSet
-from swinssl.inference.decision import decide, winners
-from swinssl.inference.decision import probabilities as probabilities_of
+from swinssl.inference.argmax import decide, winners
+from swinssl.inference.argmax import probabilities as probabilities_of
 from swinssl.inference.sliding_window import Slab
+from swinssl.inference.source_grid import WayBack
 from swinssl.inference.trilinear import Axes, AxisNeighbours, decide_at, interpolate
-from swinssl.inference.way_back import WayBack
 
 # New voxels worked on at once, times the structures where probabilities are asked for.
 VOXELS_AT_ONCE = 1 << 20

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swinssl import files
-from swinssl.dataset.case_names import CHANNEL, case_name, label_names, refuse_unusable, split_channels
-from swinssl.errors import UserError
+from swinssl.core import files
+from swinssl.core.errors import UserError
+from swinssl.dataset.case import CHANNEL, case_name, label_names, refuse_unusable, split_channels
 from swinssl.imageio.endings import ENDINGS, images_in, required_ending
 
 # Cases named in one message; a folder may have hundreds.

@@ -30,12 +30,12 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from swinssl import files
-from swinssl.errors import UserError
-from swinssl.inference.clean_up import CLEAN_UP_FILE
+from swinssl.core import files
+from swinssl.core.errors import UserError
+from swinssl.core.workspace import safe_name
+from swinssl.inference.postprocessing import CLEAN_UP_FILE
 from swinssl.inference.trained_model import DATASET_FILE, WEIGHTS_FILE, TrainedModel, fold_folder
 from swinssl.preprocessing.plans import PLANS_FILE
-from swinssl.workspace import safe_name
 
 MANIFEST = "manifest.json"
 DESCRIPTIONS = (PLANS_FILE, DATASET_FILE)

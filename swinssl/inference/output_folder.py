@@ -18,8 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from swinssl import files
-from swinssl.errors import UserError
+from swinssl.core import files
+from swinssl.core.errors import UserError
+from swinssl.core.locks import FileLock
 from swinssl.imageio.endings import image_ending, required_ending, without_ending
 from swinssl.imageio.volume import Geometry
 from swinssl.imageio.voxel_stream import image_sha256
@@ -28,7 +29,6 @@ from swinssl.inference.export import Segmentation
 from swinssl.inference.input_cases import InputCase
 from swinssl.inference.prediction_record import RECORD_FILE, CaseRecord, PredictionRecord
 from swinssl.inference.trained_model import DATASET_FILE, TrainedModel
-from swinssl.locks import FileLock
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from swinssl import files, provenance
-from swinssl.inference.prediction_options import PredictionOptions
+from swinssl.core import files, provenance
+from swinssl.core.json_model import read_model
 from swinssl.inference.trained_model import TrainedModel
-from swinssl.json_model import read_model
 
 RECORD_FILE = "predict_args.json"
 RECORD_VERSION = 2
@@ -131,3 +130,26 @@ class PredictionRecord(BaseModel):
 def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
     """Version 1 (swinssl 0.1.0) hashed the plans otherwise and its results not at all, so that they are made anew."""
     return {**content, "version": RECORD_VERSION, "plans_sha256": ""} if content.get("version") == 1 else content
+
+
+class PredictionOptions(BaseModel):
+    """Choices of one prediction run; the model's plans say the rest."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    overlap: float = Field(0.5, ge=0, le=0.9, description="Least share of a window that its neighbour sees too.")
+    tta: bool = Field(
+        False, description="Average over mirror images along the axes that training mirrored: 2 to 8 times the work."
+    )
+    save_probabilities: bool = Field(
+        False, description="Also write <case>.npz with the array `probabilities` (structure, z, y, x) in float32."
+    )
+    clean_up: bool = Field(
+        True,
+        description="Keep only the largest component of the structures where swinssl_train measured that this helps.",
+    )
+    device: str = Field("auto", description="auto (cuda, else mps, else cpu), cpu, cuda, cuda:1 or mps.")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto computes in bf16 where the hardware has instructions for it."
+    )
+    overwrite: bool = Field(False, description="Predict anew what the output folder has already.")

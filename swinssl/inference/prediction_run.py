@@ -16,21 +16,20 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from swinssl.allotment import free_memory
+from swinssl.core.errors import UserError
+from swinssl.core.machine import free_memory, is_out_of_memory
+from swinssl.core.terminal import Meter
 from swinssl.dataset.labels import LabelSet
-from swinssl.errors import UserError
 from swinssl.imageio.reader import header_contradictions, read_image
 from swinssl.imageio.volume import Geometry
-from swinssl.inference.fitness import far_from_training, fitness_warnings
 from swinssl.inference.input_cases import InputCase
+from swinssl.inference.input_check import far_from_training, fitness_warnings
 from swinssl.inference.output_folder import OutputFolder, input_sha256
 from swinssl.inference.prediction_record import CaseRecord
 from swinssl.inference.predictor import Predictor
-from swinssl.inference.way_back import WayBack
-from swinssl.memory import is_out_of_memory
+from swinssl.inference.source_grid import WayBack
 from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.prepared_volume import PreparedVolume, peak_bytes, prepare, shapes_by_header
-from swinssl.progress import Meter
 
 logger = logging.getLogger(__name__)
 

@@ -11,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from swinssl.allotment import free_memory
-from swinssl.devices import use_bf16
-from swinssl.errors import UserError
+from swinssl.core.devices import use_bf16
+from swinssl.core.errors import UserError
+from swinssl.core.machine import free_memory
 from swinssl.imageio.volume import Volume
-from swinssl.inference.clean_up import clean
-from swinssl.inference.decision import decide, winners
+from swinssl.inference.argmax import decide, winners
 from swinssl.inference.export import Segmentation, export
+from swinssl.inference.postprocessing import clean
 from swinssl.inference.sliding_window import Slab, SlidingWindow
-from swinssl.inference.way_back import WayBack
+from swinssl.inference.source_grid import WayBack
 from swinssl.networks.folded_norm import with_folded_norms
 from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.prepared_volume import prepare

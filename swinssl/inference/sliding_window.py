@@ -21,8 +21,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from swinssl.devices import autocast
-from swinssl.errors import UserError
+from swinssl.core.devices import autocast
+from swinssl.core.errors import UserError
 
 logger = logging.getLogger(__name__)
 

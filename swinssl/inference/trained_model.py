@@ -21,14 +21,21 @@ from typing import Any
 import torch
 from torch import nn
 
-from swinssl import files
+from swinssl.core import files
+from swinssl.core.errors import UserError
 from swinssl.dataset.label_declaration import labels_as_json
-from swinssl.errors import UserError
 from swinssl.imageio.endings import ENDINGS
-from swinssl.inference.clean_up import CleanUp
+from swinssl.inference.postprocessing import CleanUp
 from swinssl.inference.predictor import Predictor
 from swinssl.networks.build import build_network
-from swinssl.networks.weights_file import FLOATS, read_dtypes, read_shapes, read_weights, refuse_unusable, write_weights
+from swinssl.networks.checkpoints.weights_file import (
+    FLOATS,
+    read_dtypes,
+    read_shapes,
+    read_weights,
+    refuse_unusable,
+    write_weights,
+)
 from swinssl.preprocessing.plans import PLANS_FILE, Plans
 
 DATASET_FILE, WEIGHTS_FILE = "dataset.json", "model.safetensors"

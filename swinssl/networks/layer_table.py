@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from swinssl.networks.build import build_network
 from swinssl.networks.network_plan import NetworkPlan
-from swinssl.networks.swin_encoder import Stage
+from swinssl.networks.swin.encoder import Stage
 
 # What is shown by its parts, by name or type; of the lists only those whose members are alike are one row.
 SHOWN_BY_PARTS = {"encoder", "decoder", "unet"}

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from swinssl.errors import UserError
+from swinssl.core.errors import UserError
 
 MergeOrder = Literal["lexicographic", "smit", "monai", "monai_legacy"]
 AxisOrder = Literal["zyx", "xyz"]

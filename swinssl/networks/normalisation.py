@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from swinssl.collectives import several_ranks, sum_over_ranks
+from swinssl.core.devices import several_ranks, sum_over_ranks
 
 
 class BatchNorm(nn.BatchNorm3d):

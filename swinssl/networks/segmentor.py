@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from swinssl.networks.convolution import Conv3d, convolve_joined
 from swinssl.networks.network_plan import NetworkPlan
 from swinssl.networks.normalisation import make_norm
-from swinssl.networks.swin_encoder import SwinEncoder
+from swinssl.networks.swin.encoder import SwinEncoder
 
 LEAKY_SLOPE = 0.01
 # Most channels of the light decoder at full resolution, where the full one spends most of its arithmetic. There it also

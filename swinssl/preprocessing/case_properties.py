@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from swinssl.errors import UserError
+from swinssl.core.errors import UserError
+from swinssl.core.json_model import read_model
 from swinssl.imageio.volume import Geometry, NiftiPlacement
-from swinssl.json_model import read_model
 from swinssl.preprocessing.plans import Plans, sha256_of_json
 
 STORE_VERSION = 2

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from swinssl import files
+from swinssl.core import files
+from swinssl.core.json_model import read_model
 from swinssl.dataset.channel_kind import ChannelKind, ImageValues, channel_kind
 from swinssl.dataset.labels import LabelSet
-from swinssl.json_model import read_model
 from swinssl.preprocessing.plans import IntensityStatistics
 
 FINGERPRINT_FILE = "dataset_fingerprint.json"

@@ -20,12 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from swinssl import files
-from swinssl.case_pool import Crash, fitting_workers, run_jobs
+from swinssl.core import files
+from swinssl.core.errors import UserError
+from swinssl.core.pools import Crash, fitting_workers, run_jobs
+from swinssl.core.rng import generator
+from swinssl.core.terminal import track
 from swinssl.dataset.channel_kind import ImageValues
 from swinssl.dataset.labels import LabelSet
 from swinssl.dataset.raw_dataset import Case, RawDataset
-from swinssl.errors import UserError
 from swinssl.imageio.reader import header_contradictions, read_case
 from swinssl.imageio.voxel_stream import image_sha256
 from swinssl.preprocessing.fingerprint import (
@@ -38,8 +40,6 @@ from swinssl.preprocessing.fingerprint import (
 )
 from swinssl.preprocessing.nonzero_crop import bounding_box, nonzero_mask
 from swinssl.preprocessing.plans import IntensityStatistics
-from swinssl.progress import track
-from swinssl.randomness import generator
 
 logger = logging.getLogger(__name__)
 

@@ -9,10 +9,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
-from swinssl import files
+from swinssl.core import files
+from swinssl.core.errors import UserError
+from swinssl.core.json_model import read_model
 from swinssl.dataset.labels import LabelSet
-from swinssl.errors import UserError
-from swinssl.json_model import read_model
 from swinssl.networks.network_plan import NetworkPlan
 
 PLANS_FILE = "swinsslPlans.json"

@@ -13,13 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from swinssl.allotment import free_memory
+from swinssl.core.errors import UserError
+from swinssl.core.machine import free_memory, give_freed_memory_back
 from swinssl.dataset.labels import LabelSet
-from swinssl.errors import UserError
 from swinssl.imageio.grid_rules import voxel_limit
 from swinssl.imageio.reader import read_geometry
 from swinssl.imageio.volume import Geometry, Volume
-from swinssl.memory import give_freed_memory_back
 from swinssl.preprocessing.case_properties import CaseProperties, InputFile
 from swinssl.preprocessing.nonzero_crop import bounding_box, nonzero_mask
 from swinssl.preprocessing.normalise import normalise

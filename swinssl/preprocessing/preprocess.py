@@ -16,17 +16,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from swinssl import files
-from swinssl.case_pool import Crash, fitting_workers, run_jobs
-from swinssl.cluster_pool import Cluster
+from swinssl.core import files
+from swinssl.core.errors import UserError
+from swinssl.core.locks import FileLock
+from swinssl.core.pools import Cluster, Crash, fitting_workers, run_jobs
+from swinssl.core.terminal import track
 from swinssl.dataset.raw_dataset import Case, RawDataset
 from swinssl.dataset.splits import READ_ONLY_ERRNOS
-from swinssl.errors import UserError
 from swinssl.imageio.endings import required_ending
 from swinssl.imageio.image_fault import ImageFault
 from swinssl.imageio.reader import read_case
 from swinssl.imageio.voxel_stream import image_sha256
-from swinssl.locks import FileLock
 from swinssl.preprocessing.plans import PLANS_FILE, Plans
 from swinssl.preprocessing.prepared_volume import PreparedVolume, peak_bytes, prepare
 from swinssl.preprocessing.raw_changes import annotated_in, input_file, input_paths
@@ -40,7 +40,6 @@ from swinssl.preprocessing.store import (
     content_hash,
     write_case,
 )
-from swinssl.progress import track
 
 __all__ = ["CaseReport", "PreparedVolume", "PreprocessReport", "default_workers", "prepare", "preprocess_dataset"]
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from swinssl.core.errors import UserError
+from swinssl.core.workspace import command_words
 from swinssl.dataset.case import Case
 from swinssl.dataset.raw_dataset import RawDataset
-from swinssl.errors import UserError
 from swinssl.imageio.image_fault import ImageFault
 from swinssl.imageio.voxel_stream import image_sha256
 from swinssl.preprocessing.case_properties import CaseProperties, InputFile
 from swinssl.preprocessing.fingerprint import FINGERPRINT_FILE, Fingerprint
 from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.store import CASES, PROPERTIES
-from swinssl.workspace import command_words
 
 # Cases named in one line; a data set may have hundreds.
 NAMED = 5

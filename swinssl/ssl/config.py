@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from pydantic import Field, create_model
 
-from swinssl.errors import UserError
+from swinssl.core.errors import UserError
 from swinssl.ssl.method import Method
-from swinssl.ssl.schedules import WARM_UP
-from swinssl.training.engine_config import LARGEST_RATE, EngineConfig
+from swinssl.ssl.parts.schedules import WARM_UP
+from swinssl.training.engine.config import LARGEST_RATE, EngineConfig
 
 EPOCHS, LEARNING_RATE = 500, 2e-4
 WHOLE = "whole"

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from swinssl.randomness import Draws
+from swinssl.core.rng import Draws
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from swinssl.networks.swin_encoder import SwinEncoder
-    from swinssl.ssl.batch import Batch, Moment
-    from swinssl.ssl.pretext_network import PretextNetwork
+    from swinssl.networks.swin.encoder import SwinEncoder
+    from swinssl.ssl.parts.batch import Batch, Moment
+    from swinssl.ssl.parts.pretext_network import PretextNetwork
 
 Crops = NDArray[np.float32]
 

@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swinssl.pictures import new_figure, save_figure
-from swinssl.randomness import Draws
+from swinssl.core.pictures import new_figure, save_figure
+from swinssl.core.rng import Draws
 
 if TYPE_CHECKING:
     from swinssl.ssl.pretext_task import PretextTask

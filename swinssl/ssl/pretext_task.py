@@ -9,17 +9,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from swinssl.networks.swin_encoder import SwinEncoder
-from swinssl.randomness import Draws
-from swinssl.ssl.batch import Batch, Moment
-from swinssl.ssl.crops import CropSampler
-from swinssl.ssl.distillation import Centre
+from swinssl.core.rng import Draws
+from swinssl.networks.swin.encoder import SwinEncoder
 from swinssl.ssl.health import EVERY, Health
 from swinssl.ssl.method import Method
-from swinssl.ssl.pretext_network import PretextNetwork
+from swinssl.ssl.parts.batch import Batch, Moment
+from swinssl.ssl.parts.crops import CropSampler
+from swinssl.ssl.parts.distillation import Centre
+from swinssl.ssl.parts.pretext_network import PretextNetwork
+from swinssl.ssl.parts.teacher import Teacher
 from swinssl.ssl.probe import Probe
-from swinssl.ssl.teacher import Teacher
-from swinssl.training.task import StepResult
+from swinssl.training.engine.task import StepResult
 
 Prepared = dict[str, NDArray]
 

@@ -11,39 +11,38 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
-from swinssl.devices import autocast, select_device, use_bf16
-from swinssl.errors import UserError
-from swinssl.memory import out_of_memory_in_words
-from swinssl.networks.encoder_file import EncoderRecord, write_encoder
-from swinssl.networks.encoder_transfer import load_encoder
+from swinssl.core.devices import autocast, select_device, use_bf16
+from swinssl.core.errors import UserError
+from swinssl.core.machine import out_of_memory_in_words
+from swinssl.core.pictures import spare_the_run
+from swinssl.networks.checkpoints.encoder_file import EncoderRecord, write_encoder
+from swinssl.networks.checkpoints.encoder_transfer import load_encoder
+from swinssl.networks.checkpoints.shipped_encoders import encoder_path
 from swinssl.networks.network_plan import PRESETS, SwinEncoderPlan, encoder_preset
-from swinssl.networks.shipped_encoders import encoder_path
-from swinssl.networks.swin_encoder import DIVISOR, SwinEncoder
-from swinssl.pictures import spare_the_run
-from swinssl.preprocessing.encoder_facts import encoder_name, read_encoder_facts
+from swinssl.networks.swin.encoder import DIVISOR, SwinEncoder
+from swinssl.planning.encoder_facts import encoder_name, read_encoder_facts
 from swinssl.ssl.config import EPOCHS, LEARNING_RATE, PretrainingConfig
-from swinssl.ssl.crops import CropSampler
 from swinssl.ssl.method import Images, Method
-from swinssl.ssl.methods import METHODS
+from swinssl.ssl.methods.registry import METHODS
+from swinssl.ssl.parts.crops import CropSampler
+from swinssl.ssl.parts.pretext_network import PretextNetwork
 from swinssl.ssl.picture import draw_picture
-from swinssl.ssl.pretext_network import PretextNetwork
 from swinssl.ssl.pretext_task import PretextTask
 from swinssl.ssl.probe import Probe
-from swinssl.ssl.run_description import PretrainingRun
 from swinssl.ssl.sources import Sources
-from swinssl.training.checkpoint import newest_step
-from swinssl.training.distribution import Ranks
 from swinssl.training.effective_plans import length_of
-from swinssl.training.engine import Engine, Length, Progress
+from swinssl.training.engine.checkpoint import newest_step
+from swinssl.training.engine.distribution import Ranks
+from swinssl.training.engine.loop import Engine, Length, Progress
+from swinssl.training.engine.run_description import EngineRun, ending_noted, sha256_of_init, surroundings
+from swinssl.training.engine.run_folder import RunFolder, put_aside
 from swinssl.training.initial_weights import draws_of, refuse_non_finite
 from swinssl.training.progress_picture import draw_progress
-from swinssl.training.run_description import ending_noted, sha256_of_init, surroundings
-from swinssl.training.run_folder import RunFolder, put_aside
 
 logger = logging.getLogger(__name__)
 
@@ -438,3 +437,40 @@ def _keep(path: Path, plan: PretrainingPlan, encoder: SwinEncoder) -> None:
         intensity=None if intensity is None else intensity.model_dump(mode="json"),
     )
     write_encoder(path, encoder.state_dict(), record)
+
+
+class PretrainingRun(EngineRun):
+    """One pretraining run.
+
+    Args:
+        method: name of the pretext task.
+        options: its own choices.
+        datasets: names of the data sets.
+        volumes: `<data set>/<case>` that crops were drawn from.
+        unreadable: those that could not be read, with the reason.
+        plans_sha256: of the encoder, the grid and the crop that the run rests on.
+        images_per_second: samples over the whole run, all sittings.
+        best_score: highest mean Dice of the frozen probe, and the epoch that it was in.
+    """
+
+    folder_option: ClassVar[str] = "--out"
+    planned: ClassVar[frozenset[str]] = frozenset({"batch_size", "preset", "patch"})
+
+    config: PretrainingConfig
+    method: str
+    options: dict[str, Any]
+    datasets: tuple[str, ...]
+    volumes: tuple[str, ...]
+    unreadable: dict[str, str] = Field(default_factory=dict)
+    plans_sha256: str
+    images_per_second: float | None = None
+    best_score: float | None = None
+    best_epoch: int | None = None
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        return {**super().choices, "method": self.method, **self.options}
+
+    @property
+    def rests_on(self) -> dict[str, object]:
+        return {"encoder, grid or crop": self.plans_sha256, "volumes": self.volumes}

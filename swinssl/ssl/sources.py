@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from swinssl.errors import UserError
+from swinssl.core.errors import UserError
+from swinssl.core.rng import generator
 from swinssl.preprocessing.plans import Intensity, Plans
 from swinssl.preprocessing.store import PreprocessedCase, PreprocessedDataset
-from swinssl.randomness import generator
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from swinssl.errors import UserError
-from swinssl.training.engine_config import LARGEST_RATE, EngineConfig
+from swinssl.core.errors import UserError
+from swinssl.training.engine.config import LARGEST_RATE, EngineConfig
 
 
 class TrainingConfig(EngineConfig):

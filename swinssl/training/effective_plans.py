@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from swinssl.networks.network_plan import NetworkPlan, encoder_preset
-from swinssl.preprocessing.mirror_choice import choose_mirroring
+from swinssl.planning.mirroring import choose_mirroring
 from swinssl.preprocessing.plans import Plans
 from swinssl.training.config import TrainingConfig
-from swinssl.training.engine import Length
-from swinssl.training.engine_config import EngineConfig
+from swinssl.training.engine.config import EngineConfig
+from swinssl.training.engine.loop import Length
 
 # A run of few steps still shows several points in its log.
 LEAST_EPOCHS = 10

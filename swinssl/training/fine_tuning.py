@@ -14,15 +14,18 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from swinssl import files
-from swinssl.dataset.case_names import case_name
+from swinssl.core import files
+from swinssl.core.devices import select_device, use_bf16
+from swinssl.core.errors import UserError
+from swinssl.core.machine import out_of_memory_in_words
+from swinssl.core.terminal import track
+from swinssl.dataset.case import case_name
 from swinssl.dataset.case_tables import read_groups
 from swinssl.dataset.splits import Fold, fold_of, load_or_make_splits, shots_subset
-from swinssl.devices import select_device, use_bf16
-from swinssl.errors import UserError
 from swinssl.imageio.endings import images_in
 from swinssl.imageio.writer import write_volume
 from swinssl.inference.predictor import Predictor
+from swinssl.inference.source_grid import WayBack
 from swinssl.inference.trained_model import (
     WEIGHTS_FILE,
     TrainedModel,
@@ -33,35 +36,32 @@ from swinssl.inference.trained_model import (
     write_descriptions,
     write_fold,
 )
-from swinssl.inference.way_back import WayBack
-from swinssl.memory import out_of_memory_in_words
 from swinssl.networks.build import build_network
-from swinssl.networks.encoder_transfer import load_encoder
-from swinssl.networks.low_rank import adapt_encoder, merged
-from swinssl.networks.shipped_encoders import encoder_path
-from swinssl.networks.swin_encoder import SwinEncoder
-from swinssl.preprocessing.encoder_facts import encoder_name
+from swinssl.networks.checkpoints.encoder_transfer import load_encoder
+from swinssl.networks.checkpoints.shipped_encoders import encoder_path
+from swinssl.networks.swin.encoder import SwinEncoder
+from swinssl.networks.swin.low_rank import adapt_encoder, merged
+from swinssl.planning.encoder_facts import encoder_name
 from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.store import REFERENCES, PreprocessedCase, PreprocessedDataset
-from swinssl.progress import track
-from swinssl.training.checkpoint import newest_step
 from swinssl.training.config import TrainingConfig
-from swinssl.training.distribution import Ranks
 from swinssl.training.effective_plans import effective_plans, planned_steps, run_length
-from swinssl.training.engine import Engine, Progress
-from swinssl.training.engine_config import MACHINE_OPTIONS
-from swinssl.training.grid_validation import GridValidation, spread
-from swinssl.training.initial_weights import draws_of, refuse_non_finite
-from swinssl.training.optimiser import EncoderPace
-from swinssl.training.progress_picture import draw_progress
-from swinssl.training.run_description import (
+from swinssl.training.engine.checkpoint import newest_step
+from swinssl.training.engine.config import MACHINE_OPTIONS
+from swinssl.training.engine.distribution import Ranks
+from swinssl.training.engine.loop import Engine, Progress
+from swinssl.training.engine.optimiser import EncoderPace
+from swinssl.training.engine.run_description import (
     RunDescription,
     ending_noted,
     sha256_of_decisions,
     sha256_of_init,
     surroundings,
 )
-from swinssl.training.run_folder import RunFolder, put_aside
+from swinssl.training.engine.run_folder import RunFolder, put_aside
+from swinssl.training.grid_validation import GridValidation, spread
+from swinssl.training.initial_weights import draws_of, refuse_non_finite
+from swinssl.training.progress_picture import draw_progress
 from swinssl.training.segmentation_task import SegmentationTask
 from swinssl.training.start import SCRATCH, remedy, start_in_words, with_start
 

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from swinssl.evaluation.case_metrics import case_overlaps
-from swinssl.evaluation.structure import coded_structures
 from swinssl.inference.predictor import Predictor
-from swinssl.preprocessing.patch_choice import window_count
+from swinssl.metrics.case_metrics import case_overlaps
+from swinssl.metrics.structures import coded_structures
+from swinssl.planning.patch import window_count
 from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.store import PreprocessedCase
 

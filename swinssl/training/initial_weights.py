@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from swinssl.errors import UserError
-from swinssl.randomness import generator
-from swinssl.training.checkpoint import first_not_finite
+from swinssl.core.errors import UserError
+from swinssl.core.rng import generator
+from swinssl.training.engine.checkpoint import first_not_finite
 
 
 @contextmanager

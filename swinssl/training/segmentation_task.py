@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from swinssl.core.rng import Draws
 from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.store import PreprocessedCase
-from swinssl.randomness import Draws
+from swinssl.training.engine.task import StepResult
+from swinssl.training.engine.weight_average import WeightAverage
 from swinssl.training.grid_validation import GridValidation
 from swinssl.training.losses import deep_loss, sigmoid_loss, softmax_loss
-from swinssl.training.patches import AugmentationName, load_patch
-from swinssl.training.sampling import make_sampler
-from swinssl.training.task import StepResult
-from swinssl.training.weight_average import WeightAverage
+from swinssl.training.sampling.patches import AugmentationName, load_patch
+from swinssl.training.sampling.sampler import make_sampler
 
 
 @dataclass(frozen=True)

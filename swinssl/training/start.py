@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from swinssl.networks.shipped_encoders import encoder_path, typed_as
-from swinssl.preprocessing.encoder_facts import learnt_otherwise, planned_encoder_path, read_encoder_facts
+from swinssl.core.workspace import command_words
+from swinssl.networks.checkpoints.shipped_encoders import encoder_path, typed_as
+from swinssl.planning.encoder_facts import learnt_otherwise, planned_encoder_path, read_encoder_facts
 from swinssl.preprocessing.plans import Plans
 from swinssl.training.config import TrainingConfig
-from swinssl.workspace import command_words
 
 SCRATCH = "scratch"
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from few_labels import divide
 
+from swinssl.core.errors import UserError
 from swinssl.dataset.splits import check_splits
-from swinssl.errors import UserError
 
 CASES = [f"case_{number:02d}" for number in range(40)]
 

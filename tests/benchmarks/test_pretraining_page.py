@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 from pretraining_page import row_of, write_page, write_table
-from toy_dataset import make_preprocessed
+from support.toy_dataset import make_preprocessed
 
 from swinssl.ssl.config import config_of
-from swinssl.ssl.methods import METHODS
+from swinssl.ssl.methods.registry import METHODS
 from swinssl.ssl.pretraining import pretrain
 
 pytestmark = pytest.mark.usefixtures("one_thread")

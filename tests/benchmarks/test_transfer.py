@@ -9,18 +9,18 @@ import sys
 
 import pytest
 import torch
-import toy_dataset
 import transfer
 from commands import leave_after
 from few_labels import divide
+from support import toy_dataset
 from transfer_cells import zeroed_encoder
 from transfer_rows import Row, add_rows, read_rows
 from transfer_study import Init, Study, prepare
 
-from swinssl.errors import UserError
+from swinssl.core.errors import UserError
 from swinssl.networks.build import build_network
-from swinssl.networks.encoder_transfer import load_encoder
-from swinssl.networks.weights_file import read_weights, write_weights
+from swinssl.networks.checkpoints.encoder_transfer import load_encoder
+from swinssl.networks.checkpoints.weights_file import read_weights, write_weights
 from swinssl.preprocessing.plans import Plans
 
 CASES = 13  # 5 train, 5 validate, 3 test

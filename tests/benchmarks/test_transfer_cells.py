@@ -12,8 +12,8 @@ from transfer_cells import run_cell
 from transfer_rows import Row, add_rows
 from transfer_study import Init, Study
 
+from swinssl.core.errors import UserError
 from swinssl.dataset.splits import Fold
-from swinssl.errors import UserError
 
 SUMMARY = {
     "swinssl": {"structures": {"1": {"name": "shell"}, "2": {"name": "core"}}},

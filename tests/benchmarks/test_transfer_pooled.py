@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from transfer_pooled import SCRATCH, TEXT, make_text, means_by_draw, pooled_scores
 
-from swinssl.evaluation.paired_comparison import compare_pairs
+from swinssl.evaluation.comparison.paired_comparison import compare_pairs
 
 
 def test_the_committed_page_comes_out_again_and_has_six_draws():

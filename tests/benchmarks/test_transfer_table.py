@@ -10,7 +10,7 @@ from scipy import stats
 from transfer_rows import Row, read_rows, scores_of
 from transfer_table import make_table
 
-from swinssl.evaluation.paired_comparison import compare_pairs
+from swinssl.evaluation.comparison.paired_comparison import compare_pairs
 
 STRUCTURES = ("left", "right")
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"

@@ -14,8 +14,8 @@ from types import SimpleNamespace
 import nibabel
 import numpy as np
 import pytest
-from made_models import make_plans, write_model
-from raw_folders import GRID, SHAPE, ct, describe, liver_and_tumour, make_raw
+from support.made_models import make_plans, write_model
+from support.raw_folders import GRID, SHAPE, ct, describe, liver_and_tumour, make_raw
 
 from swinssl.cli.command import run_typed
 from swinssl.cli.plan_and_preprocess import plan_and_preprocess

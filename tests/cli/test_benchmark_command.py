@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from toy_dataset import NAME, write_raw
+from support.toy_dataset import NAME, write_raw
 
 CONFIG = f"""
 seeds = [0]

@@ -7,9 +7,9 @@ import json
 
 import numpy as np
 import pytest
-from compared_encoders import write_run, write_toy_encoder
-from made_models import write_model
-from toy_dataset import ENCODER, NAME, make_preprocessed, plans_for
+from support.compared_encoders import write_run, write_toy_encoder
+from support.made_models import write_model
+from support.toy_dataset import ENCODER, NAME, make_preprocessed, plans_for
 
 from swinssl.dataset.raw_dataset import RawDataset
 from swinssl.preprocessing.store import PreprocessedDataset

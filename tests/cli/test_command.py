@@ -18,7 +18,7 @@ from pydantic import BaseModel, Field
 
 from swinssl.cli import command as module
 from swinssl.cli.command import command, commands, run_typed
-from swinssl.errors import Interrupted, UserError
+from swinssl.core.errors import Interrupted, UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
@@ -247,7 +247,7 @@ class TestExitCodes:
 PROGRAM = """if True:
     import sys, time
     from swinssl.cli.command import command
-    from swinssl.errors import Interrupted, UserError
+    from swinssl.core.errors import Interrupted, UserError
 
     def sample(what: str) -> None:
         "Do it."

@@ -8,8 +8,8 @@ import nibabel
 import numpy as np
 import pytest
 
+from swinssl.core.files import sha256_of
 from swinssl.dataset.raw_dataset import RawDataset
-from swinssl.files import sha256_of
 
 SHAPE = (8, 9, 10)
 AFFINE = np.array([[-1.0, 0, 0, 30], [0, 1.5, 0, -20], [0, 0, 3.0, 7], [0, 0, 0, 1]])

@@ -12,8 +12,8 @@ import pytest
 from swinssl.cli import demo as module
 from swinssl.cli.command import run_typed
 from swinssl.cli.demo import EXPECTED, Expected, Judged, _verdict, demo
-from swinssl.dataset.phantom import write_phantom_dataset
-from swinssl.errors import UserError
+from swinssl.core.errors import UserError
+from swinssl.dataset.phantom.dataset import write_phantom_dataset
 
 STEPS = 4
 

@@ -6,12 +6,12 @@ import json
 
 import psutil
 import pytest
-from raw_folders import GRID, ct, make_raw
+from support.raw_folders import GRID, ct, make_raw
 
 from swinssl.cli.command import run_typed
 from swinssl.cli.pretrain import pretrain_command
 from swinssl.imageio.writer import write_volume
-from swinssl.ssl.methods import METHODS
+from swinssl.ssl.methods.registry import METHODS
 
 COARSE = ("--preset", "tiny", "--decoder", "light", "--spacing", 3, 2, 2, "--patch", 32, 32, 32)
 PLAN = ("--device", "cpu", "--workers", 0, *COARSE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from made_models import write_model
+from support.made_models import write_model
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import json
 import struct
 
 import pytest
-from raw_folders import describe, make_raw
+from support.raw_folders import describe, make_raw
 
-from swinssl.preprocessing.plan_explanation import explanation
+from swinssl.planning.explanation import explanation
 from swinssl.preprocessing.plans import Plans
 
 FILES = {"dataset.json", "dataset_fingerprint.json", "swinsslPlans.json"}

@@ -10,14 +10,14 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from made_models import make_plans, smooth_noise, volume_of, write_model
+from support.made_models import make_plans, smooth_noise, volume_of, write_model
 
 from swinssl.cli.predict import main
 from swinssl.imageio.writer import write_volume
-from swinssl.inference.clean_up import CleanUp, Trial
+from swinssl.inference.postprocessing import CleanUp, Trial
 from swinssl.inference.trained_model import TrainedModel
 from swinssl.training.config import TrainingConfig
-from swinssl.training.run_description import RunDescription
+from swinssl.training.engine.run_description import RunDescription
 
 PLANS = make_plans(training_extent_mm=((8, 8, 8), (60, 60, 60)))
 

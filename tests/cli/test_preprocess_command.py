@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from raw_folders import make_raw
+from support.raw_folders import make_raw
 
 from swinssl.preprocessing.store import IMAGE, REFERENCES, PreprocessedDataset
 

@@ -9,12 +9,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from toy_dataset import NAME, make_preprocessed
+from support.toy_dataset import NAME, make_preprocessed
 
 from swinssl.cli.command import run_typed
 from swinssl.cli.pretrain import pretrain_command
-from swinssl.errors import UserError
-from swinssl.ssl.methods import METHODS
+from swinssl.core.errors import UserError
+from swinssl.ssl.methods.registry import METHODS
 
 SHORT = ["--steps", "2", "--device", "cpu", "--precision", "fp32", "--readers", "0"]
 

@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-from toy_dataset import NAME, make_preprocessed
+from support.toy_dataset import NAME, make_preprocessed
 
-from swinssl.networks.weights_file import read_weights
+from swinssl.networks.checkpoints.weights_file import read_weights
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 
 
@@ -24,7 +24,7 @@ def start(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")]))
 
     def start(*arguments):
-        words = [sys.executable, "-m", "rank_behaviours", *map(str, arguments), "--gpus", "2"]
+        words = [sys.executable, "-m", "support.rank_behaviours", *map(str, arguments), "--gpus", "2"]
         return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     return start
@@ -108,7 +108,7 @@ def root(tmp_path_factory):
     return root
 
 
-def train(root, name, *options, program=("-m", "in_doubles")):
+def train(root, name, *options, program=("-m", "support.in_doubles")):
     """The command in float64: in float32 a step of Adam makes what it likes of gradients that are rounding alone."""
     words = [sys.executable, *program, NAME, "--root", str(root), "--name", name, *OPTIONS, *options]
     path = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
@@ -130,8 +130,8 @@ def apart(found, wanted):
 
 RESTARTED = """
 import os, signal
-from in_doubles import main
-from swinssl.training.engine import Engine
+from support.in_doubles import main
+from swinssl.training.engine.loop import Engine
 from swinssl.training.segmentation_task import SegmentationTask
 
 after_step = SegmentationTask.after_step
@@ -172,7 +172,7 @@ ENDS = """
 import atexit, os
 import torch.distributed as dist
 from swinssl.cli.command import command
-from swinssl.errors import UserError
+from swinssl.core.errors import UserError
 
 class Teardown:
     abort = os.abort

@@ -13,13 +13,13 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from toy_dataset import NAME, make_preprocessed
+from support.toy_dataset import NAME, make_preprocessed
 
 from swinssl.inference.trained_model import TrainedModel
+from swinssl.networks.checkpoints.weights_file import read_weights
 from swinssl.networks.network_plan import PRESETS, NetworkPlan
-from swinssl.networks.weights_file import read_weights
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
 # smitp, which is sharded unless one asks for the opposite, less deep and less wide.
 SMITP = PRESETS["smitp"].model_copy(update={"embed_dim": 16, "depths": (1, 1, 2, 1), "heads": (1, 2, 4, 8)})
@@ -85,7 +85,7 @@ def test_fine_tuning_is_that_of_ranks_with_everything(root):
 
 def test_stopped_killed_and_gone_on_with_other_ranks_is_the_same_run(root):
     """In float64, since ranks and one process round differently."""
-    doubled = {"program": ("-m", "in_doubles")}
+    doubled = {"program": ("-m", "support.in_doubles")}
     options = ("--fold", "all", "--lr", "1e-3", "--steps", 12)
     runs = {name: root / "results" / NAME / name / "fold_all" for name in ("undisturbed", "disturbed")}
     finish(root, *options, "--name", "undisturbed", **doubled)
@@ -130,7 +130,7 @@ def test_pretraining_with_a_teacher_and_a_probe(root, tmp_path):
 
 
 def test_does_not_go_with_frozen_blocks(root):
-    from swinssl.errors import UserError
+    from swinssl.core.errors import UserError
     from swinssl.training.config import TrainingConfig
 
     with pytest.raises(UserError, match="--shard: does not go with --freeze-epochs"):

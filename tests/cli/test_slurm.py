@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from toy_dataset import NAME, make_preprocessed
+from support.toy_dataset import NAME, make_preprocessed
 
 from swinssl.cli import slurm as module
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from toy_dataset import NAME, make_preprocessed
+from support.toy_dataset import NAME, make_preprocessed
 
 from swinssl.cli.command import run_typed
 from swinssl.cli.train import train
-from swinssl.errors import UserError
+from swinssl.core.errors import UserError
 
 
 @pytest.fixture(scope="module")

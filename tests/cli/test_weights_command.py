@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import foreign_files
 import pytest
 import torch
-from made_models import make_network, make_plans, write_model
+from support import foreign_files
+from support.made_models import make_network, make_plans, write_model
 
-from swinssl import files
+from swinssl.core import files
 from swinssl.networks.build import build_network
-from swinssl.networks.encoder_transfer import load_encoder
+from swinssl.networks.checkpoints.encoder_transfer import load_encoder
+from swinssl.networks.checkpoints.weights_file import read_weights, write_weights
 from swinssl.networks.network_plan import NetworkPlan, SwinEncoderPlan
-from swinssl.networks.weights_file import read_weights, write_weights
-from swinssl.preprocessing.encoder_facts import read_encoder_facts
+from swinssl.planning.encoder_facts import read_encoder_facts
 
 PATCH = (1, 1, 32, 64, 32)
 
@@ -267,7 +267,7 @@ class TestShipped:
     def test_are_listed_with_what_they_learnt(self, typed):
         import json
 
-        from swinssl.networks.shipped_encoders import shipped_names
+        from swinssl.networks.checkpoints.shipped_encoders import shipped_names
 
         rows = json.loads(typed("weights", "list", "--json").out)
         assert [row["name"] for row in rows] == list(shipped_names())

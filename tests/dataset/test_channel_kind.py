@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from raw_folders import GRID, ct, make_raw
+from support.raw_folders import GRID, ct, make_raw
 
 from swinssl.dataset.channel_kind import ImageValues, channel_kind, named_ct
-from swinssl.dataset.check import check_dataset
+from swinssl.dataset.checks.dataset_check import check_dataset
 from swinssl.dataset.raw_dataset import RawDataset
 from swinssl.imageio.writer import write_volume
 from swinssl.preprocessing.fingerprint_extraction import extract_fingerprint

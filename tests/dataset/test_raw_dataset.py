@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from raw_folders import LABELS, describe, make_raw
+from support.raw_folders import LABELS, describe, make_raw
 
+from swinssl.core.errors import UserError
 from swinssl.dataset.case_tables import read_groups
 from swinssl.dataset.raw_dataset import RawDataset, survey
-from swinssl.errors import UserError
 from swinssl.imageio.endings import unread_images
 
 

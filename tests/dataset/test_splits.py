@@ -9,9 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swinssl.dataset.splits import Fold, fold_of, load_or_make_splits, make_splits, read_splits, shots_subset
-from swinssl.dataset.stratification import stratified_folds, stratified_order
-from swinssl.errors import UserError
+from swinssl.core.errors import UserError
+from swinssl.dataset.splits import (
+    Fold,
+    fold_of,
+    load_or_make_splits,
+    make_splits,
+    read_splits,
+    shots_subset,
+    stratified_folds,
+    stratified_order,
+)
 
 
 def cases(number, *, rare=0.1, seed=0):

@@ -6,11 +6,11 @@ import os
 import shutil
 
 import pytest
-from raw_folders import GRID, ct, make_raw
+from support.raw_folders import GRID, ct, make_raw
 
-from swinssl.dataset.check import check_dataset
+from swinssl.core.errors import UserError
+from swinssl.dataset.checks.dataset_check import check_dataset
 from swinssl.dataset.raw_dataset import RawDataset, survey
-from swinssl.errors import UserError
 from swinssl.imageio.writer import write_volume
 
 NAMES = ("a.nii.gz", "far/b.nrrd", "far/er/c.mha")

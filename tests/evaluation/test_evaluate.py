@@ -6,14 +6,14 @@ import json
 
 import numpy as np
 import pytest
-from made_results import SHAPE, organ_map, write_description, write_maps
+from support.made_results import SHAPE, organ_map, write_description, write_maps
 
-from swinssl.errors import UserError
+from swinssl.core.errors import UserError
 from swinssl.evaluation import evaluate as module
-from swinssl.evaluation.case_metrics import case_metrics
 from swinssl.evaluation.evaluate import evaluate
 from swinssl.evaluation.image_search import find_images, find_images_beside
 from swinssl.evaluation.reference_labels import ReferenceLabels, find_reference_labels
+from swinssl.metrics.case_metrics import case_metrics
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from made_results import GRID, SHAPE, organ_map, write_maps
+from support.made_results import GRID, SHAPE, organ_map, write_maps
 
-from swinssl.errors import UserError
+from swinssl.core.errors import UserError
 from swinssl.evaluation.pairing import check_pairs, pair_up
 from swinssl.imageio.volume import AxisMap, Geometry
 from swinssl.imageio.writer import write_volume

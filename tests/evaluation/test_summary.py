@@ -7,11 +7,11 @@ import io
 import json
 
 import pytest
-from made_results import ORGAN, TUMOUR, evaluation, metrics
+from support.made_results import ORGAN, TUMOUR, evaluation, metrics
 
-from swinssl.evaluation.report import make_report
-from swinssl.evaluation.structure import Structure
+from swinssl.evaluation.aggregate import make_report
 from swinssl.evaluation.summary import metrics_csv, summary, write_files
+from swinssl.metrics.structures import Structure
 
 NNUNET = {"Dice", "FN", "FP", "IoU", "TN", "TP", "n_pred", "n_ref"}
 

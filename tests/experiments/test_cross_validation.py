@@ -10,22 +10,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.toy_dataset import make_preprocessed
 from torch import multiprocessing
-from toy_dataset import make_preprocessed
 
-from swinssl.errors import Interrupted, UserError
+from swinssl.core.errors import Interrupted, UserError
+from swinssl.evaluation.aggregate import make_report
 from swinssl.evaluation.evaluate import evaluate
 from swinssl.evaluation.reference_labels import ReferenceLabels
-from swinssl.evaluation.report import make_report
 from swinssl.evaluation.summary import metrics_csv, summary
 from swinssl.experiments.cross_validation import cross_validate
 from swinssl.experiments.fine_tuned_fold import train_and_judge
-from swinssl.inference.clean_up import CLEAN_UP_FILE, CleanUp
+from swinssl.inference.postprocessing import CLEAN_UP_FILE, CleanUp
 from swinssl.inference.trained_model import TrainedModel
-from swinssl.networks.weights_file import read_weights
+from swinssl.networks.checkpoints.weights_file import read_weights
 from swinssl.training import fine_tuning
 from swinssl.training.config import TrainingConfig
-from swinssl.training.run_description import RunDescription
+from swinssl.training.engine.run_description import RunDescription
 from swinssl.training.segmentation_task import SegmentationTask
 
 pytestmark = pytest.mark.usefixtures("one_thread")

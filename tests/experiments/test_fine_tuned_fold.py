@@ -6,12 +6,12 @@ import json
 import shutil
 
 import pytest
-from toy_dataset import make_preprocessed
+from support.toy_dataset import make_preprocessed
 
 from swinssl.experiments import fine_tuned_fold
 from swinssl.experiments.cross_validation import cross_validate
 from swinssl.experiments.fine_tuned_fold import train_and_judge
-from swinssl.inference.clean_up import CLEAN_UP_FILE
+from swinssl.inference.postprocessing import CLEAN_UP_FILE
 from swinssl.inference.trained_model import TrainedModel
 from swinssl.training.config import TrainingConfig
 

@@ -8,18 +8,18 @@ import os
 import numpy as np
 import pytest
 import torch
-from full_disk import disk_that_takes
-from made_models import make_plans, smooth_noise, write_model
-from raw_folders import GRID, ct, make_raw
 from safetensors.torch import save_file
-from toy_dataset import NAME, make_preprocessed
+from support.full_disk import disk_that_takes
+from support.made_models import make_plans, smooth_noise, write_model
+from support.raw_folders import GRID, ct, make_raw
+from support.toy_dataset import NAME, make_preprocessed
 
-from swinssl import files
+from swinssl.core import files
 from swinssl.imageio.reader import read_label
 from swinssl.imageio.volume import Geometry
 from swinssl.imageio.writer import write_volume
 from swinssl.preprocessing.store import PreprocessedDataset
-from swinssl.training.checkpoint import load_checkpoint
+from swinssl.training.engine.checkpoint import load_checkpoint
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has no limit on the size of files")
 

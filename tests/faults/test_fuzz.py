@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from swinssl.cli.check import check
 from swinssl.cli.command import run_typed
-from swinssl.errors import UserError
+from swinssl.core.errors import UserError
 
 BUILDING_NETWORKS = {
     "model's plans",

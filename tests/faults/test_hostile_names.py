@@ -7,14 +7,14 @@ import json
 from xml.etree import ElementTree
 
 import numpy as np
-from toy_dataset import SHAPE, ball
-from whole_way import STEPS
+from support.toy_dataset import SHAPE, ball
+from support.whole_way import STEPS
 
-from swinssl.evaluation.html_report.content import Figure, HtmlReport, Section, Table
-from swinssl.evaluation.html_report.write import write_report
+from swinssl.core.text import printable
+from swinssl.evaluation.report.html.content import Figure, HtmlReport, Section, Table
+from swinssl.evaluation.report.html.write import write_report
 from swinssl.imageio.volume import Geometry
 from swinssl.imageio.writer import write_volume
-from swinssl.text import printable
 
 NAMES = [
     "[/x]",

@@ -14,21 +14,21 @@ import fuzz
 import numpy as np
 import pytest
 import torch
-from stored_cases import make_case
+from support.stored_cases import make_case
 
-from swinssl import files
-from swinssl.errors import UserError
+from swinssl.core import files
+from swinssl.core.errors import UserError
 from swinssl.inference.model_archive import export_model, import_model, read_whole, verify_archive
 from swinssl.inference.trained_model import TrainedModel, write_fold
 from swinssl.networks.build import build_network
-from swinssl.networks.encoder_file import EncoderRecord, read_encoder_header, write_encoder
-from swinssl.networks.encoder_transfer import load_encoder
+from swinssl.networks.checkpoints.encoder_file import EncoderRecord, read_encoder_header, write_encoder
+from swinssl.networks.checkpoints.encoder_transfer import load_encoder
+from swinssl.networks.checkpoints.shipped_encoders import encoder_path, shipped_names
+from swinssl.networks.checkpoints.weights_file import read_weights
 from swinssl.networks.network_plan import SwinEncoderPlan
-from swinssl.networks.shipped_encoders import encoder_path, shipped_names
-from swinssl.networks.weights_file import read_weights
-from swinssl.preprocessing.encoder_facts import read_encoder_facts
+from swinssl.planning.encoder_facts import read_encoder_facts
 from swinssl.preprocessing.plans import Plans
-from swinssl.training.checkpoint import Checkpoint, save_checkpoint
+from swinssl.training.engine.checkpoint import Checkpoint, save_checkpoint
 
 CPU = torch.device("cpu")
 SAMPLES = Path(__file__).resolve().parents[1] / "samples_0_1_0"

@@ -14,10 +14,10 @@ import time
 from pathlib import Path
 
 import pytest
-from raw_folders import make_raw
-from whole_way import STEPS
+from support.raw_folders import make_raw
+from support.whole_way import STEPS
 
-from swinssl.training.checkpoint import load_checkpoint
+from swinssl.training.engine.checkpoint import load_checkpoint
 
 
 def test_the_whole_way_in_a_folder_with_spaces_and_accents(tmp_path, typed):

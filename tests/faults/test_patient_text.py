@@ -6,8 +6,8 @@ import gzip
 
 import nibabel
 from nibabel.nifti1 import Nifti1Extension
-from raw_folders import make_raw
-from whole_way import STEPS
+from support.raw_folders import make_raw
+from support.whole_way import STEPS
 
 CANARY = b"CANARY^PATIENT"
 DICOM, COMMENT = 2, 6

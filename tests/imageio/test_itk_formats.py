@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from swinssl.errors import UserError
+from swinssl.core.errors import UserError
 from swinssl.imageio.image_fault import ImageFault
 from swinssl.imageio.reader import read_geometry, read_label
 

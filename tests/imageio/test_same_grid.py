@@ -8,9 +8,9 @@ import json
 import numpy as np
 import pytest
 
-from swinssl.dataset.check import check_dataset
+from swinssl.core.errors import UserError
+from swinssl.dataset.checks.dataset_check import check_dataset
 from swinssl.dataset.raw_dataset import RawDataset
-from swinssl.errors import UserError
 from swinssl.evaluation.pairing import Pair, check_pairs
 from swinssl.imageio.reader import read_case, read_channels
 from swinssl.imageio.same_grid import compare_grids, on_grid_of

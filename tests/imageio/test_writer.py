@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swinssl.errors import UserError
+from swinssl.core.errors import UserError
 from swinssl.imageio import writer
 from swinssl.imageio.endings import ENDINGS
 from swinssl.imageio.reader import read_geometry, read_label

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
+from swinssl.core.errors import UserError
 from swinssl.dataset.labels import LabelSet
-from swinssl.errors import UserError
-from swinssl.inference.clean_up import CLEAN_UP_FILE, CleanUp, Trial
+from swinssl.inference.postprocessing import CLEAN_UP_FILE, CleanUp, Trial
 
 ORGANS = LabelSet(names=("liver", "spleen"), values=((1,), (2,)))
 REGIONS = LabelSet(names=("whole", "core"), values=((1, 2), (2,)), regions=True, region_order=(1, 2))

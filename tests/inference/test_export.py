@@ -7,14 +7,14 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from made_models import smooth_noise
 from scipy import ndimage
+from support.made_models import smooth_noise
 
 from swinssl.dataset.labels import LabelSet
 from swinssl.imageio.volume import AxisMap, Geometry
 from swinssl.inference.export import export
 from swinssl.inference.sliding_window import Slab
-from swinssl.inference.way_back import WayBack
+from swinssl.inference.source_grid import WayBack
 
 ORGANS = LabelSet(names=("a", "b", "c", "d"), values=((2,), (5,), (7,), (300,)))
 REGIONS = LabelSet(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from swinssl.errors import UserError
+from swinssl.core.errors import UserError
 from swinssl.inference.input_cases import find_cases
 
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from skimage.measure import label as components_of
 
-from swinssl.inference.largest_component import keep_largest
+from swinssl.inference.postprocessing import keep_largest
 
 
 def blobs(seed, shape=(20, 24, 28)):

@@ -11,12 +11,12 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from made_models import make_plans, write_model
+from support.made_models import make_plans, write_model
 
-from swinssl.errors import UserError
+from swinssl.core.errors import UserError
 from swinssl.inference import model_archive as module
-from swinssl.inference.clean_up import CLEAN_UP_FILE, CleanUp, Trial
 from swinssl.inference.model_archive import MANIFEST, export_model, import_model, verify_archive
+from swinssl.inference.postprocessing import CLEAN_UP_FILE, CleanUp, Trial
 from swinssl.inference.trained_model import TrainedModel
 from swinssl.networks.network_plan import NetworkPlan, encoder_preset
 

@@ -14,18 +14,17 @@ import nibabel
 import numpy as np
 import pytest
 import torch
-from made_models import make_plans, smooth_noise, volume_of, write_model
 from skimage.measure import label as components_of
+from support.made_models import make_plans, smooth_noise, volume_of, write_model
 
-from swinssl.errors import UserError
+from swinssl.core.errors import UserError
 from swinssl.imageio.reader import read_channels, read_label
 from swinssl.imageio.writer import write_volume
 from swinssl.inference import prediction_run as module
-from swinssl.inference.clean_up import CleanUp, Trial
 from swinssl.inference.input_cases import find_cases
 from swinssl.inference.output_folder import OutputFolder
-from swinssl.inference.prediction_options import PredictionOptions
-from swinssl.inference.prediction_record import RECORD_FILE, CaseRecord, PredictionRecord
+from swinssl.inference.postprocessing import CleanUp, Trial
+from swinssl.inference.prediction_record import RECORD_FILE, CaseRecord, PredictionOptions, PredictionRecord
 from swinssl.inference.prediction_run import predict_cases
 from swinssl.inference.predictor import Predictor
 from swinssl.inference.trained_model import TrainedModel

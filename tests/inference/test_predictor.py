@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from made_models import make_plans, smooth_noise, volume_of
 from scipy.spatial.transform import Rotation
+from support.made_models import make_plans, smooth_noise, volume_of
 
 from swinssl.dataset.labels import LabelSet
 from swinssl.imageio.volume import AxisMap, Geometry, Volume
 from swinssl.inference.predictor import Predictor
-from swinssl.inference.way_back import WayBack
+from swinssl.inference.source_grid import WayBack
 from swinssl.preprocessing.prepared_volume import prepare
 
 ONE = LabelSet(names=("bright",), values=((4,),))

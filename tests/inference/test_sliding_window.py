@@ -10,9 +10,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_models import smooth_noise
+from support.made_models import smooth_noise
 
-from swinssl.errors import UserError
+from swinssl.core.errors import UserError
 from swinssl.inference.sliding_window import SlidingWindow, window_starts
 
 CPU = torch.device("cpu")

@@ -8,11 +8,11 @@ import os
 
 import pytest
 import torch
-from made_models import make_network, make_plans, write_model
 from safetensors.torch import load_file, save_file
+from support.made_models import make_network, make_plans, write_model
 
+from swinssl.core.errors import UserError
 from swinssl.dataset.labels import LabelSet
-from swinssl.errors import UserError
 from swinssl.inference.trained_model import TrainedModel, refuse_other_plans, write_fold
 from swinssl.networks.network_plan import NetworkPlan
 from swinssl.preprocessing.plans import TrainingPlan

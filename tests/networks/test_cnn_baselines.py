@@ -9,10 +9,10 @@ import torch
 from torch.nn.modules.batchnorm import _NormBase
 
 from swinssl.networks.build import build_network
+from swinssl.networks.checkpoints.weights_file import read_weights, write_weights
 from swinssl.networks.network_plan import NetworkPlan
 from swinssl.networks.normalisation import BatchNorm, InstanceNorm
-from swinssl.networks.weights_file import read_weights, write_weights
-from swinssl.preprocessing.cost_model import network_work
+from swinssl.planning.cost_model import network_work
 
 
 def make(architecture, *, in_channels=1, num_outputs=3, **options):

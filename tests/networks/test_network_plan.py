@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from swinssl.errors import UserError
+from swinssl.core.errors import UserError
 from swinssl.networks.network_plan import PRESETS, NetworkPlan, encoder_preset
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
-from raw_folders import describe, make_raw
+from support.raw_folders import describe, make_raw
 
+from swinssl.core.errors import UserError
 from swinssl.dataset.raw_dataset import RawDataset
-from swinssl.errors import UserError
 from swinssl.imageio.volume import Geometry
 from swinssl.imageio.writer import write_volume
 from swinssl.preprocessing import fingerprint_extraction as module

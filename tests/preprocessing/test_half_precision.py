@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from swinssl.preprocessing.half_precision import AT_ONCE, LEAST, MOST, is_half_enough, to_half
+from swinssl.preprocessing.store import AT_ONCE, LEAST, MOST, is_half_enough, to_half
 
 SMALLEST = 2.0**-14
 

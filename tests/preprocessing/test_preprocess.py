@@ -15,18 +15,17 @@ from batchgenerators.augmentations.utils import resize_segmentation
 from scipy import ndimage
 from skimage.transform import resize
 
-from swinssl import case_pool
+from swinssl.core import pools as case_pool
+from swinssl.core.errors import UserError
 from swinssl.dataset.labels import LabelSet
 from swinssl.dataset.raw_dataset import RawDataset
-from swinssl.errors import UserError
 from swinssl.imageio.reader import LARGEST_INTENSITY, read_label, unusable_voxels
 from swinssl.imageio.volume import Geometry, Volume
 from swinssl.networks.network_plan import NetworkPlan
 from swinssl.preprocessing import preprocess as module
-from swinssl.preprocessing.half_precision import is_half_enough, to_half
 from swinssl.preprocessing.plans import Cost, Intensity, IntensityStatistics, Plans, Resampling, TrainingPlan
 from swinssl.preprocessing.preprocess import default_workers, is_current, part_of, prepare, preprocess_dataset
-from swinssl.preprocessing.store import PreprocessedCase, PreprocessedDataset, case_folder
+from swinssl.preprocessing.store import PreprocessedCase, PreprocessedDataset, case_folder, is_half_enough, to_half
 
 LABELS = LabelSet(names=("organ", "speck"), values=((1,), (2,)))
 
@@ -470,7 +469,7 @@ def test_unusable_case_id_fails_alone(raw, tmp_path):
 def test_a_current_store_that_cannot_be_written_to_is_left_as_it_is(tmp_path, monkeypatch):
     import errno
 
-    from toy_dataset import NAME, make_preprocessed
+    from support.toy_dataset import NAME, make_preprocessed
 
     from swinssl.dataset.raw_dataset import RawDataset
     from swinssl.preprocessing import preprocess as module
@@ -482,7 +481,7 @@ def test_a_current_store_that_cannot_be_written_to_is_left_as_it_is(tmp_path, mo
         raise PermissionError(errno.EACCES, "Permission denied", str(self.path))
 
     monkeypatch.setattr(module.FileLock, "take", refuse)
-    monkeypatch.setattr("swinssl.files.atomic_path", None)
+    monkeypatch.setattr("swinssl.core.files.atomic_path", None)
     raw = RawDataset.load(tmp_path / "raw" / NAME)
     report = module.preprocess_dataset(raw, Plans.read(folder), folder, workers=0)
     assert len(report.with_status("current")) == 2

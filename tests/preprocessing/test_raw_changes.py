@@ -6,7 +6,7 @@ import os
 import shutil
 
 import pytest
-from toy_dataset import NAME, make_preprocessed
+from support.toy_dataset import NAME, make_preprocessed
 
 from swinssl.dataset.raw_dataset import RawDataset
 from swinssl.preprocessing import raw_changes as module

@@ -11,12 +11,11 @@ import blosc2
 import numpy as np
 import pytest
 
+from swinssl.core.errors import UserError
+from swinssl.core.files import sha256_of
 from swinssl.dataset.labels import LabelSet
-from swinssl.errors import UserError
-from swinssl.files import sha256_of
 from swinssl.networks.network_plan import NetworkPlan
 from swinssl.preprocessing import store
-from swinssl.preprocessing.half_precision import to_half
 from swinssl.preprocessing.plans import PLANS_FILE, Cost, Intensity, IntensityStatistics, Plans, TrainingPlan
 from swinssl.preprocessing.store import (
     CaseProperties,
@@ -24,6 +23,7 @@ from swinssl.preprocessing.store import (
     PreprocessedDataset,
     case_folder,
     content_hash,
+    to_half,
     write_case,
 )
 

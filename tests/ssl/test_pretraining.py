@@ -9,17 +9,17 @@ import socket
 import pytest
 import torch
 import torch.multiprocessing as multiprocessing
-from toy_dataset import ENCODER, NAME, make_preprocessed, plans_for, write_raw
-from toy_pretraining import run
+from support.toy_dataset import ENCODER, NAME, make_preprocessed, plans_for, write_raw
+from support.toy_pretraining import run
 
-from swinssl.errors import Interrupted, UserError
-from swinssl.networks.weights_file import read_weights
-from swinssl.preprocessing.encoder_facts import read_encoder_facts
+from swinssl.core.errors import Interrupted, UserError
+from swinssl.networks.checkpoints.weights_file import read_weights
+from swinssl.planning.encoder_facts import read_encoder_facts
 from swinssl.preprocessing.preprocess import preprocess_dataset
-from swinssl.ssl.crops import CropSampler
-from swinssl.ssl.methods import METHODS
+from swinssl.ssl.methods.registry import METHODS
+from swinssl.ssl.parts.crops import CropSampler
 from swinssl.ssl.pretext_task import PretextTask
-from swinssl.ssl.run_description import PretrainingRun
+from swinssl.ssl.pretraining import PretrainingRun
 from swinssl.training.config import TrainingConfig
 from swinssl.training.fine_tuning import fine_tune
 

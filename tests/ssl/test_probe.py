@@ -7,14 +7,13 @@ import math
 import numpy as np
 import pytest
 import torch
+from support.toy_dataset import make_preprocessed
+from support.toy_pretraining import IMAGES
 from torch import nn
-from toy_dataset import make_preprocessed
-from toy_pretraining import IMAGES
 
-from swinssl.errors import UserError
-from swinssl.ssl.linear_classifier import LinearClassifier, tokens_of_maps
+from swinssl.core.errors import UserError
 from swinssl.ssl.method import Images
-from swinssl.ssl.probe import Probe
+from swinssl.ssl.probe import LinearClassifier, Probe, tokens_of_maps
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from stored_cases import make_plans
+from support.stored_cases import make_plans
 
-from swinssl.errors import UserError
+from swinssl.core.errors import UserError
 from swinssl.training.config import TrainingConfig
 from swinssl.training.effective_plans import effective_plans
 

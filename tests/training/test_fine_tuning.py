@@ -8,19 +8,19 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from toy_dataset import NAME, SHAPE, TINY, ball, make_preprocessed, plans_for, write_raw
+from support.toy_dataset import NAME, SHAPE, TINY, ball, make_preprocessed, plans_for, write_raw
 
-from swinssl.errors import Interrupted, UserError
+from swinssl.core.errors import Interrupted, UserError
 from swinssl.experiments.fine_tuned_fold import train_and_judge
 from swinssl.imageio.reader import read_label
 from swinssl.imageio.volume import Geometry, Volume
 from swinssl.inference.predictor import Predictor
 from swinssl.inference.trained_model import TrainedModel
-from swinssl.networks.weights_file import read_weights, write_weights
+from swinssl.networks.checkpoints.weights_file import read_weights, write_weights
 from swinssl.preprocessing.preprocess import preprocess_dataset
 from swinssl.training.config import TrainingConfig
+from swinssl.training.engine.run_description import RunDescription
 from swinssl.training.fine_tuning import default_name, fine_tune
-from swinssl.training.run_description import RunDescription
 
 CPU = torch.device("cpu")
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 
-from swinssl.training.progress_panels import health_panels, term_panels
-from swinssl.training.progress_picture import draw_progress, progress_figure
+from swinssl.training.progress_picture import draw_progress, health_panels, progress_figure, term_panels
 
 FINE_TUNING = [
     {"step": step, "loss": 1.0 / step, "learning_rate": 1e-3, "validation_score": 0.5, "validation_dice_liver": 0.5}

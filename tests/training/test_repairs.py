@@ -7,16 +7,16 @@ import shutil
 
 import pytest
 import torch
-from toy_dataset import NAME, make_preprocessed
+from support.toy_dataset import NAME, make_preprocessed
 
-from swinssl.errors import UserError
+from swinssl.core.errors import UserError
+from swinssl.core.machine import out_of_memory_in_words
 from swinssl.experiments.fine_tuned_fold import train_and_judge
 from swinssl.inference.trained_model import TrainedModel
-from swinssl.memory import out_of_memory_in_words
-from swinssl.networks.weights_file import read_weights, write_weights
+from swinssl.networks.checkpoints.weights_file import read_weights, write_weights
 from swinssl.training.config import TrainingConfig
+from swinssl.training.engine.run_description import RunDescription
 from swinssl.training.fine_tuning import check_start, fine_tune
-from swinssl.training.run_description import RunDescription
 from swinssl.training.segmentation_task import SegmentationTask
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -7,13 +7,13 @@ import shutil
 
 import pytest
 import torch
-from toy_dataset import ENCODER, NAME, make_preprocessed
+from support.toy_dataset import ENCODER, NAME, make_preprocessed
 
-from swinssl.errors import UserError
-from swinssl.networks.encoder_file import EncoderRecord, write_encoder
+from swinssl.core.errors import UserError
+from swinssl.networks.checkpoints.encoder_file import EncoderRecord, write_encoder
 from swinssl.networks.network_plan import encoder_preset
-from swinssl.networks.swin_encoder import SwinEncoder
-from swinssl.preprocessing.encoder_facts import learnt_otherwise, read_encoder_facts
+from swinssl.networks.swin.encoder import SwinEncoder
+from swinssl.planning.encoder_facts import learnt_otherwise, read_encoder_facts
 from swinssl.preprocessing.plans import Plans
 from swinssl.training.config import TrainingConfig
 from swinssl.training.start import start_in_words, with_start

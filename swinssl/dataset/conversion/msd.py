@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from swinssl import __version__
-from swinssl.dataset.case_names import FIRST_CHANNEL, case_name
+from swinssl.core.errors import UserError
+from swinssl.core.provenance import __version__
+from swinssl.dataset.case import FIRST_CHANNEL, case_name
 from swinssl.dataset.conversion.raw_writer import Conversion, SourceCase
 from swinssl.dataset.description import DESCRIPTION_FILE, read_description
-from swinssl.errors import UserError
 from swinssl.imageio.endings import required_ending
 
 # Of the source's own dataset.json, what is wrong once it is converted.

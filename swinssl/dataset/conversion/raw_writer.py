@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swinssl import files
+from swinssl.core import files
+from swinssl.core.errors import UserError
+from swinssl.core.terminal import track
+from swinssl.dataset.case import refuse_unusable
 from swinssl.dataset.case_listing import LABELS
-from swinssl.dataset.case_names import refuse_unusable
 from swinssl.dataset.description import DESCRIPTION_FILE
-from swinssl.errors import UserError
 from swinssl.imageio.endings import required_ending
 from swinssl.imageio.nifti_volumes import count_volumes, write_volumes
-from swinssl.progress import track
 
 SHOWN = 5
 

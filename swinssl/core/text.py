@@ -1,0 +1,142 @@
+"""Names and tables as text: what a screen, a page or a spreadsheet takes for an instruction is shown as characters.
+
+Names of structures, cases, files and tensors come from files that anybody may have written. Every place that shows
+them makes them safe for itself: the terminal and the log (`terminal.py`, `cli/tables.py`), pictures
+(`pictures.py`), CSV, HTML and Markdown (here).
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+# Embeddings, overrides and isolates: they reorder what stands after them.
+_REORDERING = {chr(code) for code in (0x061C, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+# Control characters, halves of characters, line and paragraph separators.
+_CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    r"""`text` with every character that acts instead of being shown written as an escape (`\x1b`, `\n`, `\u202e`).
+
+    Args:
+        keep: characters that stay, such as line breaks that the program itself has set.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(char if char in keep or not _acts(char) else _escaped(char) for char in text)
+
+
+def message(text: str) -> str:
+    """A message of one or more lines; further lines are indented, so that a name cannot pass for another message."""
+    first, *others = printable(text, keep="\n\t").split("\n")
+    return "\n".join([first, *(line if not line or line.startswith("  ") else f"  {line}" for line in others)])
+
+
+def shortened(text: str, longest: int) -> str:
+    """`text` with its middle left out where it is longer."""
+    half = (longest - 3) // 2
+    return text if len(text) <= longest else f"{text[:half]}...{text[-half:]}"
+
+
+def html_text(text: str) -> str:
+    """`text` for the content of an HTML element or a quoted attribute."""
+    return html.escape(printable(text))
+
+
+def markdown_cell(text: str) -> str:
+    """`text` for a cell of a Markdown table."""
+    escaped = re.sub(r"([\\`*<>|$~])", r"\\\1", printable(text))
+    # Of brackets only those that could make a link; an underscore within a word stands for itself.
+    return re.sub(r"\](?=[(\[:])|(?<!\w)_|_(?!\w)", r"\\\g<0>", escaped)
+
+
+def _acts(char: str) -> bool:
+    return char in _REORDERING or unicodedata.category(char) in _CATEGORIES
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+MOST = 10
+
+
+def listed(items: Sequence[object], *, most: int = MOST) -> str:
+    """`a, b, c`; of a long list the first ones `and 7 more`."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(map(str, items[:most])) + more
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 case`, `2 cases`."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_PROTECTED = re.compile(r"'+[=+\-@\t\r]")
+
+
+def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
+    """A header and a line for each row.
+
+    Args:
+        columns: the only ones. Default: all that any row has, in the order in which they come.
+    """
+    rows = list(rows)
+    names = list(dict.fromkeys(name for row in rows for name in row)) if columns is None else columns
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(map(_field, names))
+    writer.writerows([_field(row.get(name)) for name in names] for row in rows)
+    return stream.getvalue()
+
+
+def csv_rows(text: str, *, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+    """The number of the last line and the fields of each row, the header's first; rows without any field are left out.
+
+    Raises:
+        ValueError: the text is no CSV.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    try:
+        for row in reader:
+            if row:
+                yield reader.line_num, [field[1:] if _PROTECTED.match(field) else field for field in row]
+    except csv.Error as error:
+        raise ValueError(f"line {reader.line_num}: {error}") from None
+
+
+def csv_records(text: str) -> list[dict[str, str]]:
+    """The rows by the names of the header.
+
+    Raises:
+        ValueError: the text is no CSV, or a row has more or fewer fields than the header.
+    """
+    rows = csv_rows(text)
+    _, names = next(rows, (0, []))
+    records = []
+    for line, row in rows:
+        if len(row) != len(names):
+            raise ValueError(f"line {line} has {len(row)} fields, not {len(names)}")
+        records.append(dict(zip(names, row, strict=True)))
+    return records
+
+
+def _field(value: Any) -> Any:
+    if isinstance(value, str) and _FORMULA.match(value) and not _is_number(value):
+        return f"'{value}"
+    return value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

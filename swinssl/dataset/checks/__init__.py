@@ -1,0 +1,1 @@
+"""What can be wrong with a raw data set, each finding with its code and remedy."""

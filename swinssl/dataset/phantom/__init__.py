@@ -1,0 +1,1 @@
+"""Phantom CTs made by code, for the demo and the tests."""

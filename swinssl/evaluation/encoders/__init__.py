@@ -1,0 +1,1 @@
+"""Two encoders block by block: CKA and attention."""

@@ -1,0 +1,1 @@
+"""What a person reads: figures, pictures of cases, the HTML page."""

@@ -1,0 +1,1 @@
+"""Cases as pictures: overlays of predictions and references."""

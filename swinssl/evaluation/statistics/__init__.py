@@ -1,0 +1,1 @@
+"""Bootstrap, paired and unpaired tests, rankings."""

@@ -1,0 +1,1 @@
+"""nnU-Net beside swinssl, in an environment of its own."""

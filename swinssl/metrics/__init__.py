@@ -1,0 +1,1 @@
+"""Overlap, surface distance and lesions: arrays in, numbers out."""

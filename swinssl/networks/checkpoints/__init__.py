@@ -1,0 +1,1 @@
+"""Weights on disk: our encoders, published encoders, import, export and transfer."""

@@ -1,0 +1,1 @@
+"""The 3D Swin encoder: tokens, windows, blocks, low-rank adaptation."""

@@ -1,0 +1,1 @@
+"""The nine self-supervised methods and their registry."""

@@ -1,0 +1,70 @@
+"""Contrastive learning: two crops of a region attract each other, all others repel (paper 3.2 item 4; SimCLR)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from swinssl.core.rng import Draws
+from swinssl.ssl.method import Crops, Method, Outcome
+from swinssl.ssl.parts.options import PoolOptions
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from swinssl.networks.swin.encoder import SwinEncoder
+    from swinssl.ssl.parts.batch import Batch, Moment
+    from swinssl.ssl.parts.pretext_network import PretextNetwork
+
+EMBEDDED = 128
+# Largest change of the contrast, and of the brightness as a share of [0, 1].
+GAIN, OFFSET = 0.2, 0.1
+
+
+class ContrastiveOptions(PoolOptions):
+    """Choices of contrastive learning."""
+
+    temperature: float = Field(0.5, gt=0, description="Divisor of the cosine similarity.")
+    view_change: Literal["none", "mild"] = Field(
+        "mild", description="mild mirrors each view at random and changes its brightness and contrast a little."
+    )
+
+
+class Contrastive(Method):
+    """Two changed crops of a region; the mean of the last map through an MLP to 128 numbers; NT-Xent."""
+
+    name = "contrastive"
+    summary = "Tell which two of a batch's crops come from the same place."
+    Options = ContrastiveOptions
+    views = 2
+    least_batch = 2
+
+    def prepare(self, crops: Crops, draws: Draws) -> dict[str, NDArray]:
+        if self.options.view_change == "none":
+            return {"images": crops}
+        chance = draws("view change")
+        return {"images": np.stack([_changed(chance, crop) for crop in crops])}
+
+    def heads(self, encoder: SwinEncoder) -> dict[str, nn.Module]:
+        from swinssl.ssl.parts.heads import PooledHead
+
+        width = encoder.widths[4]
+        # The token that the public code reads for this task is the second.
+        return {"embedding": PooledHead(width, width, EMBEDDED, pool=self.options.pool, token=1)}
+
+    def losses(self, student: PretextNetwork, batch: Batch, moment: Moment) -> Outcome:
+        from swinssl.ssl.parts.contrast import nt_xent
+
+        seen = batch.seen_by(student)
+        embedded = student.heads["embedding"](seen.bottom).unflatten(0, (-1, 2))
+        losses = nt_xent(embedded, batch.samples, count=moment.batch_size, temperature=self.options.temperature)
+        return Outcome(losses)
+
+
+def _changed(chance: np.random.Generator, crop: Crops) -> Crops:
+    axes = tuple(axis for axis in (1, 2, 3) if chance.random() < 0.5)
+    gain, offset = 1.0 + chance.uniform(-GAIN, GAIN), chance.uniform(-OFFSET, OFFSET)
+    return (np.flip(crop, axes) * np.float32(gain) + np.float32(offset)).astype(np.float32)

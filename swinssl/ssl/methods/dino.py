@@ -1,0 +1,49 @@
+"""DINO: the student's view of a region is drawn to the teacher's other view of it (paper 3.2 item 6; 2104.14294)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from numpy.typing import NDArray
+
+from swinssl.core.rng import Draws
+from swinssl.ssl.method import Crops, Method, Outcome
+from swinssl.ssl.parts.options import DistillationOptions
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from swinssl.networks.swin.encoder import SwinEncoder
+    from swinssl.ssl.parts.batch import Batch, Moment
+    from swinssl.ssl.parts.pretext_network import PretextNetwork
+
+
+class DinoOptions(DistillationOptions):
+    """Choices of DINO."""
+
+
+class Dino(Method):
+    """Two crops of a region, two global views; the mean of the tokens at 1/16 over prototypes."""
+
+    name = "dino"
+    summary = "Match a teacher's view of the whole image from another view (self-distillation)."
+    Options = DinoOptions
+    views = 2
+    teacher_heads = ("norm", "global")
+    centres = ("global",)
+    clip, clip_per = 3.0, "tensor"
+
+    def prepare(self, crops: Crops, draws: Draws) -> dict[str, NDArray]:
+        return {"images": crops}
+
+    def heads(self, encoder: SwinEncoder) -> dict[str, nn.Module]:
+        from swinssl.ssl.parts.token_distillation import distillation_heads
+
+        return distillation_heads(encoder, prototypes=self.options.prototypes, patches=False)
+
+    def losses(self, student: PretextNetwork, batch: Batch, moment: Moment) -> Outcome:
+        from swinssl.ssl.parts.token_distillation import distil
+
+        seen = batch.seen_by(student)
+        terms, measures = distil(student, seen, batch, moment, options=self.options)
+        return Outcome(terms["global"], measures=measures)

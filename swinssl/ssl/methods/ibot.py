@@ -1,0 +1,56 @@
+"""iBOT: DINO, and masked tokens drawn to the teacher's of the whole view (paper 3.2 item 7; arXiv 2111.07832)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from numpy.typing import NDArray
+from pydantic import Field
+
+from swinssl.core.rng import Draws
+from swinssl.ssl.method import Crops, Method, Outcome
+from swinssl.ssl.parts.masking import with_token_masks
+from swinssl.ssl.parts.options import DistillationOptions, MaskOptions
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from swinssl.networks.swin.encoder import SwinEncoder
+    from swinssl.ssl.parts.batch import Batch, Moment
+    from swinssl.ssl.parts.pretext_network import PretextNetwork
+
+
+class IbotOptions(MaskOptions, DistillationOptions):
+    """Choices of iBOT."""
+
+    global_weight: float = Field(1.0, ge=0, description="Weight of the global loss.")
+    patch_weight: float = Field(1.0, ge=0, description="Weight of the loss over masked tokens.")
+
+
+class Ibot(Method):
+    """Two masked crops of a region; global and token distributions over prototypes, each with a head of its own."""
+
+    name = "ibot"
+    summary = "Match a teacher's view of the whole image and of masked patches (self-distillation)."
+    Options = IbotOptions
+    views = 2
+    masks = True
+    teacher_heads = ("norm", "global", "patch")
+    centres = ("global", "patch")
+    clip, clip_per = 3.0, "tensor"
+
+    def prepare(self, crops: Crops, draws: Draws) -> dict[str, NDArray]:
+        return with_token_masks(draws, crops, self.images, self.options)
+
+    def heads(self, encoder: SwinEncoder) -> dict[str, nn.Module]:
+        from swinssl.ssl.parts.token_distillation import distillation_heads
+
+        return distillation_heads(encoder, prototypes=self.options.prototypes, patches=True)
+
+    def losses(self, student: PretextNetwork, batch: Batch, moment: Moment) -> Outcome:
+        from swinssl.ssl.parts.token_distillation import distil
+
+        seen = batch.seen_by(student)
+        terms, measures = distil(student, seen, batch, moment, options=self.options)
+        losses = self.options.global_weight * terms["global"] + self.options.patch_weight * terms["patch"]
+        return Outcome(losses, terms, measures)

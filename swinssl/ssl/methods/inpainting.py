@@ -1,0 +1,56 @@
+"""Inpainting: paint the whole image from one with boxes of noise in it (paper 3.2 item 2)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from numpy.typing import NDArray
+
+from swinssl.core.rng import Draws
+from swinssl.ssl.method import Crops, Method, Outcome
+from swinssl.ssl.parts.cut_out import cut_out
+from swinssl.ssl.parts.options import CutOutOptions, ErrorOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from swinssl.networks.swin.encoder import SwinEncoder
+    from swinssl.ssl.parts.batch import Batch, Moment
+    from swinssl.ssl.parts.pretext_network import PretextNetwork
+
+
+class InpaintingOptions(CutOutOptions, ErrorOptions):
+    """Choices of inpainting."""
+
+
+class Inpainting(Method):
+    """One crop with boxes of noise; a convolutional decoder paints the clean crop, and every voxel counts."""
+
+    name = "inpainting"
+    summary = "Reconstruct the whole image from one with boxes of noise in it."
+    Options = InpaintingOptions
+
+    def prepare(self, crops: Crops, draws: Draws) -> dict[str, NDArray]:
+        noisy, _ = cut_out(draws("cut-out"), crops[0], ratio=self.options.cut_out)
+        return {"images": noisy[None], "clean": crops}
+
+    def heads(self, encoder: SwinEncoder) -> dict[str, nn.Module]:
+        from swinssl.ssl.parts.heads import ConvolutionalDecoder
+
+        return {
+            "decoder": ConvolutionalDecoder(
+                encoder.plan.embed_dim, channels=self.images.channels, mean=self.images.mean
+            )
+        }
+
+    def losses(self, student: PretextNetwork, batch: Batch, moment: Moment) -> Outcome:
+        from swinssl.ssl.parts.losses import reconstruction_error
+
+        seen = batch.seen_by(student)
+        painted = student.heads["decoder"](seen.bottom)
+        errors = reconstruction_error(painted, batch.rows("clean"), kind=self.options.reconstruction_loss)
+        return Outcome(batch.by_sample(errors))
+
+    def painted(self, student: PretextNetwork, batch: Batch) -> dict[str, Tensor]:
+        found = student.heads["decoder"](batch.seen_by(student).bottom)
+        return {"clean": batch.rows("clean"), "painted": found}

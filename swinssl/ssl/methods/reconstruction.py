@@ -1,0 +1,53 @@
+"""Reconstruction: encode and decode the image as it is (paper 3.2 item 3)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from numpy.typing import NDArray
+
+from swinssl.core.rng import Draws
+from swinssl.ssl.method import Crops, Method, Outcome
+from swinssl.ssl.parts.options import ErrorOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from swinssl.networks.swin.encoder import SwinEncoder
+    from swinssl.ssl.parts.batch import Batch, Moment
+    from swinssl.ssl.parts.pretext_network import PretextNetwork
+
+
+class ReconstructionOptions(ErrorOptions):
+    """Choices of reconstruction."""
+
+
+class Reconstruction(Method):
+    """One crop; a convolutional decoder without skips paints it again, and every voxel counts."""
+
+    name = "reconstruction"
+    summary = "Auto-encode the image as it is."
+    Options = ReconstructionOptions
+
+    def prepare(self, crops: Crops, draws: Draws) -> dict[str, NDArray]:
+        return {"images": crops}
+
+    def heads(self, encoder: SwinEncoder) -> dict[str, nn.Module]:
+        from swinssl.ssl.parts.heads import ConvolutionalDecoder
+
+        return {
+            "decoder": ConvolutionalDecoder(
+                encoder.plan.embed_dim, channels=self.images.channels, mean=self.images.mean
+            )
+        }
+
+    def losses(self, student: PretextNetwork, batch: Batch, moment: Moment) -> Outcome:
+        from swinssl.ssl.parts.losses import reconstruction_error
+
+        seen = batch.seen_by(student)
+        painted = student.heads["decoder"](seen.bottom)
+        errors = reconstruction_error(painted, batch.rows("images"), kind=self.options.reconstruction_loss)
+        return Outcome(batch.by_sample(errors))
+
+    def painted(self, student: PretextNetwork, batch: Batch) -> dict[str, Tensor]:
+        return {"painted": student.heads["decoder"](batch.seen_by(student).bottom)}

@@ -1,0 +1,54 @@
+"""Rotation: tell which of four quarter turns an image was given (paper 3.2 item 5)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swinssl.core.rng import Draws
+from swinssl.ssl.method import Crops, Images, Method, Outcome
+from swinssl.ssl.parts.options import TurnOptions
+from swinssl.ssl.parts.rot90 import TURNS, require_square, turned
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from swinssl.networks.swin.encoder import SwinEncoder
+    from swinssl.ssl.parts.batch import Batch, Moment
+    from swinssl.ssl.parts.pretext_network import PretextNetwork
+
+
+class RotationOptions(TurnOptions):
+    """Choices of rotation."""
+
+
+class Rotation(Method):
+    """One crop after 0 to 3 quarter turns; a linear layer on the mean of the last map tells how many."""
+
+    name = "rotation"
+    summary = "Tell which of 0, 90, 180 or 270 degrees an image was rotated by."
+    Options = RotationOptions
+
+    def __init__(self, options: RotationOptions, images: Images) -> None:
+        super().__init__(options, images)
+        require_square(images.patch_size, options.rotation_plane)
+
+    def prepare(self, crops: Crops, draws: Draws) -> dict[str, NDArray]:
+        turns = int(draws("rotation").integers(TURNS))
+        image = turned(crops[0], turns, plane=self.options.rotation_plane)
+        return {"images": image[None], "turns": np.array([turns])}
+
+    def heads(self, encoder: SwinEncoder) -> dict[str, nn.Module]:
+        from swinssl.ssl.parts.heads import PooledHead
+
+        return {"turns": PooledHead(encoder.widths[4], TURNS, pool=self.options.pool)}
+
+    def losses(self, student: PretextNetwork, batch: Batch, moment: Moment) -> Outcome:
+        from swinssl.ssl.parts.losses import choice_error
+
+        seen, turns = batch.seen_by(student), batch.rows("turns")
+        logits = student.heads["turns"](seen.bottom)
+        accuracy = float((logits.argmax(1) == turns).float().mean())
+        return Outcome(batch.by_sample(choice_error(logits, turns)), measures={"rotation_accuracy": accuracy})

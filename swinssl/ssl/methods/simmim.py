@@ -1,0 +1,57 @@
+"""SimMIM: paint the voxels under randomly masked tokens (paper 3.2 item 1; arXiv 2111.09886)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from numpy.typing import NDArray
+
+from swinssl.core.rng import Draws
+from swinssl.ssl.method import Crops, Method, Outcome
+from swinssl.ssl.parts.masking import draw_masks
+from swinssl.ssl.parts.options import ErrorOptions, MaskOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from swinssl.networks.swin.encoder import SwinEncoder
+    from swinssl.ssl.parts.batch import Batch, Moment
+    from swinssl.ssl.parts.pretext_network import PretextNetwork
+
+
+class SimMimOptions(MaskOptions, ErrorOptions):
+    """Choices of SimMIM."""
+
+
+class SimMIM(Method):
+    """One crop, three quarters of it masked; a linear layer paints it, and the masked voxels count."""
+
+    name = "simmim"
+    summary = "Reconstruct the voxels under randomly masked patches."
+    Options = SimMimOptions
+    masks = True
+
+    def prepare(self, crops: Crops, draws: Draws) -> dict[str, NDArray]:
+        return {"images": crops, "mask": draw_masks(draws, len(crops), self.images, self.options)}
+
+    def heads(self, encoder: SwinEncoder) -> dict[str, nn.Module]:
+        from swinssl.ssl.parts.heads import VoxelShuffleHead
+
+        return {"voxels": VoxelShuffleHead(encoder.widths[4], channels=self.images.channels, mean=self.images.mean)}
+
+    def losses(self, student: PretextNetwork, batch: Batch, moment: Moment) -> Outcome:
+        from swinssl.ssl.parts.losses import reconstruction_error
+
+        seen = batch.seen_by(student)
+        errors = reconstruction_error(
+            student.heads["voxels"](seen.bottom),
+            batch.rows("images"),
+            kind=self.options.reconstruction_loss,
+            where=batch.masked_voxels(),
+        )
+        return Outcome(batch.by_sample(errors))
+
+    def painted(self, student: PretextNetwork, batch: Batch) -> dict[str, Tensor]:
+        from swinssl.ssl.parts.masking import painted_under_mask
+
+        return painted_under_mask(student, batch)

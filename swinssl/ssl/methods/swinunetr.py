@@ -1,0 +1,88 @@
+"""SwinUNETR's pretraining: rotation, inpainting and contrast at once (paper 3.2 item 9; arXiv 2111.14791)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from swinssl.core.rng import Draws
+from swinssl.ssl.method import Crops, Images, Method, Outcome
+from swinssl.ssl.parts.cut_out import cut_out
+from swinssl.ssl.parts.options import CutOutOptions, ErrorOptions, TurnOptions
+from swinssl.ssl.parts.rot90 import TURNS, require_square, turned
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from swinssl.networks.swin.encoder import SwinEncoder
+    from swinssl.ssl.parts.batch import Batch, Moment
+    from swinssl.ssl.parts.pretext_network import PretextNetwork
+
+VERSIONS = 2
+EMBEDDED = 512
+
+
+class SwinUnetrOptions(TurnOptions, CutOutOptions, ErrorOptions):
+    """Choices of SwinUNETR's pretraining."""
+
+    temperature: float = Field(0.5, gt=0, description="Divisor of the cosine similarity.")
+
+
+class SwinUnetr(Method):
+    """Two versions of one crop, each rotated and with boxes of noise: which rotation, what was there, which belong."""
+
+    name = "swinunetr"
+    summary = "Rotation, inpainting and contrastive learning at once."
+    Options = SwinUnetrOptions
+    least_batch = 2
+
+    def __init__(self, options: SwinUnetrOptions, images: Images) -> None:
+        super().__init__(options, images)
+        require_square(images.patch_size, options.rotation_plane)
+
+    @property
+    def seen_views(self) -> int:
+        return VERSIONS
+
+    def prepare(self, crops: Crops, draws: Draws) -> dict[str, NDArray]:
+        turns, chance = draws("rotation").integers(TURNS, size=VERSIONS), draws("cut-out")
+        clean = [turned(crops[0], int(own), plane=self.options.rotation_plane) for own in turns]
+        noisy = [cut_out(chance, image, ratio=self.options.cut_out)[0] for image in clean]
+        return {"images": np.stack(noisy), "clean": np.stack(clean), "turns": turns}
+
+    def heads(self, encoder: SwinEncoder) -> dict[str, nn.Module]:
+        from swinssl.ssl.parts.heads import ConvolutionalDecoder, PooledHead
+
+        width, pool = encoder.widths[4], self.options.pool
+        return {
+            "turns": PooledHead(width, TURNS, pool=pool, token=0),
+            "embedding": PooledHead(width, EMBEDDED, pool=pool, token=1),
+            "decoder": ConvolutionalDecoder(
+                encoder.plan.embed_dim, channels=self.images.channels, mean=self.images.mean
+            ),
+        }
+
+    def losses(self, student: PretextNetwork, batch: Batch, moment: Moment) -> Outcome:
+        from swinssl.ssl.parts.contrast import nt_xent
+        from swinssl.ssl.parts.losses import choice_error, reconstruction_error
+
+        seen, turns, options = batch.seen_by(student), batch.rows("turns"), self.options
+        logits = student.heads["turns"](seen.bottom)
+        embedded = student.heads["embedding"](seen.bottom).unflatten(0, (-1, VERSIONS))
+        painted = student.heads["decoder"](seen.bottom)
+        error = reconstruction_error(painted, batch.rows("clean"), kind=options.reconstruction_loss)
+        terms = {
+            "rotation": batch.by_sample(choice_error(logits, turns)),
+            "contrast": nt_xent(embedded, batch.samples, count=moment.batch_size, temperature=options.temperature),
+            "inpainting": batch.by_sample(error),
+        }
+        accuracy = float((logits.argmax(1) == turns).float().mean())
+        losses = terms["rotation"] + terms["contrast"] + terms["inpainting"]
+        return Outcome(losses, terms, {"rotation_accuracy": accuracy})
+
+    def painted(self, student: PretextNetwork, batch: Batch) -> dict[str, Tensor]:
+        found = student.heads["decoder"](batch.seen_by(student).bottom)
+        return {"clean": batch.rows("clean"), "painted": found}

@@ -1,0 +1,54 @@
+"""What pretraining trains: the encoder, the heads of a method, and the token that stands for what is masked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from swinssl.networks.swin.encoder import SwinEncoder, Tap
+
+
+class Features(NamedTuple):
+    """What heads read.
+
+    Args:
+        bottom: (B, 16w, Z/32, Y/32, X/32), the encoder's last map.
+        tapped: (B, 8w, Z/16, Y/16, X/16), the output of the fourth stage, or of the merging before it.
+        stage3: (B, 4w, Z/8, Y/8, X/8), for pictures.
+    """
+
+    bottom: Tensor
+    tapped: Tensor
+    stage3: Tensor
+
+
+class PretextNetwork(nn.Module):
+    """An encoder with heads.
+
+    Args:
+        encoder: what the run is for.
+        heads: by name; thrown away in the end.
+        masks: whether it learns a token for what is masked.
+        tap: where heads that read tokens at 1/16 read them.
+    """
+
+    def __init__(self, encoder: SwinEncoder, heads: Mapping[str, nn.Module], *, masks: bool, tap: Tap) -> None:
+        super().__init__()
+        self.encoder, self.heads, self.tap = encoder, nn.ModuleDict(heads), tap
+        self.mask_token: nn.Parameter | None = None
+        if masks:
+            self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(encoder.plan.embed_dim), std=0.02))
+
+    def encode(self, images: Tensor, drop_path_draws: Tensor | None = None, *, mask: Tensor | None = None) -> Features:
+        """The encoder's maps.
+
+        Args:
+            images: (B, C, Z, Y, X).
+            drop_path_draws: as the encoder takes them.
+            mask: (B, Z/2, Y/2, X/2) booleans, or None.
+        """
+        maps = self.encoder(images, drop_path_draws, mask=mask, mask_token=self.mask_token, tap=self.tap)
+        return Features(bottom=maps[4], tapped=maps[5], stage3=maps[2])

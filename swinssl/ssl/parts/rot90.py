@@ -1,0 +1,38 @@
+"""Quarter turns of a crop in one plane."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from swinssl.core.errors import UserError
+
+Plane = Literal["yx", "zx", "zy"]
+TURNS = 4
+
+
+def turned(image: NDArray[np.float32], turns: int, *, plane: Plane) -> NDArray[np.float32]:
+    """(C, Z, Y, X) after `turns` quarter turns from the first axis of `plane` towards the second."""
+    first, second = _axes(plane)
+    return np.ascontiguousarray(np.rot90(image, turns, axes=(first + 1, second + 1)))
+
+
+def require_square(patch_size: Sequence[int], plane: Plane) -> None:
+    """Raise unless a crop of these edges (z, y, x) keeps its shape under a quarter turn.
+
+    Raises:
+        UserError: its edges in the plane differ.
+    """
+    first, second = (patch_size[axis] for axis in _axes(plane))
+    if first != second:
+        raise UserError(
+            f"--rotation-plane {plane}: the crop has {first} x {second} voxels there, and a quarter turn needs a "
+            "square. Choose another plane, or --patch with equal edges."
+        )
+
+
+def _axes(plane: Plane) -> tuple[int, int]:
+    return "zyx".index(plane[0]), "zyx".index(plane[1])

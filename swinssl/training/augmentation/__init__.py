@@ -1,0 +1,1 @@
+"""Random changes of a patch, each drawn once and keyed."""

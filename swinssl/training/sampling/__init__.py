@@ -1,0 +1,1 @@
+"""Which patch of which case a sample shows."""

@@ -1,0 +1,1 @@
+"""What tests share: data sets, models and stores made by code, and reference implementations."""
