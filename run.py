@@ -23,12 +23,15 @@ STAMP = "made-by-run.json"
 LOG = "install.log"
 # constraints.txt keeps torch at the tested version.
 PIP_ARGUMENTS = ["install", "-c", "constraints.txt", "-e", ".[test,fast]"]
+# One process per core; the tests of a file share its fixtures, hence one process.
+IN_PARALLEL = ["-n", "auto", "--dist", "loadfile"]
+QUICK = ["-m", "not slow and not peer and not browser"]
 EXIT_USER_ERROR, INTERRUPTED = 2, 130
 
 USAGE = """usage: python3 run.py COMMAND [ARGUMENTS...]
 
   demo      every step on phantom CTs, from raw images to a page of results (3 minutes on 2 cores; --open shows it)
-  test      run the tests
+  test      the quick tests, 5 minutes on 2 cores; --all runs all, 25 minutes; further arguments go to pytest
   install   make the environment only, and say how to use it
   {others}
             run swinssl_COMMAND with these arguments
@@ -76,7 +79,10 @@ def command_names() -> "set[str]":
 def command_line(command: str, arguments: "list[str]", venv: Path) -> "list[str]":
     """What to execute for a command."""
     if command == "test":
-        return [str(python_of(venv)), "-m", "pytest", *arguments]
+        chosen = [] if "--all" in arguments else QUICK
+        rest = [argument for argument in arguments if argument != "--all"]
+        # pytest takes the last of a repeated option, so `-n 0` or `-m slow` on the command line wins.
+        return [str(python_of(venv)), "-m", "pytest", *IN_PARALLEL, *chosen, *rest]
     ending = ".exe" if os.name == "nt" else ""
     return [str(python_of(venv).parent / f"swinssl_{command}{ending}"), *arguments]
 

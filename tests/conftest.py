@@ -13,11 +13,23 @@ from typing import Any
 
 import pytest
 
-from swinssl.core.machine import spin_briefly
+from swinssl.core.machine import free_memory, spin_briefly, usable_cores
+from swinssl.core.pools import ONE_THREAD
 
 spin_briefly()
+if "PYTEST_XDIST_WORKER" in os.environ:  # before numpy and torch read it; the workers themselves fill the cores
+    os.environ.update(ONE_THREAD)
 
 ROOT = Path(__file__).resolve().parents[1]
+# Of one process that runs tests, with torch and what the largest test holds; more than 8 processes wait for the disk.
+WORKER_BYTES, MOST_WORKERS = 2_000_000_000, 8
+
+
+def pytest_xdist_auto_num_workers() -> int | None:
+    """Processes of `-n auto`: cores that this process may keep busy, as far as memory allows."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None  # pytest-xdist reads it
+    return max(1, min(usable_cores(), free_memory() // WORKER_BYTES, MOST_WORKERS))
 
 
 @pytest.fixture(scope="session")

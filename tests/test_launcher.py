@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -83,7 +84,16 @@ class TestCommandLine:
         }
         python, demo = (str(self.VENV / place) for place in places[system])
         assert run.command_line("demo", ["--out", "my demo"], self.VENV) == [demo, "--out", "my demo"]
-        assert run.command_line("test", ["-x"], self.VENV) == [python, "-m", "pytest", "-x"]
+        assert run.command_line("test", ["-x"], self.VENV)[:3] == [python, "-m", "pytest"]
+
+    def test_the_quick_tests_are_run_unless_all_are_asked_for(self, run):
+        quick = run.command_line("test", ["tests/cli", "-x"], self.VENV)[3:]
+        assert quick == [*run.IN_PARALLEL, "-m", "not slow and not peer and not browser", "tests/cli", "-x"]
+        assert run.command_line("test", ["-x", "--all"], self.VENV)[3:] == [*run.IN_PARALLEL, "-x"]
+
+    def test_every_marker_that_the_quick_tests_leave_out_is_declared(self, run):
+        declared = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["markers"]
+        assert re.findall(r"not (\w+)", run.QUICK[1]) == [line.partition(":")[0] for line in declared]
 
     def test_how_to_use_the_environment_is_said_for_the_system(self, run, system):
         assert ("source" in run.how_to_use(self.VENV)) == (system == "posix")

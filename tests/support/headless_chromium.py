@@ -48,9 +48,12 @@ class Page:
             os.dup2(commands, 3)
             os.dup2(answers, 4)
 
+        profile.mkdir(parents=True, exist_ok=True)
         self._process = subprocess.Popen(
             [program, *FLAGS.split(), f"--user-data-dir={profile}", "about:blank"],
             close_fds=False,
+            # Killed, it leaves its temporary files behind: in the profile they go with it.
+            env={**os.environ, "TMPDIR": str(profile)},
             preexec_fn=hand_over,
             stderr=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
