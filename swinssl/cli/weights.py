@@ -12,6 +12,7 @@ import typer
 from swinssl.cli.command import commands
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Json
+from swinssl.core import files
 from swinssl.core.errors import UserError
 from swinssl.core.terminal import print
 from swinssl.networks.checkpoints.published_encoders import SOURCES, WHICH_MERGE_ORDER, SourceName
@@ -266,9 +267,10 @@ def _own_record(checkpoint: Checkpoint) -> EncoderRecord:
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return files.read_text(path)
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--licence {path}: cannot be read ({error}). Give a text file.") from None
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"--licence {path}: cannot be read ({reason}). Give a text file.") from None
 
 
 main = commands(

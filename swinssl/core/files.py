@@ -242,13 +242,33 @@ def read_json(path: Path, *, what: str, remedy: str) -> Any:
     """
     path = Path(path)
     try:
-        return parse_json(path.read_text(encoding="utf-8-sig"))
+        return parse_json(read_text(path))
     except FileNotFoundError:
         raise UserError(f"{path}: no {what} here. {remedy}") from None
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: the {what} cannot be read: not valid JSON ({error}). {remedy}") from None
     except OSError as error:
         raise UserError(f"{path}: the {what} cannot be read ({error.strerror}). {remedy}") from None
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file that a user may have given.
+
+    Raises:
+        OSError: as `open_regular`.
+    """
+    with open_regular(path) as stream:
+        return stream.read()
+
+
+def read_text(path: Path) -> str:
+    """The content of a text file that a user may have given: UTF-8, with or without a byte order mark.
+
+    Raises:
+        OSError: as `open_regular`.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    return io.TextIOWrapper(io.BytesIO(read_bytes(path)), encoding="utf-8-sig").read()
 
 
 def is_file(path: Path) -> bool:

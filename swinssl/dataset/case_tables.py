@@ -89,8 +89,8 @@ def copy_tables(source: Path, target: Path, cases: Sequence[Case]) -> None:
     Groups are written out, wherever they came from.
     """
     present, groups = Path(target) / LABELS_PRESENT_FILE, Path(target) / GROUPS_FILE
-    if (source / LABELS_PRESENT_FILE).is_file():
-        files.write_bytes(present, (source / LABELS_PRESENT_FILE).read_bytes())
+    if not files.is_missing(source / LABELS_PRESENT_FILE):
+        files.write_bytes(present, files.read_bytes(source / LABELS_PRESENT_FILE))
     else:
         present.unlink(missing_ok=True)
     rows = [(case.id, case.group) for case in cases if case.group is not None]
@@ -133,7 +133,7 @@ def _groups(
     folder: Path, ids: Sequence[str], description: Description, findings: list[Finding]
 ) -> tuple[dict[str, str], str]:
     path = folder / GROUPS_FILE
-    if path.is_file():
+    if not files.is_missing(path):
         return _groups_table(path, findings), path.name
     if description.groups or description.group_pattern is None:
         return dict(description.groups), DESCRIPTION_FILE
@@ -175,12 +175,13 @@ def _groups_table(path: Path, findings: list[Finding]) -> dict[str, str]:
 
 def _rows(path: Path, findings: list[Finding]) -> Rows | None:
     """The rows of a table, stripped, with the case column first; None where there is no table."""
-    if not path.is_file():
+    if files.is_missing(path):
         return None
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = files.read_text(path)
     except (OSError, UnicodeDecodeError) as error:
-        findings.append(Finding("E111", path.name, f"cannot be read ({error})", "Save it as UTF-8 text."))
+        reason = getattr(error, "strerror", None) or error
+        findings.append(Finding("E111", path.name, f"cannot be read ({reason})", "Save it as UTF-8 text."))
         return []
     header = text.partition("\n")[0]
     separator = max(",;\t", key=header.count)

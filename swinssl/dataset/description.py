@@ -90,7 +90,7 @@ def read_description(folder: Path) -> tuple[Description, list[Finding]]:
     """
     path = Path(folder) / DESCRIPTION_FILE
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = files.read_text(path)
         content = files.parse_json(text)
         if not isinstance(content, dict):
             raise ValueError(f"it holds a {type(content).__name__}, not an object")

@@ -108,8 +108,8 @@ class RawDataset:
             files.write_json(folder / DESCRIPTION_FILE, self.description)
         copy_tables(self.source, folder, self.cases)
         splits = self.source / SPLITS_FILE
-        if splits.is_file():
-            content, target = splits.read_bytes(), folder / SPLITS_FILE
+        if not files.is_missing(splits):
+            content, target = files.read_bytes(splits), folder / SPLITS_FILE
             if target.is_file() and target.read_bytes() != content:
                 logger.warning("%s: replaced by the one in %s; runs before it used other folds.", target, self.source)
             files.write_bytes(target, content)
@@ -172,7 +172,7 @@ def _left_out(folder: Path, findings: Sequence[Finding]) -> tuple[str, ...]:
 
 def _remarks(folder: Path, description: Description, cases: int) -> list[Finding]:
     """What the description lacks, seen beside the files."""
-    if not description.content and not (folder / DESCRIPTION_FILE).exists():
+    if not description.content and files.is_missing(folder / DESCRIPTION_FILE):
         if (folder / LABELS).is_dir():
             message = f"no such file, and {LABELS} has labels whose meaning it would say"
             return [Finding("E101", DESCRIPTION_FILE, message, f"Write it, such as {EXAMPLE}")]

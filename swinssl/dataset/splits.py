@@ -82,7 +82,7 @@ def load_or_make_splits(
     path = Path(folder) / SPLITS_FILE
     if not structures:
         raise UserError(f"{folder}: no case has labels, so there is nothing to divide. Add labels, then preprocess.")
-    if path.is_file():
+    if not files.is_missing(path):
         folds = read_splits(path)
         check_splits(path, folds, cases=structures, groups=groups)
         _mention_unused(path, folds, structures)
@@ -210,7 +210,9 @@ def shots_subset(
     if not 1 <= shots <= len(train):
         raise UserError(f"--shots {shots}: fold {fold} has {len(train)} training cases. Give 1 to {len(train)}.")
     remedy = "Delete it, and it is made anew; runs before then used other subsets."
-    kept: dict[str, Any] = files.read_json(path, what="few-shot order", remedy=remedy) if path.is_file() else {}
+    kept: dict[str, Any] = (
+        files.read_json(path, what="few-shot order", remedy=remedy) if not files.is_missing(path) else {}
+    )
     if not isinstance(kept, dict) or not all(isinstance(orders, dict) for orders in kept.values()):
         raise UserError(f"{path}: not of the form of few-shot orders. {remedy}")
     orders = kept.setdefault(f"fold_{fold}", {})

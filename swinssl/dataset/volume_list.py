@@ -17,6 +17,7 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path
 
+from swinssl.core import files
 from swinssl.dataset.case import Case, case_name, id_findings, normal_form
 from swinssl.dataset.case_listing import Listing, resolve_listed, usual_ending
 from swinssl.dataset.checks.finding import Finding, did_you_mean
@@ -66,7 +67,7 @@ class _Reader:
     def lines(self) -> list[tuple[int, str]]:
         """Number and text of each line that is not blank."""
         try:
-            text = self.file.read_text(encoding="utf-8-sig")
+            text = files.read_text(self.file)
         except OSError as error:
             self.report("E114", self.file, f"cannot be opened ({error.strerror})", "Change its permissions.")
             return []

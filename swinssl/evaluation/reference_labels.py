@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from swinssl.core import files
 from swinssl.core.errors import UserError
 from swinssl.core.text import listed
 from swinssl.dataset.case_tables import read_labels_present
@@ -88,6 +89,6 @@ def find_reference_labels(predictions: Path, references: Path, dataset: Path | N
         return ReferenceLabels.read(file)
     drawn, predicted = (path.parent if path.is_file() else path for path in (references, predictions))
     for folder in (drawn.resolve().parent, drawn, predicted):
-        if (folder / DESCRIPTION_FILE).is_file():
+        if not files.is_missing(folder / DESCRIPTION_FILE):
             return ReferenceLabels.read(folder / DESCRIPTION_FILE)
     return None

@@ -236,14 +236,15 @@ def _extract(
 
 def _opened(path: Path) -> zipfile.ZipFile:
     try:
-        with open(path, "rb"):
-            pass
+        files.open_regular(path).close()
     except FileNotFoundError:
         raise UserError(f"{path}: no such file. Give the .zip that swinssl_model export wrote.") from None
     except IsADirectoryError:
         raise UserError(f"{path}: a folder. Give the .zip that swinssl_model export wrote.") from None
     except PermissionError:
         raise UserError(f"{path}: you may not read it (permission denied). Ask its owner, or copy it.") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}. Give the .zip that swinssl_model export wrote.") from None
     with _damage(path, "the list of its members"):
         return zipfile.ZipFile(path)
 

@@ -74,7 +74,7 @@ class CleanUp(BaseModel):
             UserError: it cannot be read, is of another version, or does not fit the model's labels.
         """
         path = Path(folder) / CLEAN_UP_FILE
-        if not path.is_file():
+        if files.is_missing(path):
             return None
         found = read_model(
             cls, path, what="clean-up of predictions", remedy=REMEDY, version=CLEAN_UP_VERSION, upgrade=_upgraded

@@ -97,7 +97,7 @@ class PredictionRecord(BaseModel):
             UserError: it cannot be read, or is of another version.
         """
         path = Path(folder) / RECORD_FILE
-        if not path.is_file():
+        if files.is_missing(path):
             return None
         what = "description of the predictions"
         return read_model(cls, path, what=what, remedy=REMEDY, version=RECORD_VERSION, upgrade=_upgraded)

@@ -188,7 +188,7 @@ def _splits(raw: RawDataset) -> list[Finding]:
     annotated = [case for case in raw.cases if case.label is not None]
     groups = {case.id: case.group for case in annotated if case.group is not None}
     path = raw.source / SPLITS_FILE
-    if path.is_file():
+    if not files.is_missing(path):
         try:
             check_splits(path, read_splits(path), cases=[case.id for case in annotated], groups=groups)
         except UserError as error:

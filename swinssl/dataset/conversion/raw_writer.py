@@ -115,7 +115,7 @@ class Conversion:
 
     def _described(self, file: Path) -> object:
         try:
-            return json.loads(file.read_text(encoding="utf-8"))
+            return json.loads(files.read_text(file))
         except ValueError:
             return None
 

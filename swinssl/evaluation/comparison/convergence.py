@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from swinssl.core import files
 from swinssl.core.errors import UserError
 
 LOG_FILE = "log.jsonl"
@@ -46,7 +47,7 @@ def read_curve(given: str) -> TrainingCurve:
         raise UserError(f"--log {given}: expected NAME=FOLDER. Say which model the log is of.")
     path = Path(where) / LOG_FILE if Path(where).is_dir() else Path(where)
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = files.read_text(path).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: cannot be read ({reason}). Give the {LOG_FILE} of a training run.") from None

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from swinssl.core import files
 from swinssl.core.errors import UserError
 from swinssl.core.text import csv_rows, listed
 from swinssl.evaluation.comparison.score_table import DICE, Score, ScoreTable
@@ -86,7 +87,7 @@ def _table(path: Path) -> list[Score]:
 def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """Columns by the names that we use, and the rows with their line."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = files.read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: cannot be read ({reason}). {REMEDY}") from None

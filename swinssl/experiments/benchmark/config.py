@@ -10,6 +10,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from swinssl.core import files
 from swinssl.core.errors import UserError
 from swinssl.core.json_model import first_fault
 from swinssl.core.workspace import safe_name
@@ -244,12 +245,14 @@ def read_config(path: Path) -> BenchmarkConfig:
     """
     path = Path(path)
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        content = tomllib.loads(files.read_text(path))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file. Give the benchmark's TOML file.") from None
     except RecursionError:
         raise UserError(f"{path}: cannot be read as TOML (nested too deeply). {REMEDY}") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Give the benchmark's TOML file.") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{path}: cannot be read as TOML ({error}). {REMEDY}") from None
     for name, init in content.get("inits", {}).items() if isinstance(content.get("inits"), dict) else ():
         if init == {} and name in STARTS:  # [inits.scratch] says it all

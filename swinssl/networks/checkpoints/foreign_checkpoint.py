@@ -100,12 +100,14 @@ def _tensor(value: Any) -> Tensor | None:
 
 def _start(path: Path) -> bytes:
     try:
-        with open(path, "rb") as stream:
+        with files.open_regular(path) as stream:
             start = stream.read(64)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file. Give the path of a checkpoint.") from None
     except IsADirectoryError:
         raise UserError(f"{path}: a folder. Give the path of a checkpoint in it.") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Give the path of a checkpoint.") from None
     for first, what in NO_WEIGHTS.items():
         if (start.startswith(first) and first) or start == first:
             raise UserError(f"{path}: {what}.")

@@ -10,6 +10,7 @@ import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
+from swinssl.core import files
 from swinssl.core.errors import UserError
 
 FOLDER = Path(__file__).with_name("shipped")
@@ -79,7 +80,11 @@ def encoder_path(init: str | Path) -> Path:
         inside = path / ENCODER_FILE
         hint = f"Give {inside}." if inside.is_file() else "Give the path of an encoder file, or a shipped name."
         raise UserError(f"{init}: a folder; expected an encoder file. {hint}")
-    if path.exists():
+    if not files.is_missing(path):
+        try:
+            files.open_regular(path).close()
+        except OSError as error:
+            raise UserError(f"{init}: cannot be read ({error.strerror}). Give the path of an encoder file.") from None
         return path
     if str(init) in shipped_names():
         return FOLDER / f"{init}.safetensors"

@@ -172,14 +172,15 @@ def _parsed(content: memoryview) -> tuple[dict[str, Any], memoryview]:
 @contextlib.contextmanager
 def _opened(path: Path, *, framework: str) -> Iterator[Any]:
     try:
-        with open(path, "rb"):  # safetensors calls every file that it may not read a missing one
-            pass
+        files.open_regular(path).close()  # safetensors calls every file that it may not read a missing one
     except FileNotFoundError:
         raise UserError(f"{path}: no such file. Give the path of a safetensors file with weights.") from None
     except IsADirectoryError:
         raise UserError(f"{path}: a folder. Give the path of a safetensors file with weights.") from None
     except PermissionError:
         raise UserError(f"{path}: you may not read it (permission denied). Ask its owner, or copy it.") from None
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}. Give the path of a safetensors file with weights.") from None
     try:
         with safe_open(path, framework=framework) as stream:
             yield stream

@@ -143,7 +143,7 @@ class RunFolder:
         files.write_text(self.log_file, "".join(json.dumps(entry) + "\n" for entry in kept))
 
     def _log_lines(self) -> list[bytes]:
-        return self.log_file.read_bytes().splitlines() if self.log_file.exists() else []
+        return [] if files.is_missing(self.log_file) else files.read_bytes(self.log_file).splitlines()
 
 
 def put_aside(folder: Path) -> None:
