@@ -143,7 +143,7 @@ def _plans_of(run: Benchmark, workspace: TaskWorkspace) -> Plans:
 def _about_failed(outcome: Outcome) -> str:
     lines = [f"{key}: {reason}" for key, reason in outcome.failed.items()]
     lines += [f"{key}: left out, needs one that failed" for key in outcome.left_out]
-    return f"{len(outcome.failed)} cells failed; the same command tries them again.\n" + "\n".join(lines)
+    return f"{len(outcome.failed)} cells failed; rerun the command to try them again.\n" + "\n".join(lines)
 
 
 main = command(benchmark)

@@ -27,6 +27,7 @@ from swinssl.core.terminal import open_streams, print_message, start_log
 TYPER: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
 USER_CAN_MEND_IT = 2
 INTERRUPTED = 130
+RESUME = "Rerun the command to resume."
 # Errors of the machine rather than of the program, and what to do about them.
 FULL = "Free some space there, or choose another folder."
 FORBIDDEN = "Change its permissions, or choose another folder."
@@ -98,7 +99,7 @@ def _end_at_once(end: SystemExit) -> None:
 
 
 def _interrupt(*_: object) -> None:
-    """A scheduler's request to end is a Ctrl-C: temporary files go, and the exit code says that the work goes on."""
+    """A scheduler's request to end is a Ctrl-C: temporary files go, and the exit code says that it was interrupted."""
     raise KeyboardInterrupt
 
 
@@ -142,7 +143,7 @@ def _with_exit_codes(function: Callable[..., None]) -> Callable[..., None]:
             print_message("\nstopped", stop)
             raise SystemExit(INTERRUPTED) from None
         except KeyboardInterrupt:
-            print_message("\nstopped", "the same command goes on where it was.")
+            print_message("\nstopped", RESUME)
             raise SystemExit(INTERRUPTED) from None
         except OSError as error:
             if error.errno not in MENDABLE_ERRNOS:

@@ -67,8 +67,8 @@ def predict(
 
     -o seg.nii.gz writes the label map of one case to that file and nothing else. --dry-run reads weights and images.
 
-    Cases that are done are left alone, so the same command goes on where it was stopped. A folder's images are named
-    as nnU-Net's: <case>_0000.nii.gz, <case>_0001.nii.gz and so on by channel; one channel needs no number.
+    Cases that are done are left alone; rerun the command to resume. A folder's images are named as in nnU-Net:
+    <case>_0000.nii.gz, <case>_0001.nii.gz and so on by channel; one channel needs no number.
     """
     from swinssl.core.devices import select_device, use_bf16
     from swinssl.imageio.endings import unread_images
@@ -156,7 +156,7 @@ def _parse_folds(folds: list[str] | None) -> list[str] | None:
 def _trained_on(model: TrainedModel) -> frozenset[str]:
     """Content hashes of the images that the model's folds were trained on, as far as their runs tell."""
     from swinssl.inference.trained_model import fold_folder
-    from swinssl.training.engine.run_description import RunDescription, content_hashes
+    from swinssl.training.engine.run_description import LearntFrom
     from swinssl.training.engine.run_folder import RunFolder
 
     hashes: set[str] = set()
@@ -165,7 +165,7 @@ def _trained_on(model: TrainedModel) -> frozenset[str]:
         if not path.is_file():
             continue
         try:
-            hashes |= content_hashes(RunDescription.read(path).image_sha256)
+            hashes |= LearntFrom.read(path).hashes
         except UserError as error:  # it serves this warning alone
             logger.warning("%s So images that the model was trained on cannot be told from others.", error)
     return frozenset(hashes)

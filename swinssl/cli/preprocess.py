@@ -69,8 +69,8 @@ def preprocess(
 ) -> None:
     """Crop, normalise, resample and store every case as swinssl_plan decided.
 
-    Cases that are current are left alone, so the same command goes on where it was stopped, mends damaged cases and
-    takes new ones up. Several processes, on several machines, may do so at once: no case is made twice.
+    Cases that are current are left alone. Rerun the command to resume, to repair damaged cases or to add new ones.
+    Several processes, on several machines, may run it at once: no case is made twice.
     """
     from swinssl.core.pools import Cluster
     from swinssl.dataset.raw_dataset import RawDataset
@@ -189,8 +189,8 @@ def end(outcome: PreprocessReport, plans: Plans, *, dataset: str, root: Path | N
     """
     if failed := outcome.with_status("failed"):
         raise UserError(
-            f"{len(failed)} of {len(outcome.cases)} cases failed: {', '.join(case.case_id for case in failed)}. Mend "
-            "them or take them out of the raw data set, then run the same command again; it skips what is done."
+            f"{len(failed)} of {len(outcome.cases)} cases failed: {', '.join(case.case_id for case in failed)}. Fix "
+            "them or take them out of the raw data set, then rerun the command; it skips what is done."
         )
     if quiet:
         return

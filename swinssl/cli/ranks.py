@@ -18,7 +18,7 @@ from typing import IO, Annotated
 
 import typer
 
-from swinssl.cli.command import INTERRUPTED, USER_CAN_MEND_IT, arguments_as_typed
+from swinssl.cli.command import INTERRUPTED, RESUME, USER_CAN_MEND_IT, arguments_as_typed
 from swinssl.core.machine import THREADS, threads_each
 from swinssl.core.terminal import print, print_message
 
@@ -141,7 +141,7 @@ class _Ranks:
         if INTERRUPTED in codes and all(code in _ASKED for code in codes):
             return INTERRUPTED
         if self.asked and all(code in _ASKED for code in codes):
-            print_message("\nstopped", "the same command goes on where it was.")
+            print_message("\nstopped", RESUME)
             return INTERRUPTED
         return self._failure(failed, ranks)
 
@@ -158,7 +158,7 @@ class _Ranks:
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         print(
             f"error: process {failed} of 0 to {self.count - 1} {how}, and the others were ended. What it said stands "
-            "above. The same command goes on from the last checkpoint.",
+            "above. Rerun the command to resume from the last checkpoint.",
             file=sys.stderr,
         )
         return max(code, 1)

@@ -15,6 +15,18 @@ from swinssl.training.engine.loop import Length
 LEAST_EPOCHS = 10
 # Without a number of steps and without a guess, a run of so many minutes starts as if it had these.
 UNKNOWN_STEPS = 10_000
+# By option, the row of the plan's explanation whose reason it overrules.
+ROW_OF = {
+    "batch_size": "batch",
+    "lr": "learning rate",
+    "epochs": "schedule",
+    "patience": "patience",
+    "dice": "dice",
+    "preset": "network",
+    "network": "network",
+    "decoder": "network",
+    "norm": "norm",
+}
 
 
 def effective_plans(plans: Plans, config: TrainingConfig) -> Plans:
@@ -32,10 +44,13 @@ def effective_plans(plans: Plans, config: TrainingConfig) -> Plans:
         "patience": config.patience,
         "dice": config.dice,
     }
-    reasons = plans.reasons
+    reasons = {
+        **plans.reasons,
+        **{row: "as asked" for name, row in ROW_OF.items() if getattr(config, name) is not None},
+    }
     if config.mirror is not None:
         chosen["mirror_axes"], why = choose_mirroring(plans.labels, config.mirror)
-        reasons = {**reasons, "mirroring": why}
+        reasons["mirroring"] = why
     training = plans.training.model_copy(update={name: v for name, v in chosen.items() if v is not None})
     encoder = None if plans.encoder is None else plans.encoder.model_copy(update={"place": None})
     return plans.model_copy(

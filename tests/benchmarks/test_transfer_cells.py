@@ -70,7 +70,7 @@ def test_fold_and_seed_are_the_cells_and_no_patience_shortens_it(study, typed):
 
 def test_each_init_has_its_own_start(study, typed, tmp_path):
     run_cell(study, Init("scratch"), 0)
-    assert "--init" not in typed["train"] and "--network" not in typed["train"]
+    assert after(typed["train"], "--init") == "scratch" and "--network" not in typed["train"]
     run_cell(study, Init("resenc"), 0)
     assert after(typed["train"], "--network") == "resenc" and "--init" not in typed["train"]
     run_cell(study, Init("zeroed"), 0)

@@ -200,7 +200,7 @@ class TestExitCodes:
 
     def test_130_on_ctrl_c(self, type_in):
         code, out, err = type_in("ctrl-c")
-        assert (code, out, err) == (130, "", "\nstopped: the same command goes on where it was.\n")
+        assert (code, out, err) == (130, "", "\nstopped: Rerun the command to resume.\n")
 
     def test_a_bug_is_raised_on(self, monkeypatch):
         monkeypatch.setattr(sys, "argv", ["swinssl_sample", "bug"])
@@ -288,7 +288,7 @@ class TestRealProcess:
         assert running.stdout.readline() == "waiting\n"
         running.send_signal(request_to_end)
         _, err = running.communicate(timeout=20)
-        assert running.returncode == 130 and err == "\nstopped: the same command goes on where it was.\n"
+        assert running.returncode == 130 and err == "\nstopped: Rerun the command to resume.\n"
 
 
 HELP = """if True:

@@ -184,6 +184,27 @@ class TestReport:
         _, text, _ = type_in(*arguments)
         assert "warning: a: the model was trained on this image" in text and "warning: b" not in text
 
+    def test_a_damaged_description_of_the_training_is_a_warning(self, images, tmp_path, type_in, caplog):
+        """It only serves to recognise images of the training."""
+        model, out = write_model(tmp_path / "model", PLANS), tmp_path / "out"
+        (model / "fold_0" / "run.json").write_text("{")
+        assert type_in("-i", images, "-o", out, "-m", model)[0] == 0
+        assert (out / "a.nii.gz").is_file() and (out / "b.nii.gz").is_file()
+        (line,) = [line for line in caplog.messages if "run.json" in line]
+        assert "not valid JSON" in line and "Copy the whole folder" in line and "cannot be told from others" in line
+
+    def test_a_damaged_record_is_refused_and_overwritten(self, model, images, tmp_path, type_in):
+        arguments = ("-i", images, "-o", tmp_path / "out", "-m", model)
+        type_in(*arguments)
+        record = tmp_path / "out" / "predict_args.json"
+        whole = json.loads(record.read_text())
+        record.write_bytes(record.read_bytes()[:40])
+        code, _, errors = type_in(*arguments)
+        assert code == 2 and "predict_args.json" in errors and "--overwrite" in errors
+        code, text, _ = type_in(*arguments, "--overwrite")
+        assert code == 0 and "2 segmented, 0 done before, 0 failed" in text
+        assert json.loads(record.read_text())["cases"].keys() == whole["cases"].keys()
+
     def test_a_failed_case_ends_with_2_after_the_others(self, model, images, tmp_path, type_in):
         (images / "b_0000.nii.gz").write_bytes(b"not an image")
         code, text, errors = type_in("-i", images, "-o", tmp_path / "out", "-m", model)

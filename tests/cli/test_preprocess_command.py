@@ -96,8 +96,8 @@ class TestPreprocess:
         done = typed("preprocess", "7")
         assert done.code == 2
         assert done.error == (
-            "1 of 3 cases failed: case_1. Mend them or take them out of the raw data set, then run the same command "
-            "again; it skips what is done."
+            "1 of 3 cases failed: case_1. Fix them or take them out of the raw data set, then rerun the command; it "
+            "skips what is done."
         )
         assert "2 preprocessed, 0 current, 1 failed" in done.out and str(truncated) in done.out
         assert stored(folder) == ("case_0", "case_2")

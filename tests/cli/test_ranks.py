@@ -86,7 +86,7 @@ class TestEnds:
         wait_for(tmp_path / "ready0", tmp_path / "ready1", process=process)
         process.send_signal(signal.SIGTERM)
         code, _, err = ended(process)
-        assert code == 130 and "the same command goes on" in err and "Traceback" not in err
+        assert code == 130 and "Rerun the command to resume" in err and "Traceback" not in err
 
     def test_ranks_do_not_outlive_who_started_them(self, start, tmp_path):
         process = start("wait", tmp_path)

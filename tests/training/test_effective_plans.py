@@ -22,3 +22,10 @@ def test_mirror_overrules_the_plan(wish, axes):
 def test_mirror_of_unknown_axes_is_refused(wish):
     with pytest.raises(UserError, match="expected all, none, or axes"):
         effective_plans(PLANS, TrainingConfig(mirror=wish))
+
+
+def test_the_reason_of_what_the_user_chose_is_that_it_was_asked_for():
+    asked = effective_plans(PLANS, TrainingConfig(lr=0.003, batch_size=3, decoder="light"))
+    changed = {row for row in asked.reasons if asked.reasons[row] != PLANS.reasons.get(row)}
+    assert changed == {"learning rate", "batch", "network"}
+    assert {asked.reasons[row] for row in changed} == {"as asked"}
