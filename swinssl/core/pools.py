@@ -164,7 +164,7 @@ def _warn_of_slow(busy: Sequence[_Worker], name: Callable[[int], str]) -> None:
             continue
         worker.since = time.monotonic()
         logger.warning(
-            "%s: no answer for %g minutes. If it hangs, press Ctrl-C and rerun the command: it resumes with the others.",
+            "%s: no answer for %g minutes. If it hangs, press Ctrl-C and rerun the command to do the others.",
             name(worker.job),
             SLOW_SECONDS / 60,
         )

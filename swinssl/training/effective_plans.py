@@ -44,10 +44,8 @@ def effective_plans(plans: Plans, config: TrainingConfig) -> Plans:
         "patience": config.patience,
         "dice": config.dice,
     }
-    reasons = {
-        **plans.reasons,
-        **{row: "as asked" for name, row in ROW_OF.items() if getattr(config, name) is not None},
-    }
+    asked = {row: "as asked" for name, row in ROW_OF.items() if getattr(config, name) is not None}
+    reasons = {**plans.reasons, **asked}
     if config.mirror is not None:
         chosen["mirror_axes"], why = choose_mirroring(plans.labels, config.mirror)
         reasons["mirroring"] = why

@@ -51,7 +51,9 @@ def write_weights(path: Path, weights: dict[str, Tensor], *, metadata: dict[str,
 
 
 def _sealed(metadata: Mapping[str, str], header: Mapping[str, Any], body: memoryview) -> dict[str, str]:
-    told = {**metadata, TENSORS_HASH: _tensors_sha256(header, body)}
+    # Metadata that were read from a file carry the hash of that file.
+    told = {name: value for name, value in metadata.items() if name != METADATA_HASH}
+    told[TENSORS_HASH] = _tensors_sha256(header, body)
     return {**told, METADATA_HASH: _metadata_sha256(told)}
 
 

@@ -38,3 +38,14 @@ def test_the_metadata_are_in_order_whatever_order_they_were_given_in(tmp_path):
     assert list(header["__metadata__"]) == sorted(METADATA)
     write_weights(path, dict(reversed(WEIGHTS.items())), metadata=dict(reversed(METADATA.items())))
     assert path.read_bytes() == first
+
+
+def test_changed_weights_are_sealed_anew_with_the_metadata_that_were_read(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    write_weights(path, WEIGHTS, metadata={"format": "swinssl-encoder", "version": "2"})
+    _, metadata = read_weights(path)
+    changed = {name: tensor + 1 for name, tensor in WEIGHTS.items()}
+    write_weights(path, changed, metadata=metadata)
+    tensors, found = read_weights(path)
+    assert all(torch.equal(tensors[name], changed[name]) for name in changed)
+    assert found.keys() == metadata.keys() and found != metadata
