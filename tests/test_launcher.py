@@ -56,7 +56,7 @@ def test_the_whole_tested_set_is_pinned_within_what_the_package_asks_for():
 class TestArguments:
     def test_the_commands_are_those_of_the_package(self, run):
         scripts = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["scripts"]
-        assert {f"swinssl_{name}" for name in run.command_names()} == set(scripts)
+        assert {f"swinssl_{name}" for name in run.command_names()} == set(scripts) - {"swinssl"}
 
     def test_an_unknown_command_is_answered_with_the_known_ones(self, run, capsys):
         assert run.main(["dmeo"]) == 2

@@ -22,7 +22,8 @@ from typer.exceptions import TyperException
 
 from swinssl.core.errors import Interrupted, UserError
 from swinssl.core.machine import fit_allotment, spin_briefly
-from swinssl.core.terminal import open_streams, print_message, start_log
+from swinssl.core.provenance import __version__
+from swinssl.core.terminal import open_streams, print, print_message, start_log
 
 TYPER: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
 USER_CAN_MEND_IT = 2
@@ -54,7 +55,7 @@ def command(function: Callable[..., None]) -> Callable[[], None]:
 def commands(summary: str, **functions: Callable[..., None]) -> Callable[[], None]:
     """The console entry point of several functions, each a sub-command by its keyword; `import_` is typed `import`."""
     app = typer.Typer(**TYPER, help=summary, no_args_is_help=True)
-    app.callback(help=summary)(lambda: None)  # one sub-command alone is typed by its name too
+    app.callback(help=summary)(_with_version(lambda: None))  # one sub-command alone is typed by its name too
     for name, function in functions.items():
         app.command(name.rstrip("_"))(_with_exit_codes(_flattened(function)))
     return _entry_point(app)
@@ -73,12 +74,13 @@ def _entry_point(app: typer.Typer) -> Callable[[], None]:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _interrupt)
         try:
-            app()
+            app(prog_name=Path(sys.argv[0]).stem)
         except SystemExit as end:
             if _is_of_a_group():
                 _end_at_once(end)
             raise
 
+    main.app = app  # type: ignore[attr-defined]
     return main
 
 
@@ -127,8 +129,32 @@ def run_typed(function: Callable[..., None], arguments: Sequence[str]) -> None:
 
 def _app(function: Callable[..., None]) -> typer.Typer:
     app = typer.Typer(**TYPER)
-    app.command()(function)
+    app.command()(_with_version(function))
     return app
+
+
+def _with_version(function: Callable[..., None]) -> Callable[..., None]:
+    """`function` with the option `--version`."""
+    signature = inspect.signature(function)
+    option = typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+
+    @functools.wraps(function)
+    def versioned(*, version: bool = False, **values: Any) -> None:
+        function(**values)
+
+    parameter = inspect.Parameter(
+        "version", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Annotated[bool, option]
+    )
+    parameters = [*signature.parameters.values(), parameter]
+    versioned.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    versioned.__annotations__ = {p.name: p.annotation for p in parameters}
+    return versioned
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"swinssl {__version__}")
+        raise typer.Exit
 
 
 def _with_exit_codes(function: Callable[..., None]) -> Callable[..., None]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swinssl.core.machine import fit_allotment
+from swinssl.core.provenance import __version__
 from swinssl.core.terminal import print
 from swinssl.core.workspace import Workspace
 
@@ -34,6 +35,9 @@ def main() -> None:
         "--root",
         type=Path,
         help="Folder with raw/, preprocessed/ and results/. Default: $SWINSSL_ROOT or ./swinssl_data.",
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"swinssl {__version__}", help="Print the version and exit."
     )
     arguments = parser.parse_args()
     fit_allotment()  # as the other commands do

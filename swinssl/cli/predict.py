@@ -65,7 +65,8 @@ def predict(
 ) -> None:
     """Segment images with a trained model; each label map lies on the exact grid of its image.
 
-    -o seg.nii.gz writes the label map of one case to that file and nothing else. --dry-run reads weights and images.
+    With a file for -o (seg.nii.gz) the label map of one case is written to it, and nothing else. --dry-run reads the
+    weights and images.
 
     Cases that are done are left alone; rerun the command to resume. A folder's images are named as in nnU-Net:
     <case>_0000.nii.gz, <case>_0001.nii.gz and so on by channel; one channel needs no number.

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from swinssl.core import files, provenance
 from swinssl.core.json_model import read_model
-from swinssl.inference.trained_model import TrainedModel
+
+if TYPE_CHECKING:  # it imports torch, and a command's --help needs the options below alone
+    from swinssl.inference.trained_model import TrainedModel
 
 RECORD_FILE = "predict_args.json"
 RECORD_VERSION = 2

@@ -1,0 +1,5 @@
+"""`python -m swinssl` is the program `swinssl`."""
+
+from swinssl.cli.program import main
+
+main()
