@@ -6,8 +6,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,6 @@ from pydantic import BaseModel, Field
 
 from swinssl.core.devices import autocast, select_device, use_bf16
 from swinssl.core.errors import UserError
-from swinssl.core.machine import out_of_memory_in_words
 from swinssl.core.pictures import spare_the_run
 from swinssl.networks.checkpoints.encoder_file import EncoderRecord, write_encoder
 from swinssl.networks.checkpoints.encoder_transfer import load_encoder
@@ -36,11 +34,12 @@ from swinssl.ssl.pretext_task import PretextTask
 from swinssl.ssl.probe import Probe
 from swinssl.ssl.sources import Sources
 from swinssl.training.effective_plans import length_of
-from swinssl.training.engine.checkpoint import newest_step
 from swinssl.training.engine.distribution import Ranks
-from swinssl.training.engine.loop import Engine, Length, Progress
-from swinssl.training.engine.run_description import EngineRun, ending_noted, sha256_of_init, surroundings
-from swinssl.training.engine.run_folder import RunFolder, put_aside
+from swinssl.training.engine.lifecycle import RunLifecycle
+from swinssl.training.engine.loop import Engine
+from swinssl.training.engine.progress import Length
+from swinssl.training.engine.run_description import EngineRun, sha256_of_init, surroundings
+from swinssl.training.engine.run_folder import RunFolder
 from swinssl.training.initial_weights import draws_of, refuse_non_finite
 from swinssl.training.progress_picture import draw_progress
 
@@ -51,6 +50,8 @@ ENCODER, BEST, PICTURE = "encoder.safetensors", "encoder_best.safetensors", "lea
 MOST_STEPS_PER_EPOCH = 100
 # Between two pictures of the curves, and of what was learnt, with the encoder as it is then: epochs may be short.
 CURVES_SECONDS, PICTURE_SECONDS = 10.0, 60.0
+# Fields of `run.json` that say how a run ended.
+OUTCOME = {"steps", "seconds", "images_per_second", "best_score", "best_epoch", "unreadable", "ended"}
 
 
 @dataclass(frozen=True)
@@ -185,29 +186,13 @@ def pretrain(
         Interrupted: someone asked to stop; everything is saved.
     """
     start = _checked(method, preprocessed, folder, config=config, options=options, probe=probe)
-    plan, ranks = start.plan, start.ranks
-    if restart:
-        if ranks.first:
-            put_aside(folder)
-        ranks.meet()
-    with start.folder if ranks.first else nullcontext(start.folder) as run_folder:
-        earlier = PretrainingRun.earlier_in(run_folder)
-        closed = earlier is not None and earlier.is_closed(run_folder, result=start.result)
-        run = start.resuming(earlier)
-        if ranks.first:
-            run.write(run_folder.run_file)
-        with ending_noted(run, run_folder, writes=ranks.first):
-            if ranks.same_everywhere([closed])[0] and earlier is not None:
-                logger.info("%s: pretrained before", folder)
-                run = run.ended_as("done", **earlier.model_dump(include=OUTCOME))
-            else:
-                saved = newest_step(run_folder.checkpoints) is not None
-                with out_of_memory_in_words(str(folder), config.memory_remedy(plan.batch_size, saved=saved)):
-                    progress, damaged = _train(start, run, config)
-                run = _ended(run, plan, progress, damaged)
-        if ranks.first:
-            run.write(run_folder.run_file)
-    return Pretrained(folder, run, ranks.first)
+    life = start.lifecycle
+    with life.begin(restart=restart):
+        if life.closed:
+            logger.info("%s: pretrained before", folder)
+        life.run = life.run.ended_as("done", **life.train(partial(_train, start), outcome=OUTCOME))
+        life.write()
+    return Pretrained(folder, life.run, life.is_main)
 
 
 def check_start(
@@ -226,14 +211,8 @@ def check_start(
         UserError: as `pretrain` would.
     """
     start = _checked(method, preprocessed, folder, config=config, options=options, probe=probe)
-    if folder.is_dir() and not restart:
-        start.folder.check_free()
-        start.resuming(PretrainingRun.earlier_in(start.folder))
+    start.lifecycle.check(restart=restart)
     return start.plan
-
-
-# What `run.json` says of the end of a run.
-OUTCOME = {"steps", "seconds", "images_per_second", "best_score", "best_epoch", "unreadable", "ended"}
 
 
 @dataclass(frozen=True)
@@ -243,23 +222,10 @@ class _Start:
     plan: PretrainingPlan
     folder: RunFolder
     network: PretextNetwork
-    described: PretrainingRun
     device: torch.device
     bf16: bool
     ranks: Ranks
-
-    def resuming(self, earlier: PretrainingRun | None) -> PretrainingRun:
-        """The run's description, after the `earlier` one of the folder was found to be the same.
-
-        Raises:
-            UserError: another run is there.
-        """
-        return self.described.resuming(earlier, self.folder, result=self.result, length=self.plan.length)
-
-    @property
-    def result(self) -> str | None:
-        """Name of the encoder that the folder has, if it has one."""
-        return ENCODER if (self.folder.path / ENCODER).is_file() else None
+    lifecycle: RunLifecycle[PretrainingRun]
 
 
 def _checked(
@@ -279,22 +245,15 @@ def _checked(
         update={"init_report": report, "parameters": sum(p.numel() for p in network.parameters())}
     )
     run_folder = RunFolder(folder, folder_option=PretrainingRun.folder_option)
-    return _Start(plan, run_folder, network, run, device, bf16, ranks)
-
-
-def _ended(
-    run: PretrainingRun, plan: PretrainingPlan, progress: Progress, damaged: Mapping[str, str]
-) -> PretrainingRun:
-    crops = progress.step * plan.batch_size
-    return run.ended_as(
-        "done",
-        steps=progress.step,
-        seconds=round(progress.seconds, 1),
-        images_per_second=round(crops / progress.seconds, 2) if progress.seconds > 0 else None,
-        best_score=progress.best_score if progress.validations > 0 else None,
-        best_epoch=progress.best_epoch if progress.validations > 0 else None,
-        unreadable={**plan.sources.unreadable, **damaged},
+    lifecycle = RunLifecycle(
+        run_folder,
+        run,
+        ranks=ranks,
+        length=plan.length,
+        batch_size=plan.batch_size,
+        result=lambda: ENCODER if (folder / ENCODER).is_file() else None,
     )
+    return _Start(plan, run_folder, network, device, bf16, ranks, lifecycle)
 
 
 def _described(
@@ -340,8 +299,9 @@ def _initial_network(plan: PretrainingPlan, config: PretrainingConfig) -> tuple[
     return network, report
 
 
-def _train(start: _Start, run: PretrainingRun, config: PretrainingConfig) -> tuple[Progress, dict[str, str]]:
-    plan, run_folder, network = start.plan, start.folder, start.network
+def _train(start: _Start, run: PretrainingRun) -> dict[str, Any]:
+    """Train, and return the fields of `run.json` that say how it ended."""
+    plan, run_folder, network, config = start.plan, start.folder, start.network, run.config
     device, bf16, ranks = start.device, start.bf16, start.ranks
     network.to(device)
     method = plan.method
@@ -386,7 +346,15 @@ def _train(start: _Start, run: PretrainingRun, config: PretrainingConfig) -> tup
         show.curves(run_folder.read_log())
         show.picture()
         keep(task.kept.encoder)
-    return progress, plan.sampler.damaged
+    crops, validated = progress.step * plan.batch_size, progress.validations > 0
+    return {
+        "steps": progress.step,
+        "seconds": round(progress.seconds, 1),
+        "images_per_second": round(crops / progress.seconds, 2) if progress.seconds > 0 else None,
+        "best_score": progress.best_score if validated else None,
+        "best_epoch": progress.best_epoch if validated else None,
+        "unreadable": {**plan.sources.unreadable, **plan.sampler.damaged},
+    }
 
 
 class _Show:

@@ -9,7 +9,7 @@ from swinssl.planning.mirroring import choose_mirroring
 from swinssl.preprocessing.plans import Plans
 from swinssl.training.config import TrainingConfig
 from swinssl.training.engine.config import EngineConfig
-from swinssl.training.engine.loop import Length
+from swinssl.training.engine.progress import Length
 
 # A run of few steps still shows several points in its log.
 LEAST_EPOCHS = 10

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,6 @@ from torch import nn
 from swinssl.core import files
 from swinssl.core.devices import select_device, use_bf16
 from swinssl.core.errors import UserError
-from swinssl.core.machine import out_of_memory_in_words
 from swinssl.core.terminal import track
 from swinssl.dataset.case import case_name
 from swinssl.dataset.case_tables import read_groups
@@ -46,19 +44,19 @@ from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.store import REFERENCES, PreprocessedCase, PreprocessedDataset
 from swinssl.training.config import TrainingConfig
 from swinssl.training.effective_plans import effective_plans, planned_steps, run_length
-from swinssl.training.engine.checkpoint import newest_step
 from swinssl.training.engine.config import MACHINE_OPTIONS
 from swinssl.training.engine.distribution import Ranks
-from swinssl.training.engine.loop import Engine, Progress
+from swinssl.training.engine.lifecycle import RunLifecycle
+from swinssl.training.engine.loop import Engine
 from swinssl.training.engine.optimiser import EncoderPace
+from swinssl.training.engine.progress import Progress
 from swinssl.training.engine.run_description import (
     RunDescription,
-    ending_noted,
     sha256_of_decisions,
     sha256_of_init,
     surroundings,
 )
-from swinssl.training.engine.run_folder import RunFolder, put_aside
+from swinssl.training.engine.run_folder import RunFolder
 from swinssl.training.grid_validation import GridValidation, spread
 from swinssl.training.initial_weights import draws_of, refuse_non_finite
 from swinssl.training.progress_picture import draw_progress
@@ -70,6 +68,8 @@ logger = logging.getLogger(__name__)
 VALIDATION, TRAINING_CASES = "validation", "training_cases"
 # With fewer validation cases than these, training cases are asked too what post-processing helps; of many, so many.
 ENOUGH_CASES, MOST_TRAINING_CASES = 3, 20
+# Fields of `run.json` that say how training ended.
+OUTCOME = {"steps", "best_epoch", "best_score", "seconds"}
 
 
 @dataclass(frozen=True)
@@ -156,54 +156,38 @@ def fine_tune(
         Interrupted: someone asked to stop; everything is saved.
     """
     start = _checked(preprocessed, results, fold=fold, config=config, name=name)
-    setting, plans, model = start.setting, start.plans, start.model
-    first = setting.ranks.first
-    if first:
-        for line in start_in_words(start.described.config, plans, preprocessed):
+    model, life, is_main = start.model, start.lifecycle, start.setting.ranks.first
+    if is_main:
+        for line in start_in_words(start.lifecycle.run.config, start.plans, preprocessed):
             logger.info("%s", line)
-    if restart:
-        if first:
-            put_aside(start.folder.path)
-        setting.ranks.meet()
-    with start.folder if first else nullcontext(start.folder) as run_folder:
-        earlier = RunDescription.earlier_in(run_folder)
+    predictions, done_before = None, False
+    with life.begin(restart=restart):
         weights_before = whole_sha256(model, fold)
-        closed = earlier is not None and earlier.is_closed(run_folder, result=start.result)
-        run = start.resuming(earlier)
-        if first:
-            run.write(run_folder.run_file)
-        with ending_noted(run, run_folder, writes=first):
-            if setting.ranks.same_everywhere([closed])[0] and earlier is not None:
-                outcome = earlier.model_dump(include={"steps", "best_epoch", "best_score", "seconds"})
-            else:
-                outcome = _outcome(_train(start, run))
-        run = run.model_copy(update=outcome)
-        predictions, done_before = None, False
-        if first:
-            write_descriptions(model, plans, start.description)
-            predictions = run_folder.path / VALIDATION if setting.validation else None
+        life.update(**life.train(partial(_train, start), outcome=OUTCOME))
+        if is_main:
+            write_descriptions(model, start.plans, start.description)
+            predictions = start.folder.path / VALIDATION if start.setting.validation else None
             same_weights = weights_before is not None and weights_before == kept_sha256(model, fold)
-            if earlier is not None and earlier.status == "done" and same_weights:
-                done_before = _are_as_written(setting, predictions, earlier.prediction_sha256)
-            if done_before and earlier is not None:
-                logger.info("%s: trained and measured before", run_folder.path)
-                known = {"final_dice": earlier.final_dice, "prediction_sha256": earlier.prediction_sha256}
-                run = run.ended_as("done", ended=earlier.ended, **known)
-            run.write(run_folder.run_file)
+            done_before = same_weights and _was_measured(start, predictions)
+            life.write()
             if predictions is not None and not done_before:
-                with ending_noted(run, run_folder, writes=True), out_of_memory_in_words(*_memory(start, run)):
-                    written = _predict_validation(start, predictions)
-                run = run.model_copy(update={"prediction_sha256": written})
-                run.write(run_folder.run_file)
-    return FineTuned(
-        model,
-        start.folder.path,
-        plans,
-        run,
-        predictions,
-        first,
-        done_before,
-    )
+                with life.failure_noted():
+                    life.update(prediction_sha256=_predict_validation(start, predictions))
+                life.write()
+    return FineTuned(model, start.folder.path, start.plans, life.run, predictions, is_main, done_before)
+
+
+def _was_measured(start: _Start, predictions: Path | None) -> bool:
+    """Whether an earlier sitting finished this run and its predictions are unchanged; it then stays as it ended."""
+    life, earlier = start.lifecycle, start.lifecycle.earlier
+    if earlier is None or earlier.status != "done":
+        return False
+    if not _are_as_written(start.setting, predictions, earlier.prediction_sha256):
+        return False
+    logger.info("%s: trained and measured before", start.folder.path)
+    measured = earlier.model_dump(include={"final_dice", "prediction_sha256"})
+    life.run = life.run.ended_as("done", ended=earlier.ended, **measured)
+    return True
 
 
 def check_start(
@@ -224,9 +208,7 @@ def check_start(
         UserError: as `fine_tune` would.
     """
     start = _checked(preprocessed, results, fold=fold, config=config, name=name, writes=False)
-    if start.folder.path.is_dir() and not restart:
-        start.folder.check_free()
-        start.resuming(RunDescription.earlier_in(start.folder))
+    start.lifecycle.check(restart=restart)
     _task(start)
     return start.plans
 
@@ -241,25 +223,11 @@ class _Start:
     folder: RunFolder
     description: dict[str, Any]
     network: nn.Module
-    described: RunDescription
+    lifecycle: RunLifecycle[RunDescription]
 
     @property
     def plans(self) -> Plans:
         return self.setting.plans
-
-    def resuming(self, earlier: RunDescription | None) -> RunDescription:
-        """The run's description, after the `earlier` one of the folder was found to be the same.
-
-        Raises:
-            UserError: another run is there.
-        """
-        length = run_length(self.plans, self.described.config)
-        return self.described.resuming(earlier, self.folder, result=self.result, length=length)
-
-    @property
-    def result(self) -> str | None:
-        """Name of the weights that the fold has, if they are whole."""
-        return None if whole_sha256(self.model, self.fold) is None else WEIGHTS_FILE
 
 
 def _checked(
@@ -280,13 +248,16 @@ def _checked(
     described = _described(setting, fold, config).model_copy(
         update={"init_report": report, "parameters": sum(p.numel() for p in network.parameters())}
     )
-    return _Start(setting, fold, model, RunFolder(fold_folder(model, fold)), description, network, described)
-
-
-def _memory(start: _Start, run: RunDescription) -> tuple[str, str]:
-    """Where memory does not suffice, and what helps."""
-    saved = newest_step(start.folder.checkpoints) is not None
-    return str(start.folder.path), run.config.memory_remedy(start.plans.training.batch_size, saved=saved)
+    folder = RunFolder(fold_folder(model, fold))
+    lifecycle = RunLifecycle(
+        folder,
+        described,
+        ranks=setting.ranks,
+        length=run_length(plans, config),
+        batch_size=plans.training.batch_size,
+        result=lambda: None if whole_sha256(model, fold) is None else WEIGHTS_FILE,
+    )
+    return _Start(setting, fold, model, folder, description, network, lifecycle)
 
 
 def is_done(dataset: PreprocessedDataset, model: Path, *, fold: str, config: TrainingConfig) -> bool:
@@ -382,7 +353,7 @@ def _initial_network(plans: Plans, config: TrainingConfig, preprocessed: Path) -
 
 def _task(start: _Start) -> SegmentationTask:
     """The learning problem; its data are looked at, and nothing is computed."""
-    setting, plans, config = start.setting, start.plans, start.described.config
+    setting, plans, config = start.setting, start.plans, start.lifecycle.run.config
     validation = GridValidation.within_budget(
         setting.cases(setting.validation),
         plans,
@@ -402,13 +373,9 @@ def _task(start: _Start) -> SegmentationTask:
     )
 
 
-def _train(start: _Start, run: RunDescription) -> Progress:
-    with out_of_memory_in_words(*_memory(start, run)):
-        start.network.to(start.setting.device)
-        return _trained(start, run)
-
-
-def _trained(start: _Start, run: RunDescription) -> Progress:
+def _train(start: _Start, run: RunDescription) -> dict[str, Any]:
+    """Train, and return the fields of `run.json` that say how it ended."""
+    start.network.to(start.setting.device)
     setting, plans, config, run_folder = start.setting, start.plans, run.config, start.folder
     ranks, length = setting.ranks, run_length(plans, config)
     task = _task(start)
@@ -452,7 +419,7 @@ def _trained(start: _Start, run: RunDescription) -> Progress:
             run_folder.path / WEIGHTS_FILE,
         )
         task.keep_best()
-    return progress
+    return _outcome(progress)
 
 
 def _keep(start: _Start, network: nn.Module) -> None:

@@ -7,7 +7,6 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,9 +27,11 @@ from swinssl.training.engine.config import EngineConfig
 from swinssl.training.engine.distribution import Ranks
 from swinssl.training.engine.optimiser import AS_THE_REST, EncoderPace, cosine_with_warm_up, make_optimiser, set_pace
 from swinssl.training.engine.prefetch import read_ahead
+from swinssl.training.engine.progress import Length, Progress
 from swinssl.training.engine.run_folder import RunFolder, StopRequests
 from swinssl.training.engine.sharding import Shards, norms_over_ranks, own_part
 from swinssl.training.engine.task import Task
+from swinssl.training.engine.time_budget import TimeBudget
 
 logger = logging.getLogger(__name__)
 
@@ -38,59 +39,6 @@ logger = logging.getLogger(__name__)
 OVERHEAD_SHARE = 0.1
 # A checkpoint at least this often, so that a kill costs little, unless writing one takes more than its share.
 CHECKPOINT_SECONDS = 300.0
-# Steps whose time is measured before a run of so many minutes fixes its number of steps; the first ones are slower.
-STEPS_TO_MEASURE, SLOW_STEPS = 12, 2
-# ... and after which their number is corrected again, since speed changes with what else the machine does.
-STEPS_TO_CORRECT = 10
-
-
-@dataclass(frozen=True)
-class Length:
-    """How long a run is: a number of steps, a number of minutes, or whichever ends first.
-
-    Args:
-        steps: optimiser steps at most; None where only the minutes count.
-        expected: steps that it will be; a guess where minutes count, corrected as soon as speed is known.
-        steps_per_epoch: steps between two lines of the log.
-        minutes: longest time, what follows the run included; None is no limit.
-        patience: validations in a row without a better score before the run ends; None never ends early.
-    """
-
-    steps: int | None
-    expected: int
-    steps_per_epoch: int
-    minutes: float | None = None
-    patience: int | None = None
-
-
-@dataclass
-class Progress:
-    """Where a run is; all of it is in the checkpoint.
-
-    Args:
-        step: optimiser steps done.
-        total: steps of the run; with a time limit corrected at every epoch's end.
-        seconds: time used so far, over all sittings.
-        validation_seconds: of that, in validation.
-        validations: how many there were.
-        best_score: highest validation score, and the epoch it was reached in.
-        not_better: validations in a row since then.
-        validated_at: step of the last validation, or of the weights that were kept where nothing can be validated.
-        minutes: time limit that the run ended under; None where it had none.
-        ended: the run is over; nothing but a longer length makes it go on.
-    """
-
-    step: int = 0
-    total: int = 0
-    seconds: float = 0.0
-    validation_seconds: float = 0.0
-    validations: int = 0
-    best_score: float = -math.inf
-    best_epoch: int = 0
-    not_better: int = 0
-    validated_at: int = -1
-    minutes: float | None = None
-    ended: bool = False
 
 
 class Engine:
@@ -142,15 +90,17 @@ class Engine:
         self.shards = Shards([], self.optimiser, device=device)
         self.progress = Progress(total=length.expected)
         self.validate_every = max(1, math.ceil(task.validation_cost / (OVERHEAD_SHARE / 2 * length.steps_per_epoch)))
+        self.budget = TimeBudget(
+            length,
+            validation_cost=task.validation_cost,
+            closing_cost=task.closing_cost,
+            validation_interval=self.validate_every * length.steps_per_epoch,
+            agree=lambda value: ranks.same_everywhere([value])[0],
+        )
         # Sums since the last line of the log.
         self.sums: dict[str, float] = defaultdict(float)
         self.began = self.saved_at = time.monotonic()
         self.save_seconds = 0.0
-        # Step and training seconds from which speed is measured.
-        self.measured_from: tuple[int, float] | None = None
-        self.slow_steps_left = SLOW_STEPS
-        # Under a time limit the number of steps is a guess until speed is measured, and nobody is shown a guess.
-        self.total_known = length.minutes is None
 
     def run(self) -> Progress:
         """Train to the end of the schedule, from the newest checkpoint if there is one.
@@ -176,15 +126,17 @@ class Engine:
             self._meter() as meter,
         ):
             try:
-                while not self._ended():
+                while not self.progress.is_over:
                     started = time.monotonic()
                     loss = self._step(self._waited_for(samples))
                     self.sums["working_seconds"] += time.monotonic() - started
-                    self._fit_into_time()
-                    meter.update(self.progress.step, note=f"loss {loss:.3f}", total=self._known_total())
+                    self.budget.correct(self.progress, self._elapsed)
+                    meter.update(
+                        self.progress.step, note=f"loss {loss:.3f}", total=self.budget.known_total(self.progress)
+                    )
                     if self._epoch_ends():
                         self._end_epoch()
-                    if self.ranks.same_everywhere([requests.asked])[0] and not self._ended():
+                    if self.ranks.same_everywhere([requests.asked])[0] and not self.progress.is_over:
                         self._save()
                         raise Interrupted(
                             f"saved after {self._steps_done()} in {self.folder.path}. Rerun the command to resume."
@@ -205,15 +157,15 @@ class Engine:
     # --- what the user sees
 
     def _meter(self) -> Meter:
-        minutes = self.length.minutes
-        allowed = None if minutes is None else minutes * 60 - self.progress.seconds
-        return Meter(self.activity, total=self._known_total(), done=self.progress.step, seconds_allowed=allowed)
-
-    def _known_total(self) -> int | None:
-        return self.progress.total if self.total_known else None
+        return Meter(
+            self.activity,
+            total=self.budget.known_total(self.progress),
+            done=self.progress.step,
+            seconds_allowed=self.budget.seconds_left(self.progress),
+        )
 
     def _steps_done(self) -> str:
-        total = self._known_total()
+        total = self.budget.known_total(self.progress)
         return f"{self.progress.step} steps" if total is None else f"{self.progress.step} of {total} steps"
 
     # --- one step
@@ -304,45 +256,8 @@ class Engine:
         """Seconds of training over all sittings."""
         return time.monotonic() - self.began
 
-    def _training_seconds(self) -> float:
-        return self._elapsed() - self.progress.validation_seconds
-
-    def _ended(self) -> bool:
-        return self.progress.ended or self.progress.step >= self.progress.total
-
     def _epoch_ends(self) -> bool:
-        return self.progress.step % self.length.steps_per_epoch == 0 or self._ended()
-
-    def _fit_into_time(self) -> None:
-        """With a time limit, correct the run's length from the measured speed, so that the schedule ends in time."""
-        if self.length.minutes is None:
-            return
-        done = self.progress.step
-        if self.measured_from is None:
-            self.slow_steps_left -= 1
-            if self.slow_steps_left == 0:
-                self.measured_from = (done, self._training_seconds())
-        first, since = self.measured_from or (0, 0.0)
-        due = done - first == STEPS_TO_MEASURE or done % STEPS_TO_CORRECT == 0 or self._epoch_ends()
-        if (done - first < STEPS_TO_MEASURE and not self._ended()) or not due:
-            return
-        per_step = (self._training_seconds() - since) / (done - first)
-        wanted = self._affordable(self.length.minutes, per_step=per_step, elapsed=self._elapsed())
-        self.progress.total = max(int(self.ranks.same_everywhere([wanted])[0]), done)
-        self.total_known = True
-
-    def _affordable(self, minutes: float, *, per_step: float, elapsed: float) -> int:
-        """Steps of the whole run, if so many seconds have passed and it is to end within `minutes`, all included."""
-        validation = self.task.validation_cost * per_step
-        if self.progress.validations:
-            validation = self.progress.validation_seconds / self.progress.validations
-        # Without a validation that was timed, what follows the run is reckoned in steps.
-        costs = self.task.closing_cost, self.task.validation_cost
-        closing = costs[0] / costs[1] * validation if costs[1] > 0 else costs[0] * per_step
-        between = validation / (self.validate_every * self.length.steps_per_epoch)
-        left = minutes * 60 - elapsed - validation - closing
-        affordable = self.progress.step + max(0, int(left / (per_step + between)))
-        return affordable if self.length.steps is None else min(self.length.steps, affordable)
+        return self.progress.step % self.length.steps_per_epoch == 0 or self.progress.is_over
 
     # --- epochs
 
@@ -362,10 +277,10 @@ class Engine:
             **{name: value / steps for name, value in self.sums.items()},
         }
         self.sums.clear()
-        if epoch % self.validate_every == 0 or self._ended():
+        if epoch % self.validate_every == 0 or self.progress.is_over:
             entry.update(self._validate(epoch))
             self.progress.validated_at = self.progress.step
-        self.progress.ended = self._ended() or self._out_of_patience()
+        self.progress.ended = self.progress.is_over or self.progress.out_of_patience(self.length)
         if self.progress.ended:
             self.progress.minutes = self.length.minutes
         entry |= {"seconds": self._elapsed(), "waiting_seconds": waiting}
@@ -392,7 +307,7 @@ class Engine:
             metrics = self.task.validate()
         progress = self.progress
         if not metrics:
-            if self._ended() and self.ranks.first:
+            if self.progress.is_over and self.ranks.first:
                 self.task.keep_best()
             return {}
         progress.validation_seconds += time.monotonic() - started
@@ -448,15 +363,15 @@ class Engine:
         self.task.network.load_state_dict(by_owner["network"])
         self.task.load_extra_weights(by_owner["extra"])
         self.optimiser.load_state_dict(checkpoint.state["optimiser"])
-        self.progress = _progress_of(checkpoint.state["progress"])
+        self.progress = Progress.from_state(checkpoint.state["progress"])
         self.sums = defaultdict(float, checkpoint.state["sums"])
         had_ended, step = self.progress.ended, self.progress.step
-        self._take_new_length()
+        self.budget.resume(self.progress)
         if self.ranks.first:
             self.folder.forget_log_after(step)
-        if self._ended() or not self.ranks.first:
+        if self.progress.is_over or not self.ranks.first:
             return
-        total = self._known_total()
+        total = self.budget.known_total(self.progress)
         logger.info("resuming after step %d%s", step, "" if total is None else f" of {total}")
         if had_ended:
             rate = self.learning_rate * cosine_with_warm_up(step, self.progress.total, warm_up=self.config.warm_up)
@@ -465,31 +380,3 @@ class Engine:
                 self.progress.total,
                 rate,
             )
-
-    def _take_new_length(self) -> None:
-        """Let the length that is asked for now count; a run that had ended goes on where that is longer."""
-        progress, length = self.progress, self.length
-        had_ended, progress.ended = progress.ended, False
-        if length.minutes is None:
-            progress.total = length.expected
-        elif had_ended:
-            ended_under = progress.minutes if progress.minutes is not None else progress.seconds / 60
-            progress.total = progress.step
-            if length.minutes > ended_under:
-                per_step = max((progress.seconds - progress.validation_seconds) / max(progress.step, 1), 1e-9)
-                wanted = self._affordable(length.minutes, per_step=per_step, elapsed=progress.seconds)
-                progress.total = max(wanted, progress.step)
-        progress.ended = had_ended and (progress.step >= progress.total or self._out_of_patience())
-
-    def _out_of_patience(self) -> bool:
-        return self.length.patience is not None and self.progress.not_better >= self.length.patience
-
-
-def _progress_of(state: dict[str, Any]) -> Progress:
-    """The progress in a checkpoint, also of one by swinssl 0.1, which did not count the validations since the best."""
-    progress = Progress(**state)
-    if "not_better" not in state:
-        stopped_early = progress.ended and progress.step < progress.total
-        progress.not_better = progress.validations if stopped_early else 0
-        progress.validated_at = progress.step if progress.ended else -1
-    return progress

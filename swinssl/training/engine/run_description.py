@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -15,7 +14,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from swinssl.core import files, provenance
-from swinssl.core.errors import Interrupted, UserError
+from swinssl.core.errors import UserError
 from swinssl.core.json_model import read_model
 from swinssl.networks.checkpoints.shipped_encoders import encoder_path
 from swinssl.preprocessing.plans import Plans
@@ -25,7 +24,7 @@ from swinssl.training.engine.config import LENGTH_OPTIONS, MAY_CHANGE_ON_RESUME,
 from swinssl.training.engine.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from swinssl.training.engine.loop import Length
+    from swinssl.training.engine.progress import Length
 
 logger = logging.getLogger(__name__)
 
@@ -204,24 +203,6 @@ class EngineRun(BaseModel):
                 raise UserError(
                     f"{path}: the {what} have changed since the run that is here was started. {self.remedy()}"
                 )
-
-
-@contextlib.contextmanager
-def ending_noted(run: EngineRun, folder: RunFolder, *, writes: bool) -> Iterator[None]:
-    """Note in `run.json` how a run that does not come to its end in the block ended.
-
-    Args:
-        writes: whether this process is the one that writes.
-    """
-    try:
-        yield
-    except BaseException as error:
-        stopped = isinstance(error, Interrupted | KeyboardInterrupt)
-        failure = None if stopped else f"{error if isinstance(error, UserError) else repr(error)}"
-        if writes and folder.path.is_dir():
-            with contextlib.suppress(OSError):  # a full disk is what the error itself tells of
-                run.ended_as("stopped" if stopped else "failed", failure=failure).write(folder.run_file)
-        raise
 
 
 class RunDescription(EngineRun):

@@ -19,7 +19,8 @@ from swinssl.training.config import TrainingConfig
 from swinssl.training.engine import loop as module
 from swinssl.training.engine.checkpoint import Checkpoint, first_not_finite, load_checkpoint, save_checkpoint
 from swinssl.training.engine.distribution import Ranks
-from swinssl.training.engine.loop import Engine, Length
+from swinssl.training.engine.loop import Engine
+from swinssl.training.engine.progress import Length
 from swinssl.training.engine.run_folder import RunFolder
 from swinssl.training.engine.task import StepResult
 
