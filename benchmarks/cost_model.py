@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from swinssl.core.machine import spin_briefly
+from swinssl.core.machine import set_omp_wait_policy
 from swinssl.networks.network_plan import NetworkPlan, encoder_preset
 from swinssl.planning import cost_model
 
@@ -143,7 +143,7 @@ def measure(cell: dict[str, Any]) -> dict[str, Any]:
     """Peak memory of this process and seconds of its fastest training step (others may share the cores)."""
     import resource
 
-    spin_briefly()
+    set_omp_wait_policy()
     import torch
 
     from swinssl.core.devices import autocast, use_bf16

@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from swinssl.core import files
+from swinssl.core.geometry import Shape
 from swinssl.core.rng import Draws, generator
 from swinssl.preprocessing.plans import PLANS_FILE, Plans
 from swinssl.preprocessing.store import PreprocessedCase, PreprocessedDataset
 from swinssl.training.sampling.patches import load_patch, shows
 from swinssl.training.sampling.sampler import Patch, make_sampler, tumour_codes
 from swinssl.training.sampling.tumour_windows import lesions
-from swinssl.training.sampling.window import Triple
 
 BINS = 16
 AXES = "zyx"
@@ -159,7 +159,7 @@ def _weighted_voxels(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArra
 
 
 def _shown_voxel(
-    patch: Patch, voxels: NDArray[np.int64], weights: NDArray[np.float64], size: Triple, chance: np.random.Generator
+    patch: Patch, voxels: NDArray[np.int64], weights: NDArray[np.float64], size: Shape, chance: np.random.Generator
 ) -> NDArray[np.int64]:
     """A tumour voxel of the patch, by weight. Its place follows the law of the one the patch was placed round, which
     the sampler does not tell: given a window, each voxel it shows is as likely to have been that one."""

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from swinssl.core.machine import free_memory, spin_briefly, usable_cores
+from swinssl.core.machine import free_memory, set_omp_wait_policy, usable_cores
 from swinssl.core.pools import ONE_THREAD
 
-spin_briefly()
+set_omp_wait_policy()
 if "PYTEST_XDIST_WORKER" in os.environ:  # before numpy and torch read it; the workers themselves fill the cores
     os.environ.update(ONE_THREAD)
 

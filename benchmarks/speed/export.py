@@ -24,13 +24,13 @@ from scipy import ndimage
 from sliding_window import CONFIGURATION, NNUNET, nnunet_labels, nnunet_plans
 from torch import Tensor
 
+from swinssl.core.geometry import Spacing
 from swinssl.dataset.labels import LabelSet
 from swinssl.imageio.volume import Geometry
 from swinssl.inference.export import export
 from swinssl.inference.sliding_window import Slab
 from swinssl.inference.source_grid import WayBack
 
-Triple = tuple[float, float, float]
 # Planes of a slab: what a row of windows of 96 planes finishes at half overlap.
 PLANES = 48
 # From so many classes on, memory is asked for too.
@@ -46,7 +46,7 @@ def comparisons(quick: bool) -> Iterator[sbs.Comparison]:
     yield _export("export, 15 classes", shape, source, classes=15)
 
 
-def way_back(shape: Shape, source: Shape, spacing: Triple) -> WayBack:
+def way_back(shape: Shape, source: Shape, spacing: Spacing) -> WayBack:
     """From a grid of `shape` and `spacing` to one of the shape `source` over the same extent; nothing is cut off."""
     finer = tuple(step * old / new for step, old, new in zip(spacing, shape, source, strict=True))
     z, y, x = source

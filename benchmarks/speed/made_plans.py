@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from swinssl.core.geometry import Spacing
 from swinssl.dataset.labels import LabelSet
 from swinssl.networks.network_plan import NetworkPlan
 from swinssl.preprocessing.plans import Cost, Intensity, IntensityStatistics, Plans, TrainingPlan
-
-Triple = tuple[float, float, float]
 
 
 def labels_of(structures: int) -> LabelSet:
@@ -17,7 +16,7 @@ def labels_of(structures: int) -> LabelSet:
     return LabelSet(names=tuple(f"structure {value}" for value in values), values=tuple((value,) for value in values))
 
 
-def plans_of(labels: LabelSet, *, spacing: Triple, **changes: Any) -> Plans:
+def plans_of(labels: LabelSet, *, spacing: Spacing, **changes: Any) -> Plans:
     """Plans of one CT channel, windowed from -500 to 500 HU, with patches of 96^3; `changes` are fields of `Plans`."""
     channels = changes.get("channel_names", ("CT",))
     statistics = IntensityStatistics(max=1, mean=0, median=0, min=0, percentile_00_5=0, percentile_99_5=1, std=1)

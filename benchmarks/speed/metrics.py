@@ -21,14 +21,14 @@ from nnunetv2.evaluation.evaluate_predictions import compute_metrics
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from swinssl.core.geometry import Spacing
 from swinssl.imageio.volume import Geometry
 from swinssl.metrics.case_metrics import StructureMetrics, case_metrics, case_overlaps
 from swinssl.metrics.structures import Structure
 
 NNUNET, DEEPMIND = "nnU-Net", "surface-distance"
-Triple = tuple[float, float, float]
 Labels = NDArray[np.uint8]
-SPACING: Triple = (1.5, 0.8, 0.8)
+SPACING: Spacing = (1.5, 0.8, 0.8)
 TOLERANCE_MM = 2.0
 # By so much a prediction's borders wander, and over so many voxels they do.
 WANDERING_VOXELS, WAVE_VOXELS = 1.5, 12

@@ -26,6 +26,7 @@ from nnunetv2.utilities.plans_handling.plans_handler import ConfigurationManager
 from numpy.typing import NDArray
 
 from swinssl.core import files
+from swinssl.core.geometry import Spacing
 from swinssl.dataset.raw_dataset import RawDataset
 from swinssl.imageio.reader import read_channels, read_label
 from swinssl.imageio.volume import Geometry
@@ -48,7 +49,6 @@ IMAGE_TOLERANCE = 1e-5
 LOCATIONS, LOCATIONS_SHARE = 10_000, 0.01
 OURS_WROTE = "float16 + uint8, LZ4 level 1, locations, SHA-256"
 NNUNET_WROTE = "float32 + int16, LZ4HC level 5, locations"
-Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class _Case:
     shape: Shape
     draw: Callable[[Shape], tuple[list[NDArray], NDArray]]
     channels: tuple[str, ...]
-    spacing: Triple
-    target: Triple
+    spacing: Spacing
+    target: Spacing
     inside_mask: bool = False
 
     @property
@@ -317,7 +317,7 @@ def _folder(case: _Case) -> Path:
     return Path(tempfile.mkdtemp(dir=case.scratch))
 
 
-def _mm(spacing: Triple) -> str:
+def _mm(spacing: Spacing) -> str:
     return f"{' x '.join(f'{value:g}' for value in spacing)} mm"
 
 

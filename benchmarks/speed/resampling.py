@@ -17,10 +17,10 @@ from inputs import Shape, blobs, ct, organs, shares, size
 from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
 from numpy.typing import NDArray
 
+from swinssl.core.geometry import Spacing
 from swinssl.preprocessing.resample import resample_image, resample_label, resampled_shape, separate_z_axis
 
 NNUNET = "nnU-Net"
-Triple = tuple[float, float, float]
 # Of float32 in the range of the image.
 IMAGE_TOLERANCE = 1e-5
 
@@ -37,7 +37,7 @@ def comparisons(quick: bool) -> Iterator[sbs.Comparison]:
         yield _labels(f"resample labels, {name}, separate z", labels, *thick, goal=10)
 
 
-def _image(name: str, image: NDArray, old: Triple, new: Triple, *, goal: float) -> sbs.Comparison:
+def _image(name: str, image: NDArray, old: Spacing, new: Spacing, *, goal: float) -> sbs.Comparison:
     shape = resampled_shape(image.shape[1:], old, new)
     apart = separate_z_axis(old, new)
     ours = partial(resample_image, image, shape, separate_z_axis=apart)
@@ -58,7 +58,7 @@ def _image(name: str, image: NDArray, old: Triple, new: Triple, *, goal: float) 
     )
 
 
-def _labels(name: str, labels: NDArray, old: Triple, new: Triple, *, goal: float) -> sbs.Comparison:
+def _labels(name: str, labels: NDArray, old: Spacing, new: Spacing, *, goal: float) -> sbs.Comparison:
     shape = resampled_shape(labels.shape, old, new)
     ours = partial(resample_label, labels, shape, separate_z_axis=separate_z_axis(old, new))
     theirs = _nnunet(labels[None].astype(np.int16), shape, old, new, is_seg=True, order=1)
@@ -78,7 +78,7 @@ def _labels(name: str, labels: NDArray, old: Triple, new: Triple, *, goal: float
 
 
 def _nnunet(
-    array: NDArray, shape: Shape, old: Triple, new: Triple, *, is_seg: bool, order: int
+    array: NDArray, shape: Shape, old: Spacing, new: Spacing, *, is_seg: bool, order: int
 ) -> Callable[[], NDArray]:
     return partial(
         resample_data_or_seg_to_shape,

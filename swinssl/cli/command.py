@@ -21,19 +21,19 @@ from pydantic.fields import FieldInfo
 from typer.exceptions import TyperException
 
 from swinssl.core.errors import Interrupted, UserError
-from swinssl.core.machine import fit_allotment, spin_briefly
+from swinssl.core.machine import limit_threads, set_omp_wait_policy
 from swinssl.core.provenance import __version__
 from swinssl.core.terminal import open_streams, print, print_message, start_log
 
 TYPER: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
-USER_CAN_MEND_IT = 2
+EXIT_USER_ERROR = 2
 INTERRUPTED = 130
 RESUME = "Rerun the command to resume."
 # Errors of the machine rather than of the program, and what to do about them.
 FULL = "Free some space there, or choose another folder."
 FORBIDDEN = "Change its permissions, or choose another folder."
 IN_THE_WAY = "It is where a folder should be: move it away, or choose another folder."
-MENDABLE_ERRNOS = {
+USER_ERRNOS = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), FULL),
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), FORBIDDEN),
     **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), IN_THE_WAY),
@@ -65,11 +65,11 @@ def _entry_point(app: typer.Typer) -> Callable[[], None]:
     def main() -> None:
         open_streams()
         try:
-            fit_allotment()
+            limit_threads()
         except UserError as error:
             print_message("error", error)
-            raise SystemExit(USER_CAN_MEND_IT) from None
-        spin_briefly()
+            raise SystemExit(EXIT_USER_ERROR) from None
+        set_omp_wait_policy()
         start_log()
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _interrupt)
@@ -164,7 +164,7 @@ def _with_exit_codes(function: Callable[..., None]) -> Callable[..., None]:
             function(*args, **kwargs)
         except UserError as error:
             print_message("error", error)
-            raise SystemExit(USER_CAN_MEND_IT) from None
+            raise SystemExit(EXIT_USER_ERROR) from None
         except Interrupted as stop:
             print_message("\nstopped", stop)
             raise SystemExit(INTERRUPTED) from None
@@ -172,10 +172,10 @@ def _with_exit_codes(function: Callable[..., None]) -> Callable[..., None]:
             print_message("\nstopped", RESUME)
             raise SystemExit(INTERRUPTED) from None
         except OSError as error:
-            if error.errno not in MENDABLE_ERRNOS:
+            if error.errno not in USER_ERRNOS:
                 raise
-            print_message("error", f"{_culprit(error)}: {error.strerror}. {MENDABLE_ERRNOS[error.errno]}")
-            raise SystemExit(USER_CAN_MEND_IT) from None
+            print_message("error", f"{_culprit(error)}: {error.strerror}. {USER_ERRNOS[error.errno]}")
+            raise SystemExit(EXIT_USER_ERROR) from None
 
     return wrapped
 

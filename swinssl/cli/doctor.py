@@ -11,7 +11,7 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from swinssl.core.machine import fit_allotment
+from swinssl.core.machine import limit_threads
 from swinssl.core.provenance import __version__
 from swinssl.core.terminal import print
 from swinssl.core.workspace import Workspace
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from swinssl.diagnosis.diagnosis import Diagnosis
 
 WIDTH = 100
-USER_CAN_MEND_IT = 2
+EXIT_USER_ERROR = 2
 
 
 def main() -> None:
@@ -40,13 +40,13 @@ def main() -> None:
         "--version", action="version", version=f"swinssl {__version__}", help="Print the version and exit."
     )
     arguments = parser.parse_args()
-    fit_allotment()  # as the other commands do
+    limit_threads()  # as the other commands do
     from swinssl.diagnosis.diagnosis import diagnose
 
     found = diagnose(Workspace.locate(arguments.root).root)
     print(_as_json(found) if arguments.json else _as_block(found))
     broken = any(advice.severity == "error" for advice in found.advice)
-    raise SystemExit(USER_CAN_MEND_IT if broken else 0)
+    raise SystemExit(EXIT_USER_ERROR if broken else 0)
 
 
 def _as_json(found: Diagnosis) -> str:

@@ -18,8 +18,8 @@ from typing import IO, Annotated
 
 import typer
 
-from swinssl.cli.command import INTERRUPTED, RESUME, USER_CAN_MEND_IT, arguments_as_typed
-from swinssl.core.machine import THREADS, threads_each
+from swinssl.cli.command import INTERRUPTED, RESUME, EXIT_USER_ERROR, arguments_as_typed
+from swinssl.core.machine import THREADS, threads_per_process
 from swinssl.core.terminal import print, print_message
 
 Gpus = Annotated[
@@ -89,7 +89,7 @@ class _Ranks:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         shared = {"WORLD_SIZE": self.count, "LOCAL_WORLD_SIZE": self.count, "MASTER_ADDR": "127.0.0.1"}
-        environment = {**os.environ, THREADS: threads_each(self.count)}
+        environment = {**os.environ, THREADS: threads_per_process(self.count)}
         # What they say to each other stays on this machine, unless the user has chosen another interface.
         if (loopback := _loopback_interface()) is not None:
             environment = {**dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), loopback), **environment}
@@ -131,7 +131,7 @@ class _Ranks:
             if code == 0 or failed is not None:
                 continue
             failed = rank
-            if code == USER_CAN_MEND_IT:
+            if code == EXIT_USER_ERROR:
                 deadline = time.monotonic() + GRACE_SECONDS
             elif code != INTERRUPTED and not self.asked:
                 self._kill()
@@ -147,13 +147,13 @@ class _Ranks:
 
     def _failure(self, failed: int, ranks: dict[int, _Rank]) -> int:
         code = ranks[failed].process.returncode
-        known = code == USER_CAN_MEND_IT and ranks[0].process.returncode == code
+        known = code == EXIT_USER_ERROR and ranks[0].process.returncode == code
         said = ranks[failed].said
         if said is not None and not known:
             said.seek(0)
             lines = said.read().decode(errors="replace").splitlines()
             print(*lines[-LAST_LINES:], sep="\n", file=sys.stderr)
-        if code == USER_CAN_MEND_IT:
+        if code == EXIT_USER_ERROR:
             return code
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"
         print(

@@ -200,7 +200,7 @@ def _glibc() -> ctypes.CDLL | None:
 THREADS = "OMP_NUM_THREADS"
 
 
-def fit_allotment() -> None:
+def limit_threads() -> None:
     """Let torch start as many threads as are allotted cores; to be called before it is loaded.
 
     By itself it looks at the cores that the process is bound to, not at a container's or a job's share of their time:
@@ -217,17 +217,17 @@ def fit_allotment() -> None:
         os.environ.setdefault(THREADS, str(usable))
 
 
-def threads_each(processes: int) -> str:
+def threads_per_process(processes: int) -> str:
     """`OMP_NUM_THREADS` of each of several processes: what the user has set, else their part of the cores.
 
-    What `fit_allotment` has set, in this process or in one that started it, the user has not.
+    What `limit_threads` has set, in this process or in one that started it, the user has not.
     """
     usable, found = usable_cores(), os.environ.get(THREADS)
     fitted = usable < bound_cores() and found == str(usable)
     return str(max(1, usable // processes)) if found is None or fitted else found
 
 
-def spin_briefly() -> None:
+def set_omp_wait_policy() -> None:
     """Let waiting threads spin for some microseconds, then sleep; to be called before torch is loaded.
 
     By default they spin for milliseconds and so take the cores from the threads that read ahead, and from other

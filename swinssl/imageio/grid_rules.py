@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinssl.core.errors import UserError
+from swinssl.core.geometry import Shape
 from swinssl.core.machine import free_memory
 from swinssl.imageio.image_fault import ImageFault
 
@@ -30,7 +31,7 @@ SPLIT_REMEDY = (
 AFFINE_REMEDY = "Correct the header's spacing and orientation, or convert the image from its source again."
 
 
-def spatial_shape(path: Path, dims: Sequence[int]) -> tuple[int, int, int]:
+def spatial_shape(path: Path, dims: Sequence[int]) -> Shape:
     """The (z, y, x) shape of a header's dimensions.
 
     Args:

@@ -12,10 +12,11 @@ import numpy as np
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import ArrayLike, NDArray
 
+from swinssl.core.geometry import Shape, Spacing
 from swinssl.imageio.grid_rules import AFFINE_REMEDY, check_size, checked_affine, spatial_shape
 from swinssl.imageio.image_fault import ImageFault
 from swinssl.imageio.same_grid import NOTICEABLE_VOXELS
-from swinssl.imageio.volume import Geometry, NiftiPlacement, Triple, reversed_axes
+from swinssl.imageio.volume import Geometry, NiftiPlacement, reversed_axes
 from swinssl.imageio.voxel_stream import GET_ANEW, VoxelStream, open_voxels
 
 HEADERS = {348: (nibabel.Nifti1Header, b"n+1\0", 344), 540: (nibabel.Nifti2Header, b"n+2\0", 4)}
@@ -69,8 +70,8 @@ class NiftiHeader:
     inter: float | None
     placed: bool
     forms_apart: float
-    sform_sizes: Triple | None
-    pixdim_sizes: Triple
+    sform_sizes: Spacing | None
+    pixdim_sizes: Spacing
     unscaled_sform: bool
     mm_per_unit: float
     names_patient: bool
@@ -222,9 +223,7 @@ def _placement(raw: Any) -> NiftiPlacement | None:
     )
 
 
-def _affine(
-    path: Path, raw: Any, shape: tuple[int, int, int], mm_per_unit: float
-) -> tuple[NDArray[np.float64], float, bool]:
+def _affine(path: Path, raw: Any, shape: Shape, mm_per_unit: float) -> tuple[NDArray[np.float64], float, bool]:
     """The affine that counts, (z, y, x) in mm; `NiftiHeader.forms_apart`; and `NiftiHeader.unscaled_sform`.
 
     The sform counts if it is set, else the qform, else nibabel's guess. An sform whose axes are unit vectors beside a
@@ -277,7 +276,7 @@ def _lacks_scales(sform_sizes: ArrayLike, pixdim_sizes: ArrayLike) -> bool:
     return possible and _contradict(sizes, pixdim) and bool(np.all(np.abs(sizes - 1) <= SIZE_TOLERANCE))
 
 
-def _zyx(sizes: NDArray[np.float64]) -> Triple:
+def _zyx(sizes: NDArray[np.float64]) -> Spacing:
     x, y, z = (float(size) for size in sizes)
     return z, y, x
 

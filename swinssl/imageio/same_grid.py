@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from swinssl.core.geometry import Shape
 from swinssl.imageio.image_fault import ImageFault
-from swinssl.imageio.volume import AxisMap, Geometry, Shape, Volume
+from swinssl.imageio.volume import AxisMap, Geometry, Volume
 
 GRID_TOLERANCE_VOXELS = 0.5
 # Confusing the corner of a voxel with its centre gives exactly half a voxel; float32 headers must not decide then.

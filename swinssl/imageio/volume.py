@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Triple = tuple[float, float, float]
-Shape = tuple[int, int, int]
+from swinssl.core.geometry import Point, Shape, Spacing
 
 
 def reversed_axes(affine: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -91,7 +90,7 @@ class Geometry:
 
     @classmethod
     def from_parts(
-        cls, shape: Shape, *, spacing: Triple, origin: Triple = (0.0, 0.0, 0.0), direction: NDArray | None = None
+        cls, shape: Shape, *, spacing: Spacing, origin: Point = (0.0, 0.0, 0.0), direction: NDArray | None = None
     ) -> Geometry:
         """A grid from its spacing (mm), origin (mm) and direction cosines (columns = array axes)."""
         affine = np.eye(4)
@@ -100,13 +99,13 @@ class Geometry:
         return cls(shape, affine)
 
     @cached_property
-    def spacing(self) -> Triple:
+    def spacing(self) -> Spacing:
         """Distance of neighbouring voxel centres along (z, y, x) in mm."""
         norms = np.linalg.norm(self.affine[:3, :3], axis=0)
         return float(norms[0]), float(norms[1]), float(norms[2])
 
     @property
-    def origin(self) -> Triple:
+    def origin(self) -> Point:
         """World place (z, y, x) of voxel (0, 0, 0) in mm."""
         z, y, x = self.affine[:3, 3]
         return float(z), float(y), float(x)

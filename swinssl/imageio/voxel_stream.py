@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinssl.core import files
+from swinssl.core.geometry import Shape
 from swinssl.imageio.image_fault import ImageFault
 
 Encoding = Literal["raw", "gzip", "zlib"]
@@ -122,7 +123,7 @@ class VoxelStream:
                 raise ImageFault(self.path, "truncated", found, GET_ANEW)
             filled += got
 
-    def read_array(self, shape: tuple[int, int, int], dtype: np.dtype) -> NDArray:
+    def read_array(self, shape: Shape, dtype: np.dtype) -> NDArray:
         """An array of `dtype` (with its byte order) in `shape`, in native byte order.
 
         Raises:

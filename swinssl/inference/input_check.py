@@ -11,12 +11,11 @@ from collections.abc import Iterator, Sequence
 
 from numpy.typing import NDArray
 
+from swinssl.core.geometry import Spacing
 from swinssl.dataset.channel_kind import ImageValues, looks_hounsfield, not_hounsfield
 from swinssl.imageio.volume import Volume
 from swinssl.preprocessing.plans import Intensity, IntensityStatistics, Plans
 from swinssl.preprocessing.prepared_volume import PreparedVolume
-
-Triple = tuple[float, float, float]
 
 # Spacing: coarser than any training case by a quarter loses detail that the network expects; finer ones are averaged
 # into the plan's grid, so they may differ by half.
@@ -79,7 +78,7 @@ def _intensity_warnings(volume: Volume, plans: Plans) -> Iterator[str]:
 
 
 def _range_warnings(
-    found: Sequence[float], least: Sequence[float], most: Sequence[float], trained: tuple[Triple, Triple], what: str
+    found: Sequence[float], least: Sequence[float], most: Sequence[float], trained: tuple[Spacing, Spacing], what: str
 ) -> Iterator[str]:
     for axis, mm, low, high, (first, last) in zip("zyx", found, least, most, zip(*trained, strict=True), strict=True):
         if not low <= mm <= high:

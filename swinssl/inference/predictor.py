@@ -13,6 +13,7 @@ from torch import nn
 
 from swinssl.core.devices import use_bf16
 from swinssl.core.errors import UserError
+from swinssl.core.geometry import Shape
 from swinssl.core.machine import free_memory
 from swinssl.imageio.volume import Volume
 from swinssl.inference.argmax import decide, winners
@@ -26,7 +27,6 @@ from swinssl.preprocessing.prepared_volume import prepare
 
 logger = logging.getLogger(__name__)
 
-Shape = tuple[int, int, int]
 
 # Of the memory that is free, what the sums over windows may take; the images and label maps of two cases need the rest.
 SUMS_SHARE = 0.5

@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from swinssl.core.devices import autocast
 from swinssl.core.errors import UserError
+from swinssl.core.geometry import Shape
 
 logger = logging.getLogger(__name__)
 
-Shape = tuple[int, int, int]
 Place = tuple[int, int, int]
 
 

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 
 from numpy.typing import NDArray
 
+from swinssl.core.geometry import Bounds, Shape, box_of, box_shape
 from swinssl.imageio.volume import Geometry
 from swinssl.preprocessing.case_properties import CaseProperties
 from swinssl.preprocessing.prepared_volume import PreparedVolume
-
-Shape = tuple[int, int, int]
-Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,7 +23,7 @@ class WayBack:
     """
 
     source: Geometry
-    crop: Box
+    crop: Bounds
     shape: Shape
 
     @classmethod
@@ -37,8 +35,7 @@ class WayBack:
     @property
     def cropped_shape(self) -> Shape:
         """Voxels of the crop, on the canonical source grid."""
-        z, y, x = (stop - start for start, stop in self.crop)
-        return z, y, x
+        return box_shape(box_of(self.crop))
 
     def crop_of(self, array: NDArray) -> NDArray:
         """The crop of an array on the source grid, axes as the network sees them.
@@ -49,5 +46,4 @@ class WayBack:
         Returns:
             (..., *cropped_shape), a view: what is written into it stands in `array` where it belongs in the file.
         """
-        z, y, x = (slice(start, stop) for start, stop in self.crop)
-        return self.source.canonical_map().apply(array)[..., z, y, x]
+        return self.source.canonical_map().apply(array)[(..., *box_of(self.crop))]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from swinssl.imageio.volume import Triple
+from swinssl.core.geometry import Spacing
 
 # Spacings stand as float32 in many headers, and an oblique grid's are square roots: a surfel that lies at the tolerance
 # counts as within it, whatever the last digits say.
@@ -70,7 +70,9 @@ class SurfaceDistances:
         return float(self.reference_areas.sum() + self.prediction_areas.sum())
 
 
-def surface_distances(reference: NDArray[np.bool_], prediction: NDArray[np.bool_], spacing: Triple) -> SurfaceDistances:
+def surface_distances(
+    reference: NDArray[np.bool_], prediction: NDArray[np.bool_], spacing: Spacing
+) -> SurfaceDistances:
     """Distances between the surfaces of two masks.
 
     Args:
@@ -96,7 +98,7 @@ def surface_distances(reference: NDArray[np.bool_], prediction: NDArray[np.bool_
 
 
 def far_false_positives(
-    reference: NDArray[np.bool_], prediction: NDArray[np.bool_], spacing: Triple, *, distance: float = FAR
+    reference: NDArray[np.bool_], prediction: NDArray[np.bool_], spacing: Spacing, *, distance: float = FAR
 ) -> int:
     """Predicted voxels whose centre lies further than `distance` (mm) from the centre of every reference voxel.
 
@@ -131,7 +133,7 @@ def far_false_positives(
     return outside_box + int(np.isinf(found).sum())
 
 
-def surfel_areas(spacing: Triple) -> NDArray[np.float64]:
+def surfel_areas(spacing: Spacing) -> NDArray[np.float64]:
     """(256,) area in mm^2 of the surface patch in a cell of eight voxels, by the code of `_corner_codes`."""
     z, y, x = spacing
     # Scaling the axes scales each component of a face's area vector by the two other axes.
@@ -175,7 +177,7 @@ def _surfels(codes: NDArray[np.uint8]) -> NDArray[np.integer]:
 
 
 def _distances(
-    places: NDArray[np.integer], targets: NDArray[np.integer], shape: tuple[int, ...], spacing: Triple
+    places: NDArray[np.integer], targets: NDArray[np.integer], shape: tuple[int, ...], spacing: Spacing
 ) -> NDArray[np.float64]:
     """Distance in mm from each of `places` to the nearest of `targets`; both flat and rising, on a grid of `shape`."""
     distances = np.zeros(len(places))
@@ -188,7 +190,7 @@ def _distances(
 
 
 def _nearest(
-    start: NDArray[np.integer], targets: NDArray[np.integer], shape: tuple[int, ...], spacing: Triple
+    start: NDArray[np.integer], targets: NDArray[np.integer], shape: tuple[int, ...], spacing: Spacing
 ) -> NDArray[np.integer]:
     """(N, 3) grid place of the target that is nearest to each of `start` (N, 3)."""
     from scipy.spatial import KDTree
@@ -200,7 +202,7 @@ def _nearest(
     return ends[tree.query(start * spacing)[1]]
 
 
-def _apart(a: NDArray[np.integer], b: NDArray[np.integer], spacing: Triple) -> NDArray[np.float64]:
+def _apart(a: NDArray[np.integer], b: NDArray[np.integer], spacing: Spacing) -> NDArray[np.float64]:
     """Distance in mm of grid places, from whole steps, so that it does not depend on where they are."""
     z, y, x = (((a - b) * spacing) ** 2).T
     return np.sqrt(z + y + x)

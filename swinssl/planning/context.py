@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from swinssl.core.geometry import Shape
 from swinssl.core.terminal import duration
 from swinssl.networks.network_plan import NetworkPlan
 from swinssl.planning.cost_model import gpu_seconds_guess, step_memory_gb, step_seconds_cpu
 from swinssl.planning.encoder_facts import EncoderFacts
 from swinssl.planning.options import PlanOptions
 from swinssl.planning.target_machine import TargetMachine
-from swinssl.preprocessing.fingerprint import Fingerprint, Shape
+from swinssl.preprocessing.fingerprint import Fingerprint
 
 # On a CPU: a night, unless the user says otherwise. Of the time, validation and checkpoints take the rest.
 NIGHT_MINUTES, TRAINING_SHARE = 480.0, 0.85

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
+from swinssl.core.geometry import Shape
 from swinssl.networks.network_plan import NetworkPlan, SwinEncoderPlan
-
-Shape = tuple[int, int, int]
 
 STAGES = 4
 # Channels of the light decoder at full resolution, those below an up block that is one kernel, and the CNN baselines'

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from swinssl.core import files
 from swinssl.core.errors import UserError
+from swinssl.core.geometry import Shape
 from swinssl.core.json_model import first_fault
 from swinssl.core.workspace import command_words
 from swinssl.networks.checkpoints.encoder_file import FIRST_KERNEL, EncoderRecord, blocks_of, read_encoder_header
@@ -38,7 +39,7 @@ class EncoderFacts:
     reference: EncoderReference
     preset: str | None = None
     encoder: SwinEncoderPlan | None = None
-    patch_size: tuple[int, int, int] | None = None
+    patch_size: Shape | None = None
     intensity: Intensity | None = None
 
 

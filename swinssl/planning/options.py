@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from swinssl.core.geometry import Shape, Spacing
+
 
 class PlanOptions(BaseModel):
     """Choices of one plan; None means: decide from the data, the device and the time."""
@@ -23,10 +25,8 @@ class PlanOptions(BaseModel):
     gpu_memory: float | None = Field(
         None, gt=0, description="Plan for a GPU of so many GB, also on a machine without one."
     )
-    spacing: tuple[float, float, float] | None = Field(
-        None, description="Grid that images are resampled to: z y x in mm."
-    )
-    patch: tuple[int, int, int] | None = Field(None, description="Training patch: z y x voxels, multiples of 32.")
+    spacing: Spacing | None = Field(None, description="Grid that images are resampled to: z y x in mm.")
+    patch: Shape | None = Field(None, description="Training patch: z y x voxels, multiples of 32.")
     batch_size: int | None = Field(None, ge=1, description="Patches a step.")
     preset: str | None = Field(None, description="Size of the encoder: tiny, small, smit96, smit128, smits or smitp.")
     decoder: Literal["full", "light"] | None = Field(

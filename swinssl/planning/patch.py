@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 
 from swinssl.core.errors import UserError
-from swinssl.preprocessing.fingerprint import Shape, Triple
+from swinssl.core.geometry import Shape, Spacing
 
 # Patch embedding and four mergings halve the map five times.
 MULTIPLE = 32
@@ -23,7 +23,7 @@ def covering_edge(voxels: int) -> int:
 
 
 def choose_patch(
-    median_shape: Shape, spacing: Triple, *, fits: Callable[[Shape], bool], most_voxels: int
+    median_shape: Shape, spacing: Spacing, *, fits: Callable[[Shape], bool], most_voxels: int
 ) -> Shape | None:
     """The patch that shows most of the median volume without being lopsided, among those that fit.
 
@@ -53,7 +53,7 @@ def choose_patch(
     return next((patch for patch in sorted(allowed, key=rank) if fits(patch)), None)
 
 
-def merit(patch: Shape, median_shape: Shape, spacing: Triple) -> float:
+def merit(patch: Shape, median_shape: Shape, spacing: Spacing) -> float:
     """How good a patch is; see `choose_patch`."""
     inside = [min(p, n) for p, n in zip(patch, median_shape, strict=True)]
     seen_mm = [n * mm for n, mm in zip(inside, spacing, strict=True)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from swinssl.core.geometry import Spacing
 from swinssl.core.terminal import duration
 from swinssl.dataset.checks.unlike_cases import unlike_volumes
 from swinssl.planning import options as paper_protocol
@@ -21,7 +22,7 @@ from swinssl.planning.sampling import choose_sampling
 from swinssl.planning.size import Sizing, choose_sizing
 from swinssl.planning.target_machine import TargetMachine
 from swinssl.planning.target_spacing import as_triple, show
-from swinssl.preprocessing.fingerprint import Fingerprint, Triple
+from swinssl.preprocessing.fingerprint import Fingerprint
 from swinssl.preprocessing.plans import Cost, Plans, Resampling, TrainingPlan
 
 
@@ -131,7 +132,7 @@ def _crop_reason(fingerprint: Fingerprint) -> str:
     return f"to the non-zero voxels with holes filled, which leaves {left:.0%} of the median case"
 
 
-def _resampling_reason(fingerprint: Fingerprint, spacing: Triple) -> str:
+def _resampling_reason(fingerprint: Fingerprint, spacing: Spacing) -> str:
     anisotropic = sum(max(s) / min(s) > 3 or max(spacing) / min(spacing) > 3 for s in fingerprint.spacings)
     apart = f"the coarse axis apart and by nearest neighbour where it is over 3 times coarser: {anisotropic} cases"
     return f"cubic for images, linear for labels; {apart if anisotropic else 'no case is anisotropic'}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from swinssl.core.errors import UserError
+from swinssl.core.geometry import Shape, Spacing
 from swinssl.networks.network_plan import NetworkPlan, encoder_preset
 from swinssl.planning import options as paper_protocol
 from swinssl.planning.context import PlanningContext
@@ -20,7 +21,6 @@ from swinssl.planning.patch import (
     window_count,
 )
 from swinssl.planning.target_spacing import coarsened, coarsest_for_structures, median_spacing, show
-from swinssl.preprocessing.fingerprint import Shape, Triple
 
 # A patch of the paper's larger networks; beyond it the field of view grows slower than the cost.
 MOST_PATCH_VOXELS = 128**3
@@ -44,7 +44,7 @@ MOST_WINDOWS = 150
 class Sizing:
     """Decisions that depend on each other, and their reasons."""
 
-    spacing: Triple
+    spacing: Spacing
     network: NetworkPlan
     patch: Shape
     batch: int
@@ -83,7 +83,7 @@ def _choose_grid(context: PlanningContext) -> Sizing:
 def _coarser_on_a_cpu(context: PlanningContext, choice: Sizing, why: str) -> Sizing:
     """A coarser grid, where predicting a case would take too many windows; the structures stay resolved."""
 
-    def windows(spacing: Triple) -> int:
+    def windows(spacing: Spacing) -> int:
         return window_count(choice.patch, context.fingerprint.median_shape(spacing))
 
     before = windows(choice.spacing)
@@ -101,7 +101,7 @@ def _coarser_on_a_cpu(context: PlanningContext, choice: Sizing, why: str) -> Siz
     return _with_reason(_choose_network(context, spacing), spacing=coarse)
 
 
-def _choose_network(context: PlanningContext, spacing: Triple) -> Sizing:
+def _choose_network(context: PlanningContext, spacing: Spacing) -> Sizing:
     """The largest network that keeps a good field of view, and the patch that it can have."""
     shape = context.fingerprint.median_shape(spacing)
     networks, why_network = _candidates(context)
@@ -158,7 +158,7 @@ def _candidates(context: PlanningContext) -> tuple[list[NetworkPlan], str]:
 
 
 def _patch_for(
-    context: PlanningContext, network: NetworkPlan, shape: Shape, spacing: Triple
+    context: PlanningContext, network: NetworkPlan, shape: Shape, spacing: Spacing
 ) -> tuple[Shape, bool, str]:
     """A patch, whether it fits, and why it was chosen."""
     options, encoder = context.options, context.encoder

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from swinssl.preprocessing.fingerprint import Fingerprint, Triple
+from swinssl.core.geometry import Spacing
+from swinssl.preprocessing.fingerprint import Fingerprint
 
 # nnU-Net's: an axis this much coarser, and with this much fewer voxels, than the others is anisotropic.
 ANISOTROPY = 3
@@ -17,7 +18,7 @@ COARSENING_STEP = 1.03
 VOXELS_ACROSS = 5
 
 
-def median_spacing(fingerprint: Fingerprint) -> tuple[Triple, str]:
+def median_spacing(fingerprint: Fingerprint) -> tuple[Spacing, str]:
     """nnU-Net's target spacing, and why.
 
     The median of each axis. If one axis is over 3 times coarser than the others and has over 3 times fewer voxels, the
@@ -44,7 +45,7 @@ def median_spacing(fingerprint: Fingerprint) -> tuple[Triple, str]:
     return as_triple(spacing), why
 
 
-def coarsened(spacing: Triple, *, enough: Callable[[Triple], bool], limit_mm: float) -> Triple:
+def coarsened(spacing: Spacing, *, enough: Callable[[Spacing], bool], limit_mm: float) -> Spacing:
     """The spacing made coarser in nnU-Net's steps until `enough`, the finer axes first, none beyond `limit_mm`.
 
     Axes that are coarser than the limit already stay as they are.
@@ -76,11 +77,11 @@ def coarsest_for_structures(fingerprint: Fingerprint) -> float:
     return min(across) / VOXELS_ACROSS if across else float("inf")
 
 
-def show(triple: Triple) -> str:
+def show(triple: Spacing) -> str:
     """As 2 x 1.5 x 1.5."""
     return " x ".join(f"{value:.3g}" for value in triple)
 
 
-def as_triple(values: np.ndarray) -> Triple:
+def as_triple(values: np.ndarray) -> Spacing:
     z, y, x = (float(value) for value in values)
     return z, y, x

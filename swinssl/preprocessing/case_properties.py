@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from swinssl.core.errors import UserError
+from swinssl.core.geometry import Bounds, Shape, Spacing
 from swinssl.core.json_model import read_model
 from swinssl.imageio.volume import Geometry, NiftiPlacement
 from swinssl.preprocessing.plans import Plans, sha256_of_json
@@ -61,13 +62,13 @@ class CaseProperties(BaseModel):
 
     version: int = STORE_VERSION
     case_id: str
-    source_shape: tuple[int, int, int]
+    source_shape: Shape
     source_affine: tuple[tuple[float, float, float, float], ...]
     source_nifti: NiftiPlacement | None = None
-    crop: tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
-    cropped_spacing: tuple[float, float, float]
-    shape: tuple[int, int, int]
-    spacing: tuple[float, float, float]
+    crop: Bounds
+    cropped_spacing: Spacing
+    shape: Shape
+    spacing: Spacing
     labels_present: tuple[str, ...] | None = None
     annotated: bool
     voxels_before: dict[str, int] = {}

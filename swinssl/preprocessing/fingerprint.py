@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from swinssl.core import files
+from swinssl.core.geometry import Shape, Spacing
 from swinssl.core.json_model import read_model
 from swinssl.dataset.channel_kind import ChannelKind, ImageValues, channel_kind
 from swinssl.dataset.labels import LabelSet
@@ -18,9 +19,6 @@ FINGERPRINT_FILE = "dataset_fingerprint.json"
 # Rises when the extraction measures more, or otherwise.
 FINGERPRINT_VERSION = 2
 REMEDY = "Run swinssl_plan."
-
-Shape = tuple[int, int, int]
-Triple = tuple[float, float, float]
 
 
 class _Frozen(BaseModel):
@@ -105,7 +103,7 @@ class Fingerprint(_Frozen):
     foreground_intensity_properties_per_channel: dict[str, IntensityStatistics]
     median_relative_size_after_cropping: float
     shapes_after_crop: tuple[Shape, ...] = Field(min_length=1)
-    spacings: tuple[Triple, ...] = Field(min_length=1)
+    spacings: tuple[Spacing, ...] = Field(min_length=1)
     swinssl: OwnFacts
 
     @classmethod
@@ -163,7 +161,7 @@ class Fingerprint(_Frozen):
         """(cases, 3) field of view after the crop, (z, y, x) in mm."""
         return np.asarray(self.shapes_after_crop, float) * np.asarray(self.spacings, float)
 
-    def median_shape(self, spacing: Triple) -> Shape:
+    def median_shape(self, spacing: Spacing) -> Shape:
         """Median (z, y, x) shape of the cases on a grid of `spacing` mm (nnU-Net's rounding)."""
         shapes = np.round(self.extents_mm / np.asarray(spacing))
         z, y, x = np.maximum(np.round(np.median(shapes, axis=0)), 1).astype(int)

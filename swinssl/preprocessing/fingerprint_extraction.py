@@ -22,6 +22,7 @@ from scipy import ndimage
 
 from swinssl.core import files
 from swinssl.core.errors import UserError
+from swinssl.core.geometry import Shape, Spacing
 from swinssl.core.pools import Crash, fitting_workers, run_jobs
 from swinssl.core.rng import generator
 from swinssl.core.terminal import track
@@ -38,7 +39,7 @@ from swinssl.preprocessing.fingerprint import (
     OwnFacts,
     StructureFacts,
 )
-from swinssl.preprocessing.nonzero_crop import bounding_box, nonzero_mask
+from swinssl.preprocessing.nonzero_crop import crop_box, nonzero_mask
 from swinssl.preprocessing.plans import IntensityStatistics
 
 logger = logging.getLogger(__name__)
@@ -74,8 +75,8 @@ class CaseMeasure:
     """
 
     facts: CaseFacts
-    shape: tuple[int, int, int]
-    spacing: tuple[float, float, float]
+    shape: Shape
+    spacing: Spacing
     relative_size: float
     channels: tuple[ChannelMoments, ...]
 
@@ -169,7 +170,7 @@ def measure_case(case: Case, labels: LabelSet, *, ranks: int = MOST_RANKS) -> Ca
     image, label = read_case(case.images, case.label)
     canonical, axes = image.canonical()
     mask = nonzero_mask(canonical.array)
-    box = tuple(slice(start, stop) for start, stop in bounding_box(mask))
+    box = crop_box(mask)
     cropped, mask = canonical.array[(slice(None), *box)], mask[box]
 
     structures = None

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from swinssl.core.geometry import Shape
 from swinssl.preprocessing.axis_operator import places
 
 VOXELS_AT_ONCE = 1 << 20
@@ -31,7 +32,7 @@ class _Neighbours(NamedTuple):
     nearest: NDArray[np.int64]
 
 
-def vote(codes: NDArray, new_shape: tuple[int, int, int]) -> NDArray:
+def vote(codes: NDArray, new_shape: Shape) -> NDArray:
     """Resample a label map linearly, indicator by indicator.
 
     Ties go to the nearest voxel's label if it is among the tied, else to the smallest; the highest value of the

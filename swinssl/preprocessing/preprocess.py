@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from swinssl.core import files
 from swinssl.core.errors import UserError
+from swinssl.core.geometry import Shape
 from swinssl.core.locks import FileLock
 from swinssl.core.pools import Cluster, Crash, fitting_workers, run_jobs
 from swinssl.core.terminal import track
@@ -71,7 +72,7 @@ class CaseReport:
     message: str = ""
     seconds: float = 0.0
     stored_bytes: int = 0
-    shape: tuple[int, int, int] | None = None
+    shape: Shape | None = None
     voxels_before: dict[str, int] | None = None
     voxels_after: dict[str, int] | None = None
 

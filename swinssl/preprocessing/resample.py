@@ -8,11 +8,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from swinssl.core.geometry import Shape, Spacing
 from swinssl.preprocessing.axis_operator import apply_along, apply_to_planes, nearest_places
 from swinssl.preprocessing.label_vote import vote
-
-Shape = tuple[int, int, int]
-Triple = tuple[float, float, float]
 
 # Spacings that differ by more than this factor make the coarse axis a stack of slices rather than a third dimension.
 ANISOTROPY = 3.0
@@ -20,13 +18,13 @@ ANISOTROPY = 3.0
 SLICES_AT_ONCE = 16
 
 
-def resampled_shape(shape: Shape, spacing: Triple, new_spacing: Triple) -> Shape:
+def resampled_shape(shape: Shape, spacing: Spacing, new_spacing: Spacing) -> Shape:
     """Voxels of the same extent at another spacing (mm): rounded, at least one."""
     z, y, x = (max(1, round(old / new * n)) for n, old, new in zip(shape, spacing, new_spacing, strict=True))
     return z, y, x
 
 
-def separate_z_axis(spacing: Triple, new_spacing: Triple, *, force: bool | None = None) -> int | None:
+def separate_z_axis(spacing: Spacing, new_spacing: Spacing, *, force: bool | None = None) -> int | None:
     """The axis that is resampled apart from the other two, or None.
 
     Where the current spacings, or else the new ones, differ by more than a factor of 3, it is the coarsest axis of

@@ -25,6 +25,7 @@ from safetensors.numpy import save_file
 
 from swinssl.core import files
 from swinssl.core.errors import UserError
+from swinssl.core.geometry import Box, Shape
 from swinssl.core.rng import generator
 from swinssl.dataset.labels import LabelSet
 from swinssl.preprocessing.case_properties import (
@@ -58,7 +59,6 @@ SHOWN = 5
 FRAME_MAGIC, FRAME_METADATA, FRAME_HEAD_BYTES, PLAIN_ARRAY = b"\x9e\xa8b2frame\0", 92, 4096, b"b2nd"
 
 Codec = Literal["lz4", "lz4hc", "zstd"]
-Region = tuple[slice, slice, slice]
 
 
 class PreprocessedDataset:
@@ -150,11 +150,11 @@ class PreprocessedCase:
         return cls(own, properties)
 
     @property
-    def shape(self) -> tuple[int, int, int]:
+    def shape(self) -> Shape:
         """Voxels of the stored arrays."""
         return self.properties.shape
 
-    def image(self, region: Region | None = None) -> NDArray[np.float32]:
+    def image(self, region: Box | None = None) -> NDArray[np.float32]:
         """The image, or the part of it that `region` (slices within the shape, step 1) names.
 
         Returns:
@@ -164,7 +164,7 @@ class PreprocessedCase:
 
         return torch.from_numpy(self._read(IMAGE, (slice(None), *(region or ())))).float().numpy()
 
-    def label(self, region: Region | None = None) -> NDArray:
+    def label(self, region: Box | None = None) -> NDArray:
         """The label codes, whole or in `region`; uint8 or uint16, see `LabelSet`.
 
         Raises:

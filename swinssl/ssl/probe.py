@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swinssl.core.errors import UserError
+from swinssl.core.geometry import Shape
 from swinssl.core.rng import generator
 from swinssl.dataset.labels import LabelSet
 from swinssl.networks.swin.encoder import SwinEncoder
 from swinssl.preprocessing.store import PreprocessedCase, PreprocessedDataset
 from swinssl.ssl.method import Images
 from swinssl.training.sampling.patches import read_image_window
-from swinssl.training.sampling.window import Triple
 
 # Tokens of each code and case that the classifier is fitted to.
 TOKENS = 1000
@@ -173,7 +173,7 @@ class Probe:
             yield (z, y, x), maps
 
 
-def _triple(numbers: tuple[int, ...]) -> Triple:
+def _triple(numbers: tuple[int, ...]) -> Shape:
     z, y, x = numbers
     return z, y, x
 

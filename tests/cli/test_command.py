@@ -224,7 +224,7 @@ class TestExitCodes:
         code, _, err = type_in("disk")
         assert code == 2 and err.count("\n") == 1
         assert err.startswith(f"error: out/a.json: {os.strerror(number)}. ") and remedy in err
-        assert set(module.MENDABLE_ERRNOS) >= {number}
+        assert set(module.USER_ERRNOS) >= {number}
 
     def test_an_error_without_a_file_name_is_said_all_the_same(self, type_in, monkeypatch):
         monkeypatch.setitem(BEHAVIOURS, "disk", OSError(errno.ENOSPC, "No space left on device"))

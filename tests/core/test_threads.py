@@ -8,7 +8,7 @@ import pytest
 
 from swinssl.core import machine as threads
 from swinssl.core.errors import UserError
-from swinssl.core.machine import fit_allotment, spin_briefly, threads_each
+from swinssl.core.machine import limit_threads, set_omp_wait_policy, threads_per_process
 
 VARIABLES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
@@ -34,7 +34,7 @@ def test_what_the_user_set_stays(monkeypatch, before, after):
     for name, value in before.items():
         monkeypatch.setenv(name, value)
     for _ in range(2):  # a second call changes nothing
-        spin_briefly()
+        set_omp_wait_policy()
         assert {name: os.environ[name] for name in VARIABLES if name in os.environ} == after
 
 
@@ -47,7 +47,7 @@ def test_threads_fit_what_is_allotted(monkeypatch, usable, before, after):
         monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(threads, "bound_cores", lambda: 16)
     monkeypatch.setattr(threads, "usable_cores", lambda: usable)
-    fit_allotment()
+    limit_threads()
     assert os.environ.get("OMP_NUM_THREADS") == after
 
 
@@ -62,13 +62,13 @@ def test_processes_divide_what_is_allotted(monkeypatch, usable, before, after):
         monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(threads, "bound_cores", lambda: 16)
     monkeypatch.setattr(threads, "usable_cores", lambda: usable)
-    assert threads_each(2) == after
-    fit_allotment()  # as the command that starts them did
-    assert threads_each(2) == after
+    assert threads_per_process(2) == after
+    limit_threads()  # as the command that starts them did
+    assert threads_per_process(2) == after
 
 
 @pytest.mark.parametrize("found", ["abc", "", "0", "-2", "4,2", "1.5"])
 def test_a_number_of_threads_that_is_none_is_said_at_once(monkeypatch, found):
     monkeypatch.setenv(threads.THREADS, found)
     with pytest.raises(UserError, match=rf"OMP_NUM_THREADS={found}: expected a whole number above 0"):
-        fit_allotment()
+        limit_threads()

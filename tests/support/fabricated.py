@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from swinssl.core.geometry import Spacing
 from swinssl.dataset.labels import LabelSet
 from swinssl.preprocessing.fingerprint import CaseFacts, Fingerprint, OwnFacts, StructureFacts
 from swinssl.preprocessing.plans import IntensityStatistics
-
-Triple = tuple[float, float, float]
 
 HU = IntensityStatistics(max=3071, mean=60, median=70, min=-1024, percentile_00_5=-120, percentile_99_5=260, std=90)
 ARBITRARY = IntensityStatistics(
@@ -18,7 +17,7 @@ ARBITRARY = IntensityStatistics(
 
 def fabricated(
     cases: int,
-    spacing: Triple | Sequence[Triple],
+    spacing: Spacing | Sequence[Spacing],
     shape: tuple[int, int, int],
     *,
     channels: tuple[str, ...] = ("CT",),

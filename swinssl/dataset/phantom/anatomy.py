@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from swinssl.dataset.phantom.space import Array, BentSpace, Box, Point, blended, in_one_piece, smooth_field
+from swinssl.core.geometry import Box, Point
+from swinssl.dataset.phantom.space import Array, BentSpace, blended, in_one_piece, smooth_field
 
 LABELS = {"liver": 1, "spleen": 2, "kidney_left": 3, "kidney_right": 4, "liver_tumour": 5}
 

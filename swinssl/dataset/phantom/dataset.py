@@ -8,11 +8,12 @@ import numpy as np
 from scipy import ndimage
 
 from swinssl.core import files
+from swinssl.core.geometry import Shape, Spacing
 from swinssl.core.rng import generator
 from swinssl.core.terminal import track
 from swinssl.dataset.phantom.anatomy import LABELS, Abdomen
 from swinssl.dataset.phantom.space import BentSpace, smooth_field
-from swinssl.imageio.volume import AxisMap, Geometry, Shape, Triple, Volume
+from swinssl.imageio.volume import AxisMap, Geometry, Volume
 
 # Of so many cases in a row the last has no tumour.
 TUMOUR_FREE_EVERY = 5
@@ -105,7 +106,7 @@ def _shuffled(label: Volume, draws: np.random.Generator) -> Volume:
     return Volume(values[label.array], label.geometry)
 
 
-def _grid(draws: np.random.Generator) -> tuple[Triple, Shape]:
+def _grid(draws: np.random.Generator) -> tuple[Spacing, Shape]:
     """Spacing in mm and shape for a field of view that holds the trunk."""
     in_plane, slices = draws.uniform(2.3, 2.9), draws.choice([3.0, 3.5, 4.0, 5.0])
     field = draws.uniform(FIELD_LOW, FIELD_HIGH)
@@ -114,7 +115,7 @@ def _grid(draws: np.random.Generator) -> tuple[Triple, Shape]:
     return spacing, (z, y, x)
 
 
-def _scanned(hu: np.ndarray, spacing: Triple, draws: np.random.Generator) -> np.ndarray:
+def _scanned(hu: np.ndarray, spacing: Spacing, draws: np.random.Generator) -> np.ndarray:
     """What a scanner makes of the HU: noise with a grain, stronger deep inside, and shading by hardened rays."""
     y, x = np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in hu.shape[1:]), indexing="ij", sparse=True)
     depth = np.exp(-3 * (np.square(y) + np.square(x)))
@@ -125,7 +126,7 @@ def _scanned(hu: np.ndarray, spacing: Triple, draws: np.random.Generator) -> np.
     return np.clip(np.rint(hu + noise * (0.5 + 0.5 * inside) + shading * inside), LEAST_HU, 3071).astype(np.int16)
 
 
-def _origin(shape: Shape, spacing: Triple, draws: np.random.Generator) -> Triple:
+def _origin(shape: Shape, spacing: Spacing, draws: np.random.Generator) -> Spacing:
     """World place of the first voxel: the trunk's middle near x = y = 0, z counted from the top of the table."""
     middle = (draws.uniform(-900, -200), draws.uniform(-25, 25), draws.uniform(-12, 12))
     z, y, x = (m - (n - 1) / 2 * step for m, n, step in zip(middle, shape, spacing, strict=True))

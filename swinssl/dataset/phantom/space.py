@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from swinssl.core.geometry import Box, Point, Shape, Spacing
+
 Array = NDArray[np.floating]  # float32 throughout
-Point = tuple[float, float, float]
-Box = tuple[slice, slice, slice]
 
 # A displacement hardly ever exceeds so many times its root mean square.
 MOST_BENDS = 4.0
@@ -26,7 +26,7 @@ class BentSpace:
         draws: where the displacement comes from.
     """
 
-    def __init__(self, shape: tuple[int, int, int], spacing: Point, *, bend: float, draws: np.random.Generator) -> None:
+    def __init__(self, shape: Shape, spacing: Spacing, *, bend: float, draws: np.random.Generator) -> None:
         self.shape, self.bend = shape, bend
         self.axes = [
             ((np.arange(n) - (n - 1) / 2) * mm).astype(np.float32) for n, mm in zip(shape, spacing, strict=True)
@@ -64,7 +64,7 @@ class BentSpace:
         return (np.sqrt(relative) - 1) * np.float32((radii[0] * radii[1]) ** 0.5)
 
 
-def smooth_field(shape: tuple[int, int, int], *, modes: int, draws: np.random.Generator) -> Array:
+def smooth_field(shape: Shape, *, modes: int, draws: np.random.Generator) -> Array:
     """(Z, Y, X) random field of mean square one, made of the lowest cosine modes of each axis; no constant part."""
     amplitudes = draws.standard_normal((modes, modes, modes))
     amplitudes[0, 0, 0] = 0.0

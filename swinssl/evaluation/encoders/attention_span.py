@@ -18,11 +18,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from swinssl.core.geometry import Spacing
 from swinssl.networks.swin.encoder import SwinBlock
 from swinssl.networks.swin.windows import MASKED, WindowMaps
 
 Float64 = NDArray[np.float64]
-Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +104,7 @@ class AttentionTotals:
         spacing: mm of a voxel along the same axes.
     """
 
-    def __init__(self, *, size: Sequence[int], token_voxels: int, spacing: Triple) -> None:
+    def __init__(self, *, size: Sequence[int], token_voxels: int, spacing: Spacing) -> None:
         grid = torch.stack(torch.meshgrid(*(torch.arange(n) for n in size), indexing="ij"), dim=-1)
         voxels = torch.cat([grid.view(-1, 3), torch.zeros(1, 3, dtype=torch.long)]).double() * token_voxels
         # The last row stands for padding, which is left out.

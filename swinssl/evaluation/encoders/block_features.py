@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swinssl.evaluation.encoders.attention_span import AttentionSpan, AttentionTotals, Triple, attention_rows
+from swinssl.core.geometry import Spacing
+from swinssl.evaluation.encoders.attention_span import AttentionSpan, AttentionTotals, attention_rows
 from swinssl.networks.swin.encoder import DIVISOR, Stage, SwinBlock, SwinEncoder
 
 # Voxels of a token of the first and of the last stage. Nothing is chosen twice where each token of the last has one.
@@ -46,7 +47,7 @@ class BlockReader:
         spacing: mm (z, y, x) of a voxel.
     """
 
-    def __init__(self, encoder: SwinEncoder, *, patch_size: Sequence[int], spacing: Triple) -> None:
+    def __init__(self, encoder: SwinEncoder, *, patch_size: Sequence[int], spacing: Spacing) -> None:
         self.encoder = encoder
         # The axes as the encoder's weights know them.
         self._turn = -1 if encoder.plan.axis_order == "xyz" else 1

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinssl.core.errors import UserError
+from swinssl.core.geometry import Shape
 from swinssl.core.rng import Draws
 from swinssl.preprocessing.store import PreprocessedCase
 from swinssl.ssl.method import Crops, Images
 from swinssl.ssl.sources import SourceVolume
 from swinssl.training.sampling.foreground_map import Body
 from swinssl.training.sampling.patches import read_image_window
-from swinssl.training.sampling.window import Triple, random_start, start_ranges
+from swinssl.training.sampling.window import random_start, start_ranges
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ class CropSampler:
         inside = start_ranges(region, size, overhang=0)
         return np.stack([_part(whole, random_start(chance, inside), size) for _ in range(self._views)])
 
-    def _read(self, case: PreprocessedCase, start: Triple, size: Triple) -> NDArray[np.float32]:
+    def _read(self, case: PreprocessedCase, start: Shape, size: Shape) -> NDArray[np.float32]:
         return read_image_window(case, start, size, channels=self._images.channels)
 
     def _body_of(self, volume: SourceVolume) -> Body:
@@ -96,7 +97,7 @@ class CropSampler:
         return self._bodies[volume.name]
 
 
-def _start_on_body(chance: np.random.Generator, body: Body, shape: Triple, size: Triple) -> Triple:
+def _start_on_body(chance: np.random.Generator, body: Body, shape: Shape, size: Shape) -> Shape:
     """A start of a window that shows enough of the body, or the most of those that were drawn."""
     ranges = start_ranges(shape, size, overhang=0)
     best, most = (0, 0, 0), -1.0
@@ -110,12 +111,12 @@ def _start_on_body(chance: np.random.Generator, body: Body, shape: Triple, size:
     return best
 
 
-def _region_size(shape: Triple, size: Triple, context: float) -> Triple:
+def _region_size(shape: Shape, size: Shape, context: float) -> Shape:
     """The region of two views: `context` crops wide, but not beyond a volume that holds a crop."""
     z, y, x = (min(math.ceil(context * edge), max(n, edge)) for n, edge in zip(shape, size, strict=True))
     return z, y, x
 
 
-def _part(image: NDArray[np.float32], start: Triple, size: Triple) -> NDArray[np.float32]:
+def _part(image: NDArray[np.float32], start: Shape, size: Shape) -> NDArray[np.float32]:
     z, y, x = (slice(first, first + edge) for first, edge in zip(start, size, strict=True))
     return image[:, z, y, x]

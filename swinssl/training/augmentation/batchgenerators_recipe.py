@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from swinssl.core.geometry import Shape
 from swinssl.core.rng import Draws
 from swinssl.training.augmentation.pipeline import IN_PLANE_DEGREES, ROTATION_DEGREES, flat_axis
 from swinssl.training.augmentation.spatial import rotation
-from swinssl.training.sampling.window import Triple
 
 # The least zoom that the region read is made for; v1 draws down to 0.7 and up to 1.4 and pads what it lacks.
 LEAST_ZOOM_READ = 0.85
@@ -28,7 +28,7 @@ LEAST_ZOOM_READ = 0.85
 _global_generators = threading.Lock()
 
 
-def read_size(patch_size: Triple, spacing: tuple[float, float, float]) -> Triple:
+def read_size(patch_size: Shape, spacing: tuple[float, float, float]) -> Shape:
     """Voxels (z, y, x) to read, about the patch's centre; the same for every draw.
 
     The box round the patch turned by the largest angle about each axis in its turn, over the least zoom.
@@ -49,7 +49,7 @@ def augment(
     image: NDArray[np.float32],
     label: NDArray,
     *,
-    patch_size: Triple,
+    patch_size: Shape,
     spacing: tuple[float, float, float],
     mirror_axes: Sequence[int],
     outside: int,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
+from swinssl.core.geometry import Shape
 from swinssl.core.rng import Draws
 from swinssl.training.augmentation.intensity import (
     Blur,
@@ -24,7 +25,6 @@ from swinssl.training.augmentation.intensity import (
     Noise,
 )
 from swinssl.training.augmentation.spatial import SpatialChange, rotation
-from swinssl.training.sampling.window import Triple
 
 # Probabilities and ranges: nnU-Net v2, nnUNetTrainer.get_training_transforms and its configuration of rotation.
 ROTATION, ROTATION_DEGREES, IN_PLANE_DEGREES = 0.2, 30.0, 180.0
@@ -51,13 +51,13 @@ class Augmentation:
         mirrored: array axes (0 z, 1 y, 2 x) that are turned round at the end.
     """
 
-    patch_size: Triple
+    patch_size: Shape
     spatial: SpatialChange | None = None
     intensity: tuple[IntensityChange, ...] = ()
     mirrored: tuple[int, ...] = ()
 
     @property
-    def read_size(self) -> Triple:
+    def read_size(self) -> Shape:
         """Voxels (z, y, x) to read, about the patch's centre: `start - (read_size - patch_size) / 2` on, an integer."""
         return self.patch_size if self.spatial is None else self.spatial.read_size
 
@@ -65,7 +65,7 @@ class Augmentation:
 def draw_augmentation(
     draws: Draws,
     *,
-    patch_size: Triple,
+    patch_size: Shape,
     channels: int,
     mirror_axes: Sequence[int],
     spacing: tuple[float, float, float],
@@ -124,7 +124,7 @@ def apply(augmentation: Augmentation, image: Tensor, label: Tensor) -> tuple[Ten
 
 
 def _draw_spatial(
-    chance: np.random.Generator, patch_size: Triple, spacing: tuple[float, float, float], flat: int | None
+    chance: np.random.Generator, patch_size: Shape, spacing: tuple[float, float, float], flat: int | None
 ) -> SpatialChange | None:
     rotated, zoomed = chance.random() < ROTATION, chance.random() < ZOOM
     if not (rotated or zoomed):
@@ -143,7 +143,7 @@ def _draw_spatial(
     return SpatialChange((rows[0], rows[1], rows[2]), patch_size)
 
 
-def flat_axis(patch_size: Triple, spacing: tuple[float, float, float]) -> int | None:
+def flat_axis(patch_size: Shape, spacing: tuple[float, float, float]) -> int | None:
     """The axis of few or thick slices across which nothing is interpolated, or None."""
     if max(spacing) > ANISOTROPY * min(spacing):
         return int(np.argmax(spacing))

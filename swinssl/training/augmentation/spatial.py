@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swinssl.training.sampling.window import Triple
+from swinssl.core.geometry import Shape
 
 Places = tuple[Tensor, Tensor, Tensor]
 Matrix = tuple[tuple[float, float, float], tuple[float, float, float], tuple[float, float, float]]
@@ -33,10 +33,10 @@ class SpatialChange:
     """
 
     matrix: Matrix
-    patch_size: Triple
+    patch_size: Shape
 
     @property
-    def read_size(self) -> Triple:
+    def read_size(self) -> Shape:
         """Voxels (z, y, x) of the source that the samples and their neighbours lie in, about the same centre."""
         reach = np.abs(np.array(self.matrix)) @ ((np.array(self.patch_size) - 1) / 2)
         # A voxel beyond the farthest sample on either side, and the patch's parity, so that the centres coincide.

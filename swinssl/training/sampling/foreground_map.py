@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from swinssl.core.geometry import Shape
 from swinssl.preprocessing.store import PreprocessedCase
-from swinssl.training.sampling.window import Triple
 
 # One voxel in 4^3 stands for its neighbours: a 512 x 512 x 300 CT becomes 1.2 MB.
 STRIDE = 4
@@ -46,7 +46,7 @@ class Body:
         low, high = (extreme(image, axis=(1, 2, 3), keepdims=True) for extreme in (np.min, np.max))
         return cls((image > low + FAINT * (high - low)).any(axis=0))
 
-    def showing(self, draw: Callable[[], Triple], patch_size: Triple) -> Triple:
+    def showing(self, draw: Callable[[], Shape], patch_size: Shape) -> Shape:
         """The first of several drawn window starts that shows some of the body; the last one where none does."""
         start = draw()
         for _ in range(TRIES - 1):
@@ -55,15 +55,15 @@ class Body:
             start = draw()
         return start
 
-    def shown_by(self, start: Triple, patch_size: Triple) -> bool:
+    def shown_by(self, start: Shape, patch_size: Shape) -> bool:
         """Whether the window at `start` shows more than a trace of it."""
         return self._shown(start, patch_size) >= max(LEAST_SHARE * math.prod(patch_size), 1)
 
-    def share(self, start: Triple, patch_size: Triple) -> float:
+    def share(self, start: Shape, patch_size: Shape) -> float:
         """How much of the window at `start` shows it, 0 to about 1."""
         return self._shown(start, patch_size) / math.prod(patch_size)
 
-    def _shown(self, start: Triple, patch_size: Triple) -> int:
+    def _shown(self, start: Shape, patch_size: Shape) -> int:
         """Voxels of the window that show it, from one in 4^3."""
         inside = tuple(
             slice(-(-max(s, 0) // STRIDE), -(-max(s + p, 0) // STRIDE)) for s, p in zip(start, patch_size, strict=True)

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from swinssl.core.geometry import Shape, box_shape, overlap
 from swinssl.core.rng import Draws
 from swinssl.preprocessing.plans import Plans
-from swinssl.preprocessing.store import PreprocessedCase, Region
+from swinssl.preprocessing.store import PreprocessedCase
 from swinssl.training.augmentation import batchgenerators_recipe
 from swinssl.training.augmentation.pipeline import Augmentation, apply, draw_augmentation
 from swinssl.training.sampling.sampler import Patch, tumour_codes
-from swinssl.training.sampling.window import Triple
 
 AugmentationName = Literal["default", "batchgenerators", "none"]
 
@@ -50,7 +50,7 @@ def shows(label: Tensor, codes: Sequence[int]) -> bool:
 
 
 def read_window(
-    case: PreprocessedCase, start: Triple, size: Triple, *, channels: int, outside: int
+    case: PreprocessedCase, start: Shape, size: Shape, *, channels: int, outside: int
 ) -> tuple[NDArray[np.float32], NDArray]:
     """The (C, *size) image and the (*size) label of a window that may lie beyond the volume, in part or whole.
 
@@ -60,39 +60,24 @@ def read_window(
         outside: label code beyond the volume.
     """
     image = read_image_window(case, start, size, channels=channels)
-    stored, here = _overlap(case.shape, start, size)
-    if _size_of(stored) == tuple(size):
+    stored, here = overlap(case.shape, start, size)
+    if box_shape(stored) == tuple(size):
         return image, _signed(case.label(stored))
     label = np.full(size, outside, dtype=np.uint8 if outside < 256 else np.int32)
-    if all(_size_of(stored)):
+    if all(box_shape(stored)):
         label[here] = case.label(stored)
     return image, label
 
 
-def read_image_window(case: PreprocessedCase, start: Triple, size: Triple, *, channels: int) -> NDArray[np.float32]:
+def read_image_window(case: PreprocessedCase, start: Shape, size: Shape, *, channels: int) -> NDArray[np.float32]:
     """The (C, *size) image of a window that may lie beyond the volume, where it is 0; see `read_window`."""
-    stored, here = _overlap(case.shape, start, size)
-    if _size_of(stored) == tuple(size):
+    stored, here = overlap(case.shape, start, size)
+    if box_shape(stored) == tuple(size):
         return case.image(stored)
     image = np.zeros((channels, *size), dtype=np.float32)
-    if all(_size_of(stored)):
+    if all(box_shape(stored)):
         image[(slice(None), *here)] = case.image(stored)
     return image
-
-
-def _overlap(shape: Triple, start: Triple, size: Triple) -> tuple[Region, Region]:
-    """Where a window and a volume meet, in voxels of the volume and of the window; maybe empty."""
-    first = [min(max(s, 0), whole) for s, whole in zip(start, shape, strict=True)]
-    stop = [min(max(s + n, 0), whole) for s, n, whole in zip(start, size, shape, strict=True)]
-    (z, y, x), (w, v, u) = (
-        [slice(f - o, e - o) for f, e, o in zip(first, stop, origin, strict=True)] for origin in ((0, 0, 0), start)
-    )
-    return (z, y, x), (w, v, u)
-
-
-def _size_of(region: Region) -> Triple:
-    z, y, x = (part.stop - part.start for part in region)
-    return z, y, x
 
 
 def _augmented(
@@ -101,7 +86,7 @@ def _augmented(
     channels, outside = len(plans.channel_names), plans.labels.outside_code
     mirror_axes = plans.training.mirror_axes
 
-    def read(size: Triple) -> tuple[NDArray[np.float32], NDArray]:
+    def read(size: Shape) -> tuple[NDArray[np.float32], NDArray]:
         z, y, x = (s - (n - p) // 2 for s, n, p in zip(patch.start, size, plans.patch_size, strict=True))
         return read_window(case, (z, y, x), size, channels=channels, outside=outside)
 

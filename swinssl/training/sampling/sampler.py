@@ -17,13 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinssl.core.errors import UserError
+from swinssl.core.geometry import Shape
 from swinssl.core.rng import Draws, generator
 from swinssl.dataset.labels import LabelSet
 from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.store import PreprocessedCase
 from swinssl.training.sampling.foreground_map import Body
 from swinssl.training.sampling.tumour_windows import FREE_OVERHANGS, StartSet, TumourCase, least_tumour_starts
-from swinssl.training.sampling.window import StartRange, Triple, kept_places, random_start, start_ranges, start_showing
+from swinssl.training.sampling.window import StartRange, kept_places, random_start, start_ranges, start_showing
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +45,7 @@ class Patch:
     """
 
     case_id: str
-    start: Triple
+    start: Shape
     shows_tumour: bool | None = None
 
 
@@ -176,7 +177,7 @@ class TumourSampler:
         case_id = _choice(chance, list(self._least_tumour()))
         return Patch(case_id, self._least[case_id].draw(chance))
 
-    def _as_a_tumour_overhangs(self, chance: np.random.Generator, shape: Triple) -> tuple[StartRange, ...]:
+    def _as_a_tumour_overhangs(self, chance: np.random.Generator, shape: Shape) -> tuple[StartRange, ...]:
         """The starts in a volume of `shape` at which a window hangs over as that of a newly drawn tumour does."""
         tumour = self._with_tumour(chance)
         inside = start_ranges(self._cases[tumour.case_id].shape, self._patch_size, overhang=0)

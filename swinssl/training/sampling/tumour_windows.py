@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from swinssl.preprocessing.nonzero_crop import bounding_box
+from swinssl.core.geometry import Shape, bounding_box, bounds_of
 from swinssl.preprocessing.store import PreprocessedCase
 from swinssl.training.sampling.foreground_map import Body
-from swinssl.training.sampling.window import StartRange, Triple, kept_places, random_start, start_ranges
+from swinssl.training.sampling.window import StartRange, kept_places, random_start, start_ranges
 
 
 def lesions(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], ...]:
@@ -24,10 +24,10 @@ def lesions(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], ...]:
     if not mask.any():
         return ()
     box = bounding_box(mask)
-    components, _ = ndimage.label(mask[tuple(slice(*edges) for edges in box)], structure=np.ones((3, 3, 3)))
+    components, _ = ndimage.label(mask[box], structure=np.ones((3, 3, 3)))
     inside = np.nonzero(components)
     owner = components[inside]
-    flat = np.ravel_multi_index([i + first for i, (first, _) in zip(inside, box, strict=True)], mask.shape)
+    flat = np.ravel_multi_index([i + edges.start for i, edges in zip(inside, box, strict=True)], mask.shape)
     order = np.argsort(owner, kind="stable")
     return tuple(np.split(flat[order], np.cumsum(np.bincount(owner)[1:])[:-1]))
 
@@ -57,7 +57,7 @@ class StartSet:
     def __len__(self) -> int:
         return int(self.counts[-1]) if len(self.counts) else 0
 
-    def __contains__(self, start: Triple) -> bool:
+    def __contains__(self, start: Shape) -> bool:
         """Whether `start` is one of them; it lies in the ranges."""
         place = [s - low for s, (low, _) in zip(start, self.ranges, strict=True)]
         flat = int(np.ravel_multi_index(place, [high - low + 1 for low, high in self.ranges]))
@@ -67,7 +67,7 @@ class StartSet:
         length = self.counts[run] - (self.counts[run - 1] if run else 0)
         return bool(flat < self.firsts[run] + length)
 
-    def draw(self, generator: np.random.Generator) -> Triple:
+    def draw(self, generator: np.random.Generator) -> Shape:
         """One of the starts, each as likely as any other."""
         index = int(generator.integers(len(self)))
         run = int(np.searchsorted(self.counts, index, side="right"))
@@ -78,7 +78,7 @@ class StartSet:
         return z, y, x
 
 
-def tumour_free_starts(mask: NDArray[np.bool_], patch_size: Triple, ranges: Sequence[StartRange]) -> StartSet:
+def tumour_free_starts(mask: NDArray[np.bool_], patch_size: Shape, ranges: Sequence[StartRange]) -> StartSet:
     """Every start in `ranges` whose window shows no voxel of `mask` (Z, Y, X); exact."""
     free = np.ones([high - low + 1 for low, high in ranges], dtype=bool)
     near, counts = _counts_near(mask, patch_size, ranges)
@@ -87,7 +87,7 @@ def tumour_free_starts(mask: NDArray[np.bool_], patch_size: Triple, ranges: Sequ
 
 
 def least_tumour_starts(
-    mask: NDArray[np.bool_], patch_size: Triple, ranges: Sequence[StartRange]
+    mask: NDArray[np.bool_], patch_size: Shape, ranges: Sequence[StartRange]
 ) -> tuple[int, StartSet]:
     """The least number of voxels of `mask` that a window shows, and the starts that show so few."""
     total = np.zeros([high - low + 1 for low, high in ranges], dtype=np.int32)
@@ -98,7 +98,7 @@ def least_tumour_starts(
 
 
 def _counts_near(
-    mask: NDArray[np.bool_], patch_size: Triple, ranges: Sequence[StartRange]
+    mask: NDArray[np.bool_], patch_size: Shape, ranges: Sequence[StartRange]
 ) -> tuple[tuple[slice, ...], NDArray[np.int32]]:
     """Voxels of `mask` per window, for the part of the grid of starts whose windows reach the mask's bounding box.
 
@@ -107,9 +107,9 @@ def _counts_near(
     if not mask.any():
         return (slice(0, 0),) * 3, np.zeros((0, 0, 0), np.int32)
     box = bounding_box(mask)
-    counts = mask[tuple(slice(*edges) for edges in box)].astype(np.int32)
+    counts = mask[box].astype(np.int32)
     near = []
-    for axis, ((held, end), p, (low, high)) in enumerate(zip(box, patch_size, ranges, strict=True)):
+    for axis, ((held, end), p, (low, high)) in enumerate(zip(bounds_of(box), patch_size, ranges, strict=True)):
         starts = np.arange(max(low, held - p + 1), min(high, end - 1) + 1)
         running = np.cumsum(counts, axis=axis, dtype=np.int32)
         running = np.concatenate((np.zeros_like(running.take([0], axis)), running), axis)
@@ -143,7 +143,7 @@ class TumourCase:
     body: Body
 
     @classmethod
-    def of(cls, case: PreprocessedCase, codes: Sequence[Sequence[int]], patch_size: Triple) -> TumourCase:
+    def of(cls, case: PreprocessedCase, codes: Sequence[Sequence[int]], patch_size: Shape) -> TumourCase:
         """Reads the case once.
 
         Args:
@@ -166,7 +166,7 @@ class TumourCase:
         least = next((starts for starts in free if len(starts)), free[-1])
         return cls(kept, free[-1], least, Body.of(case))
 
-    def free_start(self, chance: np.random.Generator, ranges: Sequence[StartRange]) -> Triple:
+    def free_start(self, chance: np.random.Generator, ranges: Sequence[StartRange]) -> Shape:
         """A tumour-free start, in `ranges` if several tries find one there."""
         for _ in range(MATCHING_TRIES):
             start = random_start(chance, ranges)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from swinssl.core.geometry import Shape
 from swinssl.core.rng import generator as keyed_generator
 
-Triple = tuple[int, int, int]
 StartRange = tuple[int, int]
 
 # Places kept of each lesion or structure; windows are placed at random round them anyway.
@@ -32,7 +32,7 @@ def start_ranges(shape: Sequence[int], patch_size: Sequence[int], *, overhang: f
     return tuple(ranges)
 
 
-def random_start(generator: np.random.Generator, ranges: Sequence[StartRange]) -> Triple:
+def random_start(generator: np.random.Generator, ranges: Sequence[StartRange]) -> Shape:
     """A start, uniformly among all in `ranges`."""
     z, y, x = (int(generator.integers(low, high + 1)) for low, high in ranges)
     return z, y, x
@@ -40,7 +40,7 @@ def random_start(generator: np.random.Generator, ranges: Sequence[StartRange]) -
 
 def start_showing(
     generator: np.random.Generator, voxel: Sequence[int], *, patch_size: Sequence[int], ranges: Sequence[StartRange]
-) -> Triple:
+) -> Shape:
     """A start, uniformly among those in `ranges` whose window shows `voxel`.
 
     The voxel's place in the window, `voxel - start`, is uniform over the window where the ranges leave it free.

@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinssl.core.errors import UserError
+from swinssl.core.geometry import Shape
 from swinssl.evaluation.report.html.content import Case
 from swinssl.evaluation.report.pictures.shown_case import box_around, canonical_map, image_on, window_of
 from swinssl.imageio.image_fault import ImageFault
-from swinssl.imageio.volume import Geometry, Shape
+from swinssl.imageio.volume import Geometry
 from swinssl.imageio.writer import write_volume
 from swinssl.metrics.structures import Structure
 

@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinssl.core.errors import UserError
+from swinssl.core.geometry import Spacing
 from swinssl.core.pictures import new_figure, save_figure, spare_the_run
 from swinssl.evaluation.pairing import Pair
 from swinssl.evaluation.report.pictures.shown_case import COLOURS, box_around, image_on, window_of
 from swinssl.evaluation.report.pictures.shown_plane import PLANES, draw_legend, draw_plane
 from swinssl.evaluation.results import CaseResult, Evaluation
-from swinssl.imageio.volume import Geometry, Triple, Volume
+from swinssl.imageio.volume import Geometry, Volume
 from swinssl.metrics.structures import Structure
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class _Scene:
     case: CaseResult
     image: NDArray | None
     masks: dict[str, NDArray[np.bool_]]
-    spacing: Triple
+    spacing: Spacing
     focus: str
 
     def planes(self) -> tuple[int, int, int]:

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinssl.core.errors import UserError
+from swinssl.core.geometry import Box, Spacing
 from swinssl.core.pictures import new_figure
 from swinssl.evaluation.report.figures.style import SMALL
 from swinssl.evaluation.report.html.case_summary import case_score, mean_score, worst_first
 from swinssl.evaluation.report.html.content import Case
-from swinssl.evaluation.report.pictures.shown_case import COLOURS, Box, box_around, canonical_map, image_on, window_of
+from swinssl.evaluation.report.pictures.shown_case import COLOURS, box_around, canonical_map, image_on, window_of
 from swinssl.evaluation.report.pictures.shown_plane import draw_legend, draw_plane
-from swinssl.imageio.volume import Triple
 from swinssl.metrics.structures import Structure
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class _Scene:
     reference: NDArray
     predictions: dict[str, NDArray]
     image: NDArray | None
-    spacing: Triple
+    spacing: Spacing
 
     @property
     def plane(self) -> int:

@@ -8,18 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinssl.core.errors import UserError
+from swinssl.core.geometry import Box, Spacing, bounding_box, expanded
 from swinssl.evaluation.pairing import Pair
 from swinssl.imageio.reader import read_channels
 from swinssl.imageio.same_grid import compare_grids
-from swinssl.imageio.volume import Geometry, Triple, Volume
+from swinssl.imageio.volume import Geometry, Volume
 
 # Okabe and Ito's colours, which people with colour blindness tell apart, without black; the brightest on grey first.
 COLOURS = ("#E69F00", "#56B4E9", "#F0E442", "#CC79A7", "#009E73", "#D55E00", "#0072B2")
 MARGIN_MM = 15.0
 # Soft tissue, in HU.
 CT_WINDOW = (-160.0, 240.0)
-
-Box = tuple[slice, slice, slice]
 
 
 def image_on(grid: Geometry, path: Path) -> NDArray:
@@ -54,12 +53,6 @@ def window_of(image: NDArray, *, ct: bool) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def box_around(mask: NDArray[np.bool_], spacing: Triple) -> Box:
-    """The box round a mask (Z, Y, X) that is not empty, with a margin; its end may lie outside the array."""
-    slices = []
-    for axis, mm in enumerate(spacing):
-        along = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
-        margin = round(MARGIN_MM / mm)
-        slices.append(slice(max(0, int(along[0]) - margin), int(along[-1]) + 1 + margin))
-    z, y, x = slices
-    return z, y, x
+def box_around(mask: NDArray[np.bool_], spacing: Spacing) -> Box:
+    """The bounding box of a non-empty (Z, Y, X) mask, with a margin."""
+    return expanded(bounding_box(mask), [round(MARGIN_MM / mm) for mm in spacing], mask.shape)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from swinssl.core.geometry import Spacing
 from swinssl.core.pictures import legend_name
-from swinssl.imageio.volume import Triple
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,7 @@ def draw_plane(
     *,
     axis: int,
     index: int,
-    spacing: Triple,
+    spacing: Spacing,
     window: tuple[float, float] | None,
     colours: Mapping[str, str],
 ) -> None:

@@ -7,7 +7,7 @@ import os
 import psutil
 import pytest
 
-from swinssl.core import machine as allotment
+from swinssl.core import machine as resources
 
 GB = 10**9
 
@@ -15,8 +15,8 @@ GB = 10**9
 @pytest.fixture
 def kernel(tmp_path, monkeypatch):
     """Writes files as the kernel shows them; the process is bound to 16 cores, and 64 GB are free."""
-    monkeypatch.setattr(allotment, "CGROUP", tmp_path / "cgroup")
-    monkeypatch.setattr(allotment, "OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(resources, "CGROUP", tmp_path / "cgroup")
+    monkeypatch.setattr(resources, "OWN_GROUPS", tmp_path / "own")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: Memory)
 
@@ -35,11 +35,11 @@ class Memory:
 
 
 def all_of_it():
-    return allotment.cpu_limit() is None and allotment.memory_limit() is None and found() == (16, 64 * GB)
+    return resources.cpu_limit() is None and resources.memory_limit() is None and found() == (16, 64 * GB)
 
 
 def found():
-    return allotment.usable_cores(), allotment.free_memory()
+    return resources.usable_cores(), resources.free_memory()
 
 
 def test_without_groups_or_limits_it_is_the_machine(kernel):
@@ -58,7 +58,7 @@ def test_without_groups_or_limits_it_is_the_machine(kernel):
 
 def test_a_container_s_share(kernel):
     kernel("0::/", **{"cpu.max": "150000 100000", "memory.max": 8 * GB, "memory.current": 5 * GB})
-    assert allotment.cpu_limit() == 1.5 and allotment.memory_limit() == 8 * GB
+    assert resources.cpu_limit() == 1.5 and resources.memory_limit() == 8 * GB
     assert found() == (2, 3 * GB)
     kernel("0::/", **{"memory.stat": f"anon {GB}\ninactive_file {2 * GB}\nactive_file {2 * GB}"})
     assert found() == (2, 5 * GB)  # the kernel drops files that nobody reads
@@ -84,7 +84,7 @@ def test_of_nested_groups_the_narrowest_counts(kernel):
             "system.slice/other/memory.max": GB,
         },
     )
-    assert allotment.memory_limit() == 16 * GB
+    assert resources.memory_limit() == 16 * GB
     assert found() == (4, 2 * GB)
 
 
@@ -99,5 +99,5 @@ def test_version_1_and_a_path_that_is_the_host_s(kernel):
             "memory/memory.stat": f"inactive_file 1\ntotal_inactive_file {GB}",
         },
     )
-    assert allotment.cpu_limit() == 0.5 and allotment.memory_limit() == 4 * GB
+    assert resources.cpu_limit() == 0.5 and resources.memory_limit() == 4 * GB
     assert found() == (1, 2 * GB)
