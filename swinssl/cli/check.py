@@ -13,6 +13,7 @@ from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, Json, Root
 from swinssl.core.errors import UserError
 from swinssl.core.terminal import print, print_warnings
+from swinssl.core.text import counted
 from swinssl.core.workspace import Workspace, typed_dataset
 from swinssl.networks.checkpoints.shipped_encoders import shipped_suggestions
 
@@ -47,8 +48,7 @@ def check(dataset: Dataset, root: Root = None, workers: Workers = None, json: Js
         _print_report(report)
     if errors := report.count("error"):
         print_warnings(report.raw.left_out, json=json)
-        plural = "s" if errors > 1 else ""
-        raise UserError(f"{errors} error{plural} in {report.raw.name}. Mend what the list says, then check again.")
+        raise UserError(f"{counted(errors, 'error')} in {report.raw.name}. Fix the problems listed, then check again.")
     command = f"swinssl_plan_and_preprocess {typed_dataset(dataset, root)}"
     if not json and report.raw.labels.names and all(map(named_ct, report.raw.channel_names)):
         for suggestion in shipped_suggestions("CT", command=command):
@@ -65,10 +65,8 @@ def _print_report(report: CheckReport) -> None:
     print(f"{raw.name}: {len(raw.cases)} cases; channels: {', '.join(raw.channel_names)}; {_structures(report)}")
     if report.findings:
         print_table(_table(report.findings))
-    counted = [
-        f"{n} {word}{'s' if n != 1 else ''}" for word in ("error", "warning", "note") if (n := report.count(word))
-    ]
-    print(", ".join(counted) or "nothing to complain about")
+    counts = [counted(n, word) for word in ("error", "warning", "note") if (n := report.count(word))]
+    print(", ".join(counts) or "no problems found")
 
 
 def _structures(report: CheckReport) -> str:

@@ -14,6 +14,7 @@ from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Device, DryRun, Json, Root
 from swinssl.core.errors import UserError
 from swinssl.core.terminal import print
+from swinssl.core.text import dimensions
 from swinssl.core.workspace import Workspace
 from swinssl.evaluation.encoders.comparison_config import ComparisonConfig
 
@@ -116,7 +117,7 @@ def _introduce(plan: ComparisonPlan) -> None:
     for letter, cases in plan.left_out.items():
         if cases:
             print(f"left out, since {letter} was trained on them: {counted(len(cases), 'case')} ({listed(cases)})")
-    patch = " x ".join(map(str, plan.images.patch_size))
+    patch = dimensions(plan.images.patch_size)
     print(
         f"{counted(len(plan.cases), 'case')} of {plan.dataset_name} that {plan.new_to_both}; "
         f"{plan.minibatches} x {counted(plan.batch_size, 'crop')} of {patch}, "

@@ -13,6 +13,7 @@ from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import DryRun, Json, Root
 from swinssl.core.errors import UserError
 from swinssl.core.terminal import print
+from swinssl.core.text import counted
 from swinssl.core.workspace import Workspace, safe_name
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _convert(
     if json:
         print_json({"folder": target, "cases": cases, "converted": 0 if dry_run else cases - done, "before": done})
         return
-    channels = f"{conversion.channels} channel{'s' if conversion.channels > 1 else ''}"
+    channels = f"{counted(conversion.channels, 'channel')}"
     before = f", {done} done before" if done else ""
     if dry_run:
         print(f"nothing written (would convert {cases - done} of {cases} cases of {channels} into {target}{before})")

@@ -130,7 +130,7 @@ def demo(
     from swinssl.cli.predict import predict
     from swinssl.cli.pretrain import pretrain_command
     from swinssl.cli.train import train
-    from swinssl.core.terminal import duration
+    from swinssl.core.text import duration
     from swinssl.ssl.methods.registry import METHODS
 
     started = time.monotonic()

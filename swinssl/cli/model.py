@@ -13,6 +13,7 @@ from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Json, Root
 from swinssl.core.errors import UserError
 from swinssl.core.terminal import print
+from swinssl.core.text import dimensions
 from swinssl.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def list_(root: Root = None, json: Json = False) -> None:
             print(f"{entry['model']}: {entry['fault']}")
             continue
         unfinished = f" (unfinished: {', '.join(entry['unfinished'])})" if entry["unfinished"] else ""
-        spacing = " x ".join(f"{mm:g}" for mm in entry["spacing"])
+        spacing = dimensions(entry["spacing"], "g")
         print(f"{entry['model']}: {entry['network']}, {spacing} mm, folds {', '.join(entry['folds'])}{unfinished}")
     if not found:
         print(f"{results}: no trained model. Train one with swinssl_train, or bring one with swinssl_model import.")

@@ -10,6 +10,7 @@ from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Json
 from swinssl.core.terminal import print
+from swinssl.core.text import dimensions
 from swinssl.networks.network_plan import PRESETS, NetworkPlan, encoder_preset
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def network(
         shown = plan.model_dump(mode="json") | {"channels": channels, "classes": classes, "patch": patch}
         print_json(_summary(rows) | {"step": step, "plan": shown, "layers": [vars(row) for row in rows]})
     else:
-        _report(plan, rows, step, f"{channels} x {' x '.join(map(str, patch))}", classes=classes)
+        _report(plan, rows, step, f"{channels} x {dimensions(patch)}", classes=classes)
 
 
 def _summary(rows: list[LayerRow]) -> dict[str, int]:
@@ -151,7 +152,7 @@ def _layer_table(rows: list[LayerRow]) -> Table:
     table = Table("part", "what", "output (C, z, y, x)", "parameters", show_edge=False)
     table.columns[2].justify = table.columns[3].justify = "right"
     for row in rows:
-        shape = " x ".join(map(str, row.output)) if row.output else "-"
+        shape = dimensions(row.output) if row.output else "-"
         table.add_row(row.name, row.kind, shape, f"{row.parameters:,}")
     return table
 

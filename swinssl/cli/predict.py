@@ -202,7 +202,7 @@ def _named(groups: Sequence[Sequence[str]], model: TrainedModel) -> str:
 def _rehearse(
     cases: Sequence[InputCase], predictor: Predictor, folder: OutputFolder, *, networks: int, json: bool
 ) -> None:
-    from swinssl.core.terminal import duration
+    from swinssl.core.text import duration
     from swinssl.inference.prediction_run import expected_windows, unreadable
 
     todo = [case for case in cases if not folder.has(case)]

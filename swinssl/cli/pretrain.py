@@ -14,6 +14,7 @@ from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import DryRun, Json, Root
 from swinssl.cli.ranks import Gpus, first_attempt, start_ranks
 from swinssl.core.terminal import print, print_lines
+from swinssl.core.text import dimensions
 from swinssl.core.workspace import Workspace
 from swinssl.ssl.config import PretrainingConfig, config_of
 from swinssl.ssl.method import Method
@@ -108,10 +109,8 @@ def _rehearse(
         print_json({**said, "steps": plan.length.expected, "max_minutes": plan.length.minutes})
         return
     print(f"  volumes: {len(plan.sources.volumes)} of {', '.join(p.dataset_name for p in plan.sources.plans)}")
-    print(
-        f"  encoder: {plan.preset or 'as in the file'}, crops of {' x '.join(map(str, plan.images.patch_size))} voxels"
-    )
-    print(f"  grid: {' x '.join(f'{mm:g}' for mm in plan.images.spacing)} mm; batch {plan.batch_size}")
+    print(f"  encoder: {plan.preset or 'as in the file'}, crops of {dimensions(plan.images.patch_size)} voxels")
+    print(f"  grid: {dimensions(plan.images.spacing, 'g')} mm; batch {plan.batch_size}")
     minutes = plan.length.minutes
     limit = f", at most {minutes:g} minutes" if minutes is not None else ""
     length = f"{plan.length.expected} steps" if plan.length.steps is not None else "as many steps as fit"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from swinssl.cli.json_report import print_json
 from swinssl.core.terminal import print
+from swinssl.core.text import counted, dimensions
 from swinssl.networks.network_plan import AxisOrder, SwinEncoderPlan
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ def print_encoder(checkpoint: Checkpoint, encoder: ImportedEncoder, *, source: s
     print(f"{checkpoint.path.name}: Swin encoder{whose} at {checkpoint.container}, {parameters:,} parameters")
     print(
         f"  width {plan.embed_dim}, depths {_row(plan.depths)}, heads {_row(plan.heads)}, window {plan.window}, "
-        f"{encoder.in_channels} image channel{'s' if encoder.in_channels > 1 else ''}"
+        f"{counted(encoder.in_channels, 'image channel')}"
     )
     print(f"  {_meaning(plan, unsaid=unsaid)}")
 
@@ -107,7 +108,7 @@ def print_shipped(*, json: bool) -> None:
         print(f"{row['name']}: {row['preset']}, {row['parameters']:,} parameters, {row['method']}")
         print(f"  pretrained on {about.trained_on}: {about.images} ({about.licence} licence)")
         print(
-            f"  spacing {show(row['spacing'])} mm, patch {' x '.join(map(str, row['patch_size']))}, "
+            f"  spacing {show(row['spacing'])} mm, patch {dimensions(row['patch_size'])}, "
             f"intensity {describe(Intensity.model_validate(row['intensity']))}"
         )
     if rows:

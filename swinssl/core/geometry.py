@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # options of commands name these types, and --help does without numpy
+    import numpy as np
+    from numpy.typing import NDArray
 
 # Voxels along (z, y, x).
 Shape = tuple[int, int, int]
@@ -47,6 +49,8 @@ def box_shape(box: Box) -> Shape:
 
 def bounding_box(mask: NDArray[np.bool_]) -> Box:
     """The smallest box that holds all true voxels of a (Z, Y, X) mask; `EMPTY_BOX` where there are none."""
+    import numpy as np
+
     # Projections read the mask twice, in memory order; ndimage.find_objects takes fifty times as long.
     plane = np.logical_or.reduce(mask)
     lines = mask.reshape(len(mask), -1).any(axis=1), plane.any(axis=1), plane.any(axis=0)

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 
 from swinssl.core.errors import UserError
 from swinssl.core.machine import free_memory, usable_cores
+from swinssl.core.text import counted
 
 logger = logging.getLogger(__name__)
 
@@ -128,9 +129,8 @@ def fitting_workers(jobs: int, bytes_each: int) -> int:
     workers = max(1, min(cores, fitting, jobs))
     if workers < min(cores, jobs):
         logger.info(
-            "Working in %d process%s instead of %d: one may take %.1f GB, and %.1f GB are free.",
-            workers,
-            "" if workers == 1 else "es",
+            "Working in %s instead of %d: each may take %.1f GB, and %.1f GB are free.",
+            counted(workers, "process", "processes"),
             min(cores, jobs),
             (PROCESS_BYTES + bytes_each) / 1e9,
             free / 1e9,

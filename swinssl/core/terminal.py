@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sized
 from types import TracebackType
 from typing import IO, Any, TypeVar
 
-from swinssl.core.text import message, printable
+from swinssl.core.text import duration, message, printable
 
 
 def print(*values: object, sep: str = " ", end: str = "\n", file: IO[str] | None = None, flush: bool = False) -> None:
@@ -182,15 +182,3 @@ class Meter:
         self.bar = Progress(*columns, console=Console(stderr=True), transient=True)
         self.task = self.bar.add_task(printable(self.what), total=self.total, completed=done, note="")
         self.bar.start()
-
-
-def duration(seconds: float) -> str:
-    """A duration in the two largest units that matter: 42 s, 3 min 20 s, 5 h 10 min, 2 d 3 h."""
-    whole = max(0, round(seconds))
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    if whole < 86400:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 86400} d {whole % 86400 // 3600} h"

@@ -1,13 +1,14 @@
-"""Names and tables as text: what a screen, a page or a spreadsheet takes for an instruction is shown as characters.
+"""Words of messages (lists, counts, sizes, did you mean), and text that is safe to show.
 
-Names of structures, cases, files and tensors come from files that anybody may have written. Every place that shows
-them makes them safe for itself: the terminal and the log (`terminal.py`, `cli/tables.py`), pictures
-(`pictures.py`), CSV, HTML and Markdown (here).
+Names of structures, cases, files and tensors come from files that anybody may have written. Whatever a screen, a page
+or a spreadsheet would take for an instruction is escaped where it is shown: the terminal and the log (`terminal.py`,
+`cli/tables.py`), pictures (`pictures.py`), CSV, HTML and Markdown (here).
 """
 
 from __future__ import annotations
 
 import csv
+import difflib
 import html
 import io
 import re
@@ -67,15 +68,60 @@ def _escaped(char: str) -> str:
 MOST = 10
 
 
-def listed(items: Sequence[object], *, most: int = MOST) -> str:
-    """`a, b, c`; of a long list the first ones `and 7 more`."""
+def listed(items: Iterable[object], *, most: int = MOST, separator: str = ", ") -> str:
+    """`a, b, c`; a long list is cut: `a, b, c and 7 more`."""
+    items = list(items)
     more = f" and {len(items) - most} more" if len(items) > most else ""
-    return ", ".join(map(str, items[:most])) + more
+    return separator.join(map(str, items[:most])) + more
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 case`, `2 cases`."""
-    return f"{number} {noun}{'s' * (number != 1)}"
+def sentences(items: Sequence[object], *, most: int) -> str:
+    """Sentences in a row; of many, the first ones and `And 7 more.`"""
+    more = [f"And {len(items) - most} more."] if len(items) > most else []
+    return " ".join([*map(str, items[:most]), *more])
+
+
+def counted(number: float, noun: str, plural: str | None = None) -> str:
+    """`1 case`, `2 cases`, `1.5 cases`; `plural` for nouns that do not just take an s."""
+    shown = str(number) if isinstance(number, int) else f"{number:.3g}"
+    return f"{shown} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def dimensions(values: Iterable[float], spec: str = "") -> str:
+    """`2 x 1.5 x 1.5`, each value in the format `spec`."""
+    return " x ".join(format(value, spec) for value in values)
+
+
+def duration(seconds: float) -> str:
+    """A duration in the two largest units that matter: 42 s, 3 min 20 s, 5 h 10 min, 2 d 3 h."""
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600} h"
+
+
+def near_names(word: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:
+    """The known names that are spelled most like `word`, the nearest first.
+
+    Args:
+        cutoff: similarity from 0 to 1 below which a name does not count.
+    """
+    return difflib.get_close_matches(word, list(known), n=most, cutoff=cutoff)
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known name that is spelled most like `word`; None if none is close."""
+    return next(iter(near_names(word, known)), None)
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`Did you mean X? ` with a space at its end; empty if no known name is close."""
+    near = nearest(word, known)
+    return f"Did you mean {near}? " if near else ""
 
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import shlex
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swinssl.core.errors import UserError
+from swinssl.core.text import did_you_mean
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # Windows opens devices under these names, whatever ending follows.
@@ -73,13 +73,12 @@ class Workspace:
             return found[0]
         searched = ", ".join(map(str, roots))
         if found:
-            listed = ", ".join(path.name for path in found)
-            raise UserError(f"{dataset}: more than one {what} answers to it ({listed}). Give the whole name.")
-        near = difflib.get_close_matches(dataset, known, n=1)
-        hint = f" Did you mean {near[0]}?" if near else (f" Known: {', '.join(sorted(known))}." if known else "")
+            matches = ", ".join(path.name for path in found)
+            raise UserError(f"{dataset}: more than one {what} has this name ({matches}). Give the full name.")
+        hint = did_you_mean(dataset, known) or (f"Known: {', '.join(sorted(known))}. " if known else "")
         raise UserError(
-            f"{dataset}: no such {what} in {searched}.{hint} "
-            "Give the path of its folder or of a list of volumes (.txt), or put it there, or say where with --root."
+            f"{dataset}: no such {what} in {searched}. {hint}"
+            "Give the path of its folder or of a list of volumes (.txt), or set the root folder with --root."
         )
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swinssl.core.errors import UserError
+from swinssl.core.text import sentences
 from swinssl.core.workspace import RESERVED_NAMES, SAFE_NAME
 from swinssl.dataset.checks.finding import Finding
 from swinssl.imageio.endings import images_in, without_ending
@@ -138,8 +139,7 @@ def refuse_unusable(ids: Sequence[str], *, source: Path) -> None:
     """
     errors = [finding for finding in id_findings(ids) if finding.severity == "error"]
     if errors:
-        more = f" And {len(errors) - SHOWN} more." if len(errors) > SHOWN else ""
-        raise UserError(f"{source}: {' '.join(map(str, errors[:SHOWN]))}{more}")
+        raise UserError(f"{source}: {sentences(errors, most=SHOWN)}")
 
 
 def _readable(case_id: str) -> str:

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swinssl.core import files
+from swinssl.core.text import did_you_mean, nearest
 from swinssl.dataset.case import CHANNEL, FIRST_CHANNEL, Case, case_name, id_findings, split_channels
-from swinssl.dataset.checks.finding import Finding, did_you_mean, nearest
+from swinssl.dataset.checks.finding import Finding
 from swinssl.dataset.description import DESCRIPTION_FILE, Description, ListedCase
 from swinssl.imageio.endings import ENDINGS, image_ending, without_ending
 

@@ -20,9 +20,9 @@ from pathlib import Path
 
 from swinssl.core import files
 from swinssl.core.errors import UserError
-from swinssl.core.text import csv_rows, csv_text
+from swinssl.core.text import csv_rows, csv_text, did_you_mean, listed
 from swinssl.dataset.case import Case, normal_form
-from swinssl.dataset.checks.finding import Finding, did_you_mean
+from swinssl.dataset.checks.finding import Finding
 from swinssl.dataset.description import DESCRIPTION_FILE, Description
 
 LABELS_PRESENT_FILE, GROUPS_FILE = "labels_present.csv", "groups.csv"
@@ -110,8 +110,8 @@ def _labels_present(
         present, where = dict(description.labels_present), DESCRIPTION_FILE
     else:
         present, where = {row[CASE]: _structures_of(row, findings) for row in rows}, path.name
-    for case_id, listed in present.items():
-        for name in listed:
+    for case_id, structures in present.items():
+        for name in structures:
             if name not in names:
                 message = f"labels_present: case {case_id!r} has {name!r}, which dataset.json does not declare"
                 findings.append(Finding("E111", where, message, f"{did_you_mean(name, names)}Correct the name."))
@@ -215,6 +215,5 @@ def _check_cases(listed: Mapping[str, object], ids: Sequence[str], where: str, f
 
 def _report_without(ids: Sequence[str], where: str, meaning: str, findings: list[Finding]) -> None:
     if ids:
-        shown = ", ".join(ids[:SHOWN]) + (f" and {len(ids) - SHOWN} more" if len(ids) > SHOWN else "")
-        message = f"cases without an entry: {len(ids)} ({shown}); {meaning}"
+        message = f"cases without an entry: {len(ids)} ({listed(ids, most=SHOWN)}); {meaning}"
         findings.append(Finding("W108", where, message, "Add them, if that is not meant."))

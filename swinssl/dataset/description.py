@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from swinssl.core import files
+from swinssl.core.text import did_you_mean, nearest
 from swinssl.dataset.case import normal_form
-from swinssl.dataset.checks.finding import Finding, did_you_mean, nearest
+from swinssl.dataset.checks.finding import Finding
 from swinssl.dataset.label_declaration import declared_labels, labels_as_json
 from swinssl.dataset.labels import LabelSet
 from swinssl.imageio.endings import ENDINGS

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from swinssl.core.text import listed
 from swinssl.dataset.labels import HIGHEST_VALUE, LabelSet
 
 BACKGROUND, IGNORE = "background", "ignore"
@@ -147,9 +148,8 @@ def _check_values(
         declared = sorted({*declared, ignore[0]})
     if declared and declared != list(range(1, declared[-1] + 1)):
         missing = sorted(set(range(1, declared[-1])) - set(declared))
-        shown = f"{', '.join(map(str, missing[:5]))}{' ...' if len(missing) > 5 else ''}"
         remedy = "Nothing to do, if that is meant; nnU-Net itself wants 0, 1, 2 and so on."
-        remarks.append(("N103", f"label values have gaps ({shown} not declared)", remedy))
+        remarks.append(("N103", f"label values have gaps ({listed(missing, most=5)} not declared)", remedy))
 
 
 def _region_order(order: object, structures: dict[str, tuple[int, ...]], remarks: list[Remark]) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from swinssl.core.text import listed
 from swinssl.dataset.laterality import Laterality
 
 # Scaling in float32 misses a whole number by this much at most, interpolation by far more.
@@ -170,9 +171,8 @@ def _fault(labels: LabelSet) -> str | None:
 
 
 def _undeclared(values: NDArray, declared: Sequence[int]) -> ValueError:
-    found = np.unique(values).tolist()
-    listed = ", ".join(map(str, found[:SHOWN])) + (" and more" if len(found) > SHOWN else "")
-    return ValueError(f"values {listed} are not declared; declared are {', '.join(map(str, declared))}")
+    unknown = listed(np.unique(values).tolist(), most=SHOWN)
+    return ValueError(f"values {unknown} are not declared; declared are {', '.join(map(str, declared))}")
 
 
 def is_fractional(values: NDArray) -> NDArray[np.bool_]:
@@ -191,8 +191,8 @@ def whole_labels(values: NDArray) -> NDArray[np.int64]:
         raise ValueError("values that are NaN or infinite")
     fractional = is_fractional(values)
     if fractional.any():
-        listed = ", ".join(f"{value:.6g}" for value in np.unique(values[fractional])[:SHOWN].tolist())
-        raise ValueError(f"values {listed} are not whole numbers; the map was interpolated or scaled")
+        shown = listed([f"{value:.6g}" for value in np.unique(values[fractional]).tolist()], most=SHOWN)
+        raise ValueError(f"values {shown} are not whole numbers; the map was interpolated or scaled")
     if values.size and max(-values.min(), values.max()) > LARGEST_LABEL:
         raise ValueError(f"values from {values.min():.6g} to {values.max():.6g} cannot be labels")
     return np.rint(values).astype(np.int64)

@@ -12,11 +12,12 @@ from typing import Any
 
 from swinssl.core import files
 from swinssl.core.errors import UserError
+from swinssl.core.text import counted, did_you_mean, sentences
 from swinssl.core.workspace import LIST_ENDING, dataset_name, is_volume_list
 from swinssl.dataset.case import Case
 from swinssl.dataset.case_listing import LABELS, list_cases
 from swinssl.dataset.case_tables import copy_tables, with_tables
-from swinssl.dataset.checks.finding import Finding, did_you_mean
+from swinssl.dataset.checks.finding import Finding
 from swinssl.dataset.description import DESCRIPTION_FILE, EXAMPLE, Description, read_description
 from swinssl.dataset.labels import LabelSet
 from swinssl.dataset.splits import SPLITS_FILE
@@ -74,11 +75,8 @@ class RawDataset:
         raw, findings = survey(source)
         fatal = [finding for finding in findings if finding.code in FATAL]
         if fatal:
-            more = f" And {len(fatal) - SHOWN} more." if len(fatal) > SHOWN else ""
-            listed = " ".join(
-                f"{raw.folder / finding.file}: {finding.message}. {finding.remedy}" for finding in fatal[:SHOWN]
-            )
-            raise UserError(f"{listed}{more} Run swinssl_check for the whole list.")
+            faults = [f"{raw.folder / finding.file}: {finding.message}. {finding.remedy}" for finding in fatal]
+            raise UserError(f"{sentences(faults, most=SHOWN)} Run swinssl_check for the complete list.")
         return raw
 
     @cached_property
@@ -93,7 +91,7 @@ class RawDataset:
         """
         if case_id not in self._by_id:
             near = did_you_mean(case_id, self._by_id)
-            raise UserError(f"{self.source}: has no case {case_id!r}. {near}It has {len(self.cases)} cases.")
+            raise UserError(f"{self.source}: has no case {case_id!r}. {near}It has {counted(len(self.cases), 'case')}.")
         return self._by_id[case_id]
 
     def copy_description(self, folder: Path) -> None:

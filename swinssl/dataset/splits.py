@@ -13,8 +13,8 @@ from typing import Any
 
 from swinssl.core import files
 from swinssl.core.errors import UserError
+from swinssl.core.text import did_you_mean, listed
 from swinssl.dataset.case import normal_form
-from swinssl.dataset.checks.finding import did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -158,9 +158,8 @@ def check_splits(
         named = f"{path}: fold {number}"
         unknown = [case for case in (*fold.train, *fold.val) if case not in group_of]
         if unknown:
-            shown = ", ".join(unknown[:SHOWN]) + (" ..." if len(unknown) > SHOWN else "")
             raise UserError(
-                f"{named} names cases that are not in the data set: {len(unknown)} ({shown}). "
+                f"{named} names cases that are not in the data set: {len(unknown)} ({listed(unknown, most=SHOWN)}). "
                 f"{did_you_mean(unknown[0], group_of)}Correct the file, or preprocess these cases."
             )
         twice = [case for side in (fold.train, fold.val) for case, n in Counter(side).items() if n > 1]
@@ -238,7 +237,7 @@ def _mention_unused(path: Path, folds: Sequence[Fold], cases: Collection[str]) -
     used = {case for fold in folds for case in (*fold.train, *fold.val)}
     unused = sorted({*cases} - used)
     if unused:
-        shown = ", ".join(unused[:SHOWN]) + (" ..." if len(unused) > SHOWN else "")
+        shown = listed(unused, most=SHOWN)
         logger.warning("%s: cases that no fold has: %d (%s). Add them, or delete it.", path, len(unused), shown)
 
 

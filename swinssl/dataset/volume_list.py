@@ -18,9 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from swinssl.core import files
+from swinssl.core.text import did_you_mean
 from swinssl.dataset.case import Case, case_name, id_findings, normal_form
 from swinssl.dataset.case_listing import Listing, resolve_listed, usual_ending
-from swinssl.dataset.checks.finding import Finding, did_you_mean
+from swinssl.dataset.checks.finding import Finding
 from swinssl.dataset.description import Description
 from swinssl.imageio.endings import ENDINGS, image_ending, without_ending
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinssl.core.errors import UserError
-from swinssl.core.text import MOST, counted
+from swinssl.core.text import MOST, counted, listed
 from swinssl.dataset.case import case_name, refuse_unusable
 from swinssl.dataset.labels import whole_labels
 from swinssl.imageio.endings import ENDINGS, images_in
@@ -141,9 +141,8 @@ def raise_together(faults: Sequence[str], cases: int) -> None:
     if len(faults) == 1:
         raise UserError(faults[0])
     if faults:
-        more = f"\n  and {len(faults) - MOST} more" if len(faults) > MOST else ""
-        first = "".join(f"\n  {fault}" for fault in faults[:MOST])
-        raise UserError(f"{len(faults)} of {cases} cases cannot be evaluated:{first}{more}")
+        shown = listed([f"\n  {fault}" for fault in faults], most=MOST, separator="")
+        raise UserError(f"{len(faults)} of {cases} cases cannot be evaluated:{shown}")
 
 
 def label_maps(path: Path) -> dict[str, Path]:

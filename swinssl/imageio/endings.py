@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from swinssl.core.errors import UserError
+from swinssl.core.text import counted
 
 # Longest first: `.nii.gz` is not a `.gz`.
 ENDINGS = (".nii.gz", ".nii", ".nrrd", ".mha", ".mhd")
@@ -29,7 +30,7 @@ def unread_images(folder: Path) -> list[str]:
     names = [name for name in names if not name.startswith(".")]
     if not names:
         return []
-    files = f"{len(names)} file{'s' if len(names) > 1 else ''} left out, such as {names[0]}"
+    files = f"{counted(len(names), 'file')} left out, such as {names[0]}"
     return [f"{folder}: {files}; swinssl reads {', '.join(ENDINGS)}. Convert the others to one of these."]
 
 

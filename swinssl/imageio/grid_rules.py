@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from swinssl.core.errors import UserError
 from swinssl.core.geometry import Shape
 from swinssl.core.machine import free_memory
+from swinssl.core.text import dimensions
 from swinssl.imageio.image_fault import ImageFault
 
 LIMIT_VARIABLE = "SWINSSL_MAX_VOXELS"
@@ -40,7 +41,7 @@ def spatial_shape(path: Path, dims: Sequence[int]) -> Shape:
     Raises:
         ImageFault: a dimension is not positive, a slice alone, or several volumes.
     """
-    listed = " x ".join(map(str, dims))
+    listed = dimensions(dims)
     if not dims or min(dims) < 1:
         found = f"the header has impossible dimensions ({listed or 'none'})"
         raise ImageFault(path, "not_an_image", found, "Get the file anew: copy or export it again.")
@@ -64,7 +65,7 @@ def checked_affine(path: Path, affine: NDArray[np.float64]) -> NDArray[np.float6
     if not np.isfinite(affine).all():
         raise ImageFault(path, "affine", "the header's affine has entries that are NaN or infinite", AFFINE_REMEDY)
     edges = np.linalg.norm(affine[:3, :3], axis=0)
-    spacing = " x ".join(f"{edge:.4g}" for edge in edges)
+    spacing = dimensions(edges, ".4g")
     if edges.max() > MOST_SPACING_MM or 0 < edges.min() < LEAST_SPACING_MM:
         found = f"the header has voxels of {spacing} mm along z, y, x, which no scanner makes"
         raise ImageFault(path, "affine", found, AFFINE_REMEDY)
@@ -92,7 +93,7 @@ def check_size(path: Path, shape: Sequence[int], itemsize: int, *, stored_bytes:
     """
     voxels = math.prod(shape)
     asked, limit = _asked_limit(), voxel_limit()
-    claim = f"the header claims {' x '.join(map(str, shape))} voxels"
+    claim = f"the header claims {dimensions(shape)} voxels"
     mend = f"If the image is genuine, set {LIMIT_VARIABLE}={voxels}; otherwise get the file anew."
     if voxels > limit:
         raise ImageFault(path, "too_large", f"{claim}, more than the limit of {limit}", mend)

@@ -13,6 +13,7 @@ from nibabel.spatialimages import HeaderDataError
 from numpy.typing import ArrayLike, NDArray
 
 from swinssl.core.geometry import Shape, Spacing
+from swinssl.core.text import dimensions
 from swinssl.imageio.grid_rules import AFFINE_REMEDY, check_size, checked_affine, spatial_shape
 from swinssl.imageio.image_fault import ImageFault
 from swinssl.imageio.same_grid import NOTICEABLE_VOXELS
@@ -81,7 +82,7 @@ class NiftiHeader:
         """What is odd about it, the worst first: the one place that decides, for every command."""
         remarks = []
         if self.sform_sizes is not None and _contradict(self.sform_sizes, self.pixdim_sizes):
-            sform, pixdim = (" x ".join(f"{mm:.4g}" for mm in s) for s in (self.sform_sizes, self.pixdim_sizes))
+            sform, pixdim = (dimensions(s, ".4g") for s in (self.sform_sizes, self.pixdim_sizes))
             if self.unscaled_sform:
                 used = "pixdim is used, since the sform has directions without sizes"
             else:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from swinssl.core.geometry import Shape
+from swinssl.core.text import dimensions
 from swinssl.imageio.image_fault import ImageFault
 from swinssl.imageio.volume import AxisMap, Geometry, Volume
 
@@ -55,7 +56,8 @@ class GridComparison:
     def describe(self, reference_name: str) -> str:
         """The difference in words: a predicate of the file, without a full stop."""
         if self.shape != self.reference_shape:
-            return f"has {_listed(self.shape)} voxels (z, y, x); {reference_name} has {_listed(self.reference_shape)}"
+            shape, reference_shape = dimensions(self.shape), dimensions(self.reference_shape)
+            return f"has {shape} voxels (z, y, x); {reference_name} has {reference_shape}"
         return f"lies {self.mm:.2g} mm ({self.voxels:.2g} voxels) from {reference_name} at the worst corner"
 
 
@@ -98,7 +100,3 @@ def require_same_grid(geometry: Geometry, path: Path, reference: Geometry, refer
 def resample_remedy(reference_path: Path) -> str:
     """What the user does about a file on another grid."""
     return f"Resample it onto the grid of {reference_path.name}."
-
-
-def _listed(shape: Shape) -> str:
-    return " x ".join(map(str, shape))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from swinssl.core import files
 from swinssl.core.errors import UserError
+from swinssl.core.text import counted, listed
 from swinssl.dataset.case import CHANNEL, case_name, label_names, refuse_unusable, split_channels
 from swinssl.imageio.endings import ENDINGS, images_in, required_ending
 
@@ -67,7 +68,7 @@ def _case_of_files(images: Sequence[Path], channel_names: Sequence[str]) -> Inpu
         required_ending(path)
     if len(images) != len(channel_names):
         raise UserError(
-            f"-i: {len(images)} file{'s' if len(images) > 1 else ''}; the model expects {_expected(channel_names)}. "
+            f"-i: {counted(len(images), 'file')}; the model expects {_expected(channel_names)}. "
             "Give -i once for each channel, in this order."
         )
     case_id = _case_id(images[0], channels=len(channel_names))
@@ -98,10 +99,9 @@ def _cases_of_folder(folder: Path, channel_names: Sequence[str]) -> tuple[InputC
     if wrong:
         found = [f"{case_id} has {', '.join(f'{n:04d}' for n in own)}" for case_id, own in wrong.items()]
         expected = _expected(channel_names)
-        more = f" and {len(found) - NAMED} more cases" if len(found) > NAMED else ""
         raise UserError(
-            f"{folder}: wrong channels: {'; '.join(found[:NAMED])}{more}. The model expects {expected}. Add or remove "
-            "files; their names are <case>_0000, <case>_0001 ... in this order."
+            f"{folder}: wrong channels: {listed(found, most=NAMED, separator='; ')}. The model expects {expected}. "
+            "Add or remove files; their names are <case>_0000, <case>_0001 ... in this order."
         )
     return tuple(
         InputCase(case_id, tuple(by_case[case_id][number] for number in wanted)) for case_id in sorted(by_case)
@@ -133,5 +133,5 @@ def _same_place(first: Path, other: Path, case_id: str, number: int) -> UserErro
 
 
 def _expected(channel_names: Sequence[str]) -> str:
-    listed = ", ".join(f"{number:04d} ({name})" for number, name in enumerate(channel_names))
-    return f"{len(channel_names)} channel{'s' if len(channel_names) > 1 else ''}: {listed}"
+    channels = ", ".join(f"{number:04d} ({name})" for number, name in enumerate(channel_names))
+    return f"{counted(len(channel_names), 'channel')}: {channels}"

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from swinssl.core.devices import autocast
 from swinssl.core.errors import UserError
 from swinssl.core.geometry import Shape
+from swinssl.core.text import dimensions
 
 logger = logging.getLogger(__name__)
 
@@ -169,7 +170,7 @@ class SlidingWindow:
             logger.warning("The GPU's memory does not suffice: keeping the sums on the CPU, which is slower.")
             sums.move_to(torch.device("cpu"))
         else:
-            size = " x ".join(map(str, self.patch_size))
+            size = dimensions(self.patch_size)
             raise UserError(
                 f"the GPU has too little free memory for a single window of {size} voxels. Close what else runs on it, "
                 "or predict with --device cpu."

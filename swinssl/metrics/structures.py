@@ -6,8 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from swinssl.core.errors import UserError
-from swinssl.core.text import listed
-from swinssl.dataset.checks.finding import did_you_mean
+from swinssl.core.text import did_you_mean, listed
 from swinssl.dataset.labels import LabelSet
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from swinssl.core.errors import UserError
+from swinssl.core.text import did_you_mean
 
 MergeOrder = Literal["lexicographic", "smit", "monai", "monai_legacy"]
 AxisOrder = Literal["zyx", "xyz"]
@@ -111,6 +111,4 @@ def encoder_preset(name: str) -> SwinEncoderPlan:
     """
     if name in PRESETS:
         return PRESETS[name]
-    near = difflib.get_close_matches(name, PRESETS, n=1)
-    hint = f" Did you mean {near[0]}?" if near else ""
-    raise UserError(f"--preset {name}: unknown.{hint} Choose one of {', '.join(PRESETS)}.")
+    raise UserError(f"--preset {name}: unknown. {did_you_mean(name, PRESETS)}Choose one of {', '.join(PRESETS)}.")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from swinssl.core.geometry import Shape
-from swinssl.core.terminal import duration
+from swinssl.core.text import duration
 from swinssl.networks.network_plan import NetworkPlan
 from swinssl.planning.cost_model import gpu_seconds_guess, step_memory_gb, step_seconds_cpu
 from swinssl.planning.encoder_facts import EncoderFacts

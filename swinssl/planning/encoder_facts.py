@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -14,6 +14,7 @@ from swinssl.core import files
 from swinssl.core.errors import UserError
 from swinssl.core.geometry import Shape
 from swinssl.core.json_model import first_fault
+from swinssl.core.text import dimensions
 from swinssl.core.workspace import command_words
 from swinssl.networks.checkpoints.encoder_file import FIRST_KERNEL, EncoderRecord, blocks_of, read_encoder_header
 from swinssl.networks.checkpoints.shipped_encoders import ENCODER_FILE, FOLDER, shipped_names, typed_as
@@ -89,7 +90,7 @@ def learnt_otherwise(facts: EncoderFacts, plans: Plans) -> tuple[str, ...]:
     ):
         words.append(f"spacing {show(learnt)} mm (plan: {show(plans.spacing)} mm)")
     if facts.patch_size not in (None, plans.patch_size):
-        words.append(f"patch {_size(facts.patch_size or ())} (plan: {_size(plans.patch_size)})")
+        words.append(f"patch {dimensions(facts.patch_size or ())} (plan: {dimensions(plans.patch_size)})")
     others = [planned for planned in dict.fromkeys(plans.intensity) if planned != facts.intensity]
     if facts.intensity is not None and others:
         words.append(f"intensity {describe(facts.intensity)} (plan: {'; '.join(map(describe, others))})")
@@ -166,7 +167,3 @@ def _preset_of(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     depths = tuple(blocks_of(shapes, stage) for stage in range(4))
     found = [n for n, plan in PRESETS.items() if plan.embed_dim == width and plan.depths == depths]
     return found[0] if found else None
-
-
-def _size(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from swinssl.core.terminal import duration
+from swinssl.core.text import dimensions, duration
 from swinssl.planning.intensity import describe
 from swinssl.planning.mirroring import AXES
 from swinssl.planning.target_spacing import show
@@ -22,7 +20,7 @@ def explanation(plans: Plans) -> list[tuple[str, str, str]]:
         "resampling": f"order {plans.resampling.image_order}, labels {plans.resampling.label_order}",
         "network": size,
         "norm": network.norm,
-        "patch": _size(plans.patch_size),
+        "patch": dimensions(plans.patch_size),
         "batch": str(training.batch_size),
         "sampling": training.sampling,
         "mirroring": ", ".join(AXES[axis] for axis in training.mirror_axes) or "none",
@@ -69,7 +67,7 @@ def summary(plans: Plans) -> list[str]:
     by_name = {name: value for name, value, _ in explanation(plans)}
     why_mirrored = plans.reasons.get("mirroring", "").split(". NOTE: ")[0]
     return [
-        f"grid      {by_name['spacing']} (median case {_size(plans.median_shape)} voxels), {by_name['intensity']}",
+        f"grid      {by_name['spacing']} (median case {dimensions(plans.median_shape)} voxels), {by_name['intensity']}",
         f"network   {by_name['network']}, {by_name['norm']} norm",
         f"training  patches of {by_name['patch']}, batch {by_name['batch']}, {by_name['sampling']} sampling, "
         f"{by_name['schedule']}",
@@ -86,7 +84,3 @@ def notes(plans: Plans) -> list[str]:
         for part in reason.split(" | "):
             doubts += [note.strip() for note in part.split(". NOTE: ")[1:]]
     return doubts
-
-
-def _size(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Sequence
 
 from swinssl.core.errors import UserError
+from swinssl.core.text import listed, nearest
 from swinssl.dataset.channel_kind import ChannelKind
 from swinssl.planning import options as paper_protocol
 from swinssl.preprocessing.fingerprint import Fingerprint
@@ -119,16 +119,15 @@ def _unlike(kind: ChannelKind, fingerprint: Fingerprint) -> str:
     if not kind.unlike:
         return ""
     cases = fingerprint.swinssl.cases
-    named = ", ".join(cases[i].id for i in list(kind.unlike)[:SHOWN])
-    more = f" and {len(kind.unlike) - SHOWN} more" if len(kind.unlike) > SHOWN else ""
+    named = listed([cases[i].id for i in kind.unlike], most=SHOWN)
     first = next(iter(kind.unlike.values()))
-    return f"{len(kind.unlike)} of {len(cases)} cases are not in Hounsfield units: {named}{more}. The first: {first}"
+    return f"{len(kind.unlike)} of {len(cases)} cases are not in Hounsfield units: {named}. The first: {first}"
 
 
 def _slip(name: str) -> str:
     """What a name nearly is that would choose another normalisation."""
-    near = difflib.get_close_matches(name.strip().lower(), NAMED, n=1, cutoff=0.6)
-    return f'"{name}" is not "{near[0]}"; correct channel_names in dataset.json if you mean that' if near else ""
+    near = nearest(name.strip().lower(), NAMED)
+    return f'"{name}" is not "{near}"; correct channel_names in dataset.json if you mean that' if near else ""
 
 
 def asked_intensity(one: str, whole: str) -> Intensity:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from swinssl.core.geometry import Spacing
-from swinssl.core.terminal import duration
+from swinssl.core.text import dimensions, duration
 from swinssl.dataset.checks.unlike_cases import unlike_volumes
 from swinssl.planning import options as paper_protocol
 from swinssl.planning.context import TRAINING_SHARE, PlanningContext
@@ -150,7 +150,7 @@ def _loss_reason(context: PlanningContext) -> str:
 def _encoder_reason(encoder: EncoderFacts, plans: Plans) -> str:
     known = [
         f"spacing {show(encoder.reference.spacing)} mm" if encoder.reference.spacing else "",
-        f"patch {' x '.join(map(str, encoder.patch_size))}" if encoder.patch_size else "",
+        f"patch {dimensions(encoder.patch_size)}" if encoder.patch_size else "",
         f"axis order {encoder.reference.axis_order}",
     ]
     reason = f"{encoder.reference.name} ({encoder.reference.sha256[:12]}), " + ", ".join(filter(None, known))

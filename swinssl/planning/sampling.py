@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from swinssl.core.text import counted
 from swinssl.preprocessing.fingerprint import Fingerprint, StructureFacts
 
 # What organs are not: missing in a tenth of the cases, in several pieces, or of sizes that differ by this factor.
@@ -48,7 +49,7 @@ def summary(fingerprint: Fingerprint, structure: str) -> str:
     volume = float(np.median([f.volume_mm3 for f in found]))
     pieces = float(np.median([f.components for f in found]))
     size = f"{volume / 1000:.3g} ml" if volume >= 100 else f"{volume:.3g} mm3"
-    return f"in {len(found)} of {of} cases, median {size} in {pieces:.3g} piece{'s' if pieces != 1 else ''}"
+    return f"in {len(found)} of {of} cases, median {size} in {counted(pieces, 'piece')}"
 
 
 def present(fingerprint: Fingerprint, structure: str) -> list[StructureFacts]:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from swinssl.core.errors import UserError
 from swinssl.core.geometry import Shape, Spacing
+from swinssl.core.text import counted, dimensions
 from swinssl.networks.network_plan import NetworkPlan, encoder_preset
 from swinssl.planning import options as paper_protocol
 from swinssl.planning.context import PlanningContext
@@ -96,7 +96,7 @@ def _coarser_on_a_cpu(context: PlanningContext, choice: Sizing, why: str) -> Siz
     )
     coarse = (
         f"{why}, {show(choice.spacing)}; made coarser for the CPU, since a median case would take {before} windows of "
-        f"{_size(choice.patch)} to predict and now takes {windows(spacing)}{held}"
+        f"{dimensions(choice.patch)} to predict and now takes {windows(spacing)}{held}"
     )
     return _with_reason(_choose_network(context, spacing), spacing=coarse)
 
@@ -116,7 +116,7 @@ def _choose_network(context: PlanningContext, spacing: Spacing) -> Sizing:
         why_network += f"; {passed} would get too small a patch for want of {limit}"
     padded = padded_share(patch, shape)
     view = " x ".join(f"{p * mm:.0f}" for p, mm in zip(patch, spacing, strict=True))
-    why_patch += f"; the median case has {_size(shape)} voxels here, the patch sees {view} mm"
+    why_patch += f"; the median case has {dimensions(shape)} voxels here, the patch sees {view} mm"
     if padded >= 0.005:
         why_patch += f" and is {padded:.0%} padding"
     return Sizing(spacing, network, patch, LEAST_BATCH, {"network": why_network, "patch": why_patch})
@@ -167,7 +167,7 @@ def _patch_for(
     if encoder is not None and encoder.patch_size is not None:
         z, y, x = (min(covering_edge(n), p) for n, p in zip(shape, checked_patch(encoder.patch_size), strict=True))
         less = "" if (z, y, x) == encoder.patch_size else ", where the data fill it"
-        return (z, y, x), True, f"the encoder was pretrained on patches of {_size(encoder.patch_size)}{less}"
+        return (z, y, x), True, f"the encoder was pretrained on patches of {dimensions(encoder.patch_size)}{less}"
     if context.paper:
         return paper_protocol.PATCH, True, "the paper's patch"
     found = choose_patch(
@@ -223,7 +223,7 @@ def _choose_norm(context: PlanningContext, choice: Sizing) -> Sizing:
         norm = "batch"
         why = (
             f"batch norm; {choice.batch} patches give noisy statistics, but instance norm would leave nothing of the "
-            f"{coarsest} voxel{'s' if coarsest > 1 else ''} of the coarsest map"
+            f"{counted(coarsest, 'voxel')} of the coarsest map"
         )
     else:
         norm = "instance"
@@ -238,10 +238,6 @@ def _network(preset: str, decoder: str) -> NetworkPlan:
 
 def _name(network: NetworkPlan) -> str:
     return f"{network.preset} with {network.decoder} decoder"
-
-
-def _size(shape: Sequence[int]) -> str:
-    return " x ".join(map(str, shape))
 
 
 def _with_reason(choice: Sizing, **reasons: str) -> Sizing:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from swinssl.core.machine import cpu_has_bf16, free_memory, has_only_cpu, usable_cores
+from swinssl.core.text import counted
 
 # Of what is free or built in, a plan uses this share: other programs, fragmentation, and the model's own error.
 USABLE_SHARE = {"cpu": 0.6, "cuda": 0.85, "mps": 0.6}
@@ -38,7 +39,7 @@ class TargetMachine:
 
     def __str__(self) -> str:
         if self.on_cpu:
-            return f"CPU with {self.cores} core{'s' if self.cores > 1 else ''} and {self.memory_gb:.3g} GB free"
+            return f"CPU with {counted(self.cores, 'core')} and {self.memory_gb:.3g} GB free"
         return f"{self.device} device with {self.memory_gb:.3g} GB"
 
 

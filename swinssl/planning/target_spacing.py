@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from swinssl.core.geometry import Spacing
+from swinssl.core.text import dimensions
 from swinssl.preprocessing.fingerprint import Fingerprint
 
 # nnU-Net's: an axis this much coarser, and with this much fewer voxels, than the others is anisotropic.
@@ -79,7 +80,7 @@ def coarsest_for_structures(fingerprint: Fingerprint) -> float:
 
 def show(triple: Spacing) -> str:
     """As 2 x 1.5 x 1.5."""
-    return " x ".join(f"{value:.3g}" for value in triple)
+    return dimensions(triple, ".3g")
 
 
 def as_triple(values: np.ndarray) -> Spacing:

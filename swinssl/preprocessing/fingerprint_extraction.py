@@ -26,6 +26,7 @@ from swinssl.core.geometry import Shape, Spacing
 from swinssl.core.pools import Crash, fitting_workers, run_jobs
 from swinssl.core.rng import generator
 from swinssl.core.terminal import track
+from swinssl.core.text import sentences
 from swinssl.dataset.channel_kind import ImageValues
 from swinssl.dataset.labels import LabelSet
 from swinssl.dataset.raw_dataset import Case, RawDataset
@@ -128,11 +129,10 @@ def extract_fingerprint(raw: RawDataset, *, workers: int | None = None, known_ha
         else:
             failures[cases[index].id] = f"case {cases[index].id}: {result}" if isinstance(result, Crash) else result
     if failures:
-        named = "; ".join(failures[name] for name in sorted(failures)[:SHOWN_FAILURES])
-        more = f" (and {len(failures) - SHOWN_FAILURES} more)" if len(failures) > SHOWN_FAILURES else ""
+        shown = sentences([failures[name] for name in sorted(failures)], most=SHOWN_FAILURES)
         said = (
-            f"{len(failures)} of {len(cases)} cases cannot be measured: {named}{more} "
-            f"Run swinssl_check {raw.source} for the whole list, mend or remove them."
+            f"{len(failures)} of {len(cases)} cases cannot be measured: {shown} "
+            f"Run swinssl_check {raw.source} for the complete list, then fix or remove them."
         )
         if not measures or any(case.label is not None for case in cases):
             raise UserError(said)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from swinssl.core.errors import UserError
 from swinssl.core.geometry import Bounds, Box, Shape, Spacing, bounds_of, whole_box
 from swinssl.core.machine import free_memory, give_freed_memory_back
+from swinssl.core.text import dimensions
 from swinssl.dataset.labels import LabelSet
 from swinssl.imageio.grid_rules import voxel_limit
 from swinssl.imageio.reader import read_geometry
@@ -159,9 +160,9 @@ def planned_shape(shape: Shape, spacing: Spacing, plans: Plans) -> Shape:
     voxels = math.prod(max(n, patch) for n, patch in zip(resampled, plans.patch_size, strict=True))
     needed, free = len(plans.channel_names) * TARGET_BYTES * voxels, free_memory()
     if voxels > voxel_limit() or needed > free:
-        size, planned = (" x ".join(f"{mm:.4g}" for mm in triple) for triple in (spacing, plans.spacing))
+        size, planned = (dimensions(triple, ".4g") for triple in (spacing, plans.spacing))
         raise UserError(
-            f"{' x '.join(map(str, shape))} voxels of {size} mm (z, y, x) become {voxels:.3g} voxels at the plan's "
+            f"{dimensions(shape)} voxels of {size} mm (z, y, x) become {voxels:.3g} voxels at the plan's "
             f"{planned} mm, which take {needed / 1e9:.3g} GB of memory; {free / 1e9:.3g} GB are free and "
             f"{voxel_limit():.3g} voxels are allowed. Correct the header's spacing; if it is right, crop the image."
         )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swinssl.core.errors import UserError
+from swinssl.core.text import counted, listed
 from swinssl.core.workspace import command_words
 from swinssl.dataset.case import Case
 from swinssl.dataset.raw_dataset import RawDataset
@@ -130,5 +131,4 @@ def _measured(folder: Path) -> frozenset[str] | None:
 
 
 def _named(cases: tuple[str, ...]) -> str:
-    more = f" and {len(cases) - NAMED} more" if len(cases) > NAMED else ""
-    return f"{len(cases)} case{'s' if len(cases) > 1 else ''} ({', '.join(cases[:NAMED])}{more})"
+    return f"{counted(len(cases), 'case')} ({listed(cases, most=NAMED)})"

@@ -27,6 +27,7 @@ from swinssl.core import files
 from swinssl.core.errors import UserError
 from swinssl.core.geometry import Box, Shape
 from swinssl.core.rng import generator
+from swinssl.core.text import sentences
 from swinssl.dataset.labels import LabelSet
 from swinssl.preprocessing.case_properties import (
     REMEDY,
@@ -102,8 +103,7 @@ class PreprocessedDataset:
         with ThreadPoolExecutor(CHECKING_THREADS) as pool:
             faults = [found for found in pool.map(fault, dict.fromkeys(case_ids)) if found]
         if faults:
-            more = f" And {len(faults) - SHOWN} more." if len(faults) > SHOWN else ""
-            raise UserError(f"{' '.join(faults[:SHOWN])}{more} {REMEDY}")
+            raise UserError(f"{sentences(faults, most=SHOWN)} {REMEDY}")
 
     def case(self, case_id: str) -> PreprocessedCase:
         """One case; it is opened once and kept.

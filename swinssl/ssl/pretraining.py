@@ -18,6 +18,7 @@ from pydantic import BaseModel, Field
 from swinssl.core.devices import autocast, select_device, use_bf16
 from swinssl.core.errors import UserError
 from swinssl.core.pictures import spare_the_run
+from swinssl.core.text import dimensions
 from swinssl.networks.checkpoints.encoder_file import EncoderRecord, write_encoder
 from swinssl.networks.checkpoints.encoder_transfer import load_encoder
 from swinssl.networks.checkpoints.shipped_encoders import encoder_path
@@ -334,7 +335,7 @@ def _train(start: _Start, run: PretrainingRun) -> dict[str, Any]:
         logger.info(
             "%d volumes, crops of %s; encoder %.1f M parameters and heads %.1f M, batch %d, %s, %s",
             len(plan.sources.volumes),
-            " x ".join(map(str, plan.images.patch_size)),
+            dimensions(plan.images.patch_size),
             sum(p.numel() for p in network.encoder.parameters()) / 1e6,
             sum(p.numel() for p in network.heads.parameters()) / 1e6,
             plan.batch_size,

@@ -11,6 +11,7 @@ import numpy as np
 
 from swinssl.core.errors import UserError
 from swinssl.core.rng import generator
+from swinssl.core.text import listed
 from swinssl.preprocessing.plans import Intensity, Plans
 from swinssl.preprocessing.store import PreprocessedCase, PreprocessedDataset
 
@@ -127,6 +128,6 @@ def _weights(text: str | None, count: int) -> np.ndarray | None:
 
 
 def _report(unreadable: dict[str, str], readable: int) -> str:
-    listed = "\n".join(f"  {name}: {reason}" for name, reason in list(unreadable.items())[:10])
-    more = f"\n  and {len(unreadable) - 10} more" if len(unreadable) > 10 else ""
-    return f"{len(unreadable)} volumes cannot be read and are left out ({readable} can):\n{listed}{more}"
+    reasons = listed([f"\n  {name}: {reason}" for name, reason in unreadable.items()], separator="")
+    volumes = "volume" if len(unreadable) == 1 else "volumes"
+    return f"{len(unreadable)} {volumes} cannot be read and will be skipped ({readable} can):{reasons}"

@@ -170,7 +170,7 @@ class TestImage:
         spoil, found, remedy = IMAGE_FAULTS[fault]
         spoil(place.image)
         listed = ("imagesTr/case_1_0000.nii.gz", found, remedy)
-        assert refused("check", "1 error in Dataset007_Toy", "Mend what the list says", anywhere=listed) == set()
+        assert refused("check", "1 error in Dataset007_Toy", "Fix the problems listed", anywhere=listed) == set()
 
     def test_stops_the_measuring_and_what_is_stored_stays(self, place, refused, fault):
         spoil, found, remedy = IMAGE_FAULTS[fault]

@@ -44,7 +44,7 @@ def test_sound(folder, monkeypatch, capsys):
     out = capsys.readouterr().out
     assert out.splitlines() == [
         "Dataset007_Toy: 6 cases; channels: CT; structures (cases with it): [organ] (6)",
-        "nothing to complain about",
+        "no problems found",
         "encoder: tiny_smit_headneck_ct comes with swinssl, pretrained on head-and-neck CT. To start from it: "
         "swinssl_plan_and_preprocess 7 --init tiny_smit_headneck_ct",
         "next: swinssl_plan_and_preprocess 7",
@@ -59,7 +59,7 @@ def test_errors(folder, monkeypatch, capsys):
     out, err = capsys.readouterr()
     assert "E204" in out and "imagesTr/case_2_0000.nii.gz" in out and "E107" in out and "Get the file anew" in out
     assert "2 errors" in out and "next:" not in out
-    assert err.splitlines()[-1] == "error: 2 errors in Dataset007_Toy. Mend what the list says, then check again."
+    assert err.splitlines()[-1] == "error: 2 errors in Dataset007_Toy. Fix the problems listed, then check again."
 
 
 def test_warnings_alone_go_on(folder, monkeypatch, capsys):

@@ -96,7 +96,7 @@ def test_a_damaged_volume_is_listed_and_fails_alone(folder, scans, typed, caplog
     (row,) = json.loads(found.out)
     assert (found.code, row["code"], row["file"]) == (2, "E204", "../scans/imagesTr/case_1.nii.gz")
     planned = typed("plan", "scans.txt", *PLAN)
-    assert planned.code == 0 and f"Run swinssl_check {scans} for the whole list" in caplog.text
+    assert planned.code == 0 and f"Run swinssl_check {scans} for the complete list" in caplog.text
     assert "1 of 3 cases failed: case_1" in typed("preprocess", "scans.txt", "--workers", 0).error
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from swinssl.core import terminal as progress
-from swinssl.core.terminal import Meter, duration, track
+from swinssl.core.terminal import Meter, track
+from swinssl.core.text import duration
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,7 @@ class TestRefused:
     def test_two_that_answer_are_both_named(self, workspace):
         make(workspace.root / "raw" / "Dataset101_Other")
         message = refused(workspace.raw, "101")
-        assert "more than one raw data set answers to it" in message
+        assert "more than one raw data set has this name" in message
         assert "Dataset101_HeadNeck, Dataset101_Other" in message and "Give the whole name." in message
 
     @pytest.mark.parametrize(

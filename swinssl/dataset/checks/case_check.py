@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinssl.core.errors import UserError
+from swinssl.core.text import dimensions
 from swinssl.dataset.case import Case
 from swinssl.dataset.channel_kind import FILL_HU, ImageValues, named_ct
 from swinssl.dataset.checks.finding import Finding
@@ -161,7 +162,7 @@ class _Checker:
         extent = [n * mm for n, mm in zip(geometry.shape, geometry.spacing, strict=True)]
         for what, values, (low, high) in (("spacing", geometry.spacing, SPACING_MM), ("extent", extent, EXTENT_MM)):
             if min(values) < low or max(values) > high:
-                listed = " x ".join(f"{value:.4g}" for value in values)
+                listed = dimensions(values, ".4g")
                 message = f"a {what} of {listed} mm (z, y, x) is hardly that of a patient"
                 self.report("W307", path, message, "Look whether the header's unit is right, and its spacing.")
                 return

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -125,15 +123,3 @@ class Finding:
             "message": self.message,
             "remedy": self.remedy,
         }
-
-
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that `word` was probably meant to be."""
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return near[0] if near else None
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """ " Did you mean X?", or nothing."""
-    near = nearest(word, known)
-    return f"Did you mean {near}? " if near else ""

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from swinssl.core.text import listed
 from swinssl.dataset.case import Case
 from swinssl.dataset.labels import LabelSet, is_fractional
 from swinssl.imageio.volume import Volume
@@ -126,5 +127,4 @@ def _axes(mask: NDArray) -> list[tuple[int, tuple[int, ...]]]:
 
 
 def _listed(values: list[int] | list[float]) -> str:
-    shown = ", ".join(f"{value:.6g}" for value in values[:SHOWN])
-    return shown + (f" and {len(values) - SHOWN} more" if len(values) > SHOWN else "")
+    return listed([f"{value:.6g}" for value in values], most=SHOWN)

@@ -14,6 +14,7 @@ from typing import Any
 from swinssl.core import files
 from swinssl.core.errors import UserError
 from swinssl.core.terminal import track
+from swinssl.core.text import sentences
 from swinssl.dataset.case import refuse_unusable
 from swinssl.dataset.case_listing import LABELS
 from swinssl.dataset.description import DESCRIPTION_FILE
@@ -80,8 +81,8 @@ class Conversion:
                 except UserError as error:
                     faults.append(str(error))
         if faults:
-            more = f" And {len(faults) - SHOWN} more." if len(faults) > SHOWN else ""
-            raise UserError(f"{' '.join(faults[:SHOWN])}{more} Correct the files, or take them out of the list.")
+            shown = sentences(faults, most=SHOWN)
+            raise UserError(f"{shown} Correct the files, or remove them from the list.")
         there = folder / DESCRIPTION_FILE
         if there.is_file() and self._described(there) != self.description:
             raise UserError(f"{folder}: holds another data set. Give another --dataset, or move it away.")

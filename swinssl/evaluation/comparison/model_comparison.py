@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from swinssl.core.errors import UserError
 from swinssl.core.terminal import track
-from swinssl.core.text import counted, listed
-from swinssl.dataset.checks.finding import did_you_mean
+from swinssl.core.text import counted, did_you_mean, listed
 from swinssl.evaluation.comparison.organ_groups import groups_within
 from swinssl.evaluation.comparison.paired_comparison import SIGNIFICANT, Compared, compare_groups, compare_pairs
 from swinssl.evaluation.comparison.performance_gap import performance_gaps

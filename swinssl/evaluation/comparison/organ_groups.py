@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from swinssl.core.errors import UserError
-from swinssl.core.text import listed
-from swinssl.dataset.checks.finding import did_you_mean
+from swinssl.core.text import did_you_mean, listed
 
 PAPER = "paper"
 # arXiv 2605.18491, section 4.1, in any spelling of the structures; the gall bladder is with GI there and with the

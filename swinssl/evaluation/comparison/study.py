@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 from swinssl.core.errors import UserError
-from swinssl.core.text import listed
-from swinssl.dataset.checks.finding import did_you_mean
+from swinssl.core.text import did_you_mean, listed
 from swinssl.evaluation.comparison.convergence import TrainingCurve
 from swinssl.evaluation.comparison.expected_order import ExpectedOrder, OrderAgreement, agreement_with
 from swinssl.evaluation.comparison.model_comparison import ALL, ModelComparison, compare_models

@@ -12,7 +12,7 @@ import torch
 from swinssl.core.errors import UserError
 from swinssl.core.rng import Draws
 from swinssl.core.terminal import track
-from swinssl.core.text import counted, listed
+from swinssl.core.text import counted, dimensions, listed
 from swinssl.evaluation.encoders.attention_span import AttentionSpan
 from swinssl.evaluation.encoders.block_features import BlockReader, coarsest_tokens, draw_places
 from swinssl.evaluation.encoders.cka import Cka, Form, MinibatchCka, cheaper_form
@@ -252,7 +252,7 @@ def _tokens(config: ComparisonConfig, patch: tuple[int, int, int]) -> int:
     tokens = min(TOKENS, there) if config.tokens is None else config.tokens
     if tokens > there:
         raise UserError(
-            f"--tokens {tokens}: a crop of {' x '.join(map(str, patch))} has {there} tokens at the last stage, and "
+            f"--tokens {tokens}: a crop of {dimensions(patch)} has {there} tokens at the last stage, and "
             f"each counts once. Give 1 to {there}, or a larger --patch."
         )
     return tokens
@@ -272,7 +272,7 @@ def _notes(encoders: Sequence[ComparedEncoder], plans: Plans) -> list[str]:
 
 
 def _mm(spacing: tuple[float, float, float]) -> str:
-    return " x ".join(f"{mm:g}" for mm in spacing) + " mm"
+    return dimensions(spacing, "g") + " mm"
 
 
 def _words(intensity: Intensity) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 from swinssl.core import files
 from swinssl.core.errors import UserError
 from swinssl.core.pictures import spare_the_run
-from swinssl.core.text import counted, csv_records, csv_text, listed
+from swinssl.core.text import counted, csv_records, csv_text, dimensions, listed
 from swinssl.dataset.channel_kind import named_ct
 from swinssl.evaluation.comparison.convergence import LOG_FILE, TrainingCurve, read_curve
 from swinssl.evaluation.comparison.expected_order import ExpectedOrder
@@ -249,8 +249,8 @@ def _how_section(benchmark: Benchmark, cells: Sequence[Mapping[str, Any]]) -> Se
         paragraphs.append(
             f"{name}: {workspace.raw.name}, {len(cases.test)} test cases that neither plan nor training has seen, "
             f"{len(cases.validation)} to validate, up to {len(cases.pool)} to train. Plan: {plans.network.preset}, "
-            f"{plans.network.decoder} decoder, grid {' x '.join(f'{mm:g}' for mm in plans.spacing)} mm, patch "
-            f"{' x '.join(map(str, plans.patch_size))} (z y x), batch {plans.training.batch_size}."
+            f"{plans.network.decoder} decoder, grid {dimensions(plans.spacing, 'g')} mm, patch "
+            f"{dimensions(plans.patch_size)} (z y x), batch {plans.training.batch_size}."
         )
     for name, init in benchmark.config.inits.items():
         what = init.encoder or (f"pretrained by {init.method}" if init.method else init.start)

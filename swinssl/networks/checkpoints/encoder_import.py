@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from swinssl.core.errors import UserError
+from swinssl.core.text import listed
 from swinssl.networks.checkpoints.encoder_file import blocks_of
-from swinssl.networks.checkpoints.encoder_transfer import TransferReport, listed, refuse_window_change
+from swinssl.networks.checkpoints.encoder_transfer import TransferReport, refuse_window_change
 from swinssl.networks.checkpoints.foreign_checkpoint import Checkpoint
 from swinssl.networks.checkpoints.published_encoders import KNOWN_MERGE_ORDERS, SOURCES, WHICH_MERGE_ORDER, SourceName
 from swinssl.networks.checkpoints.weight_adaptation import BIAS_TABLE, FIRST_KERNEL, adapt, window_of

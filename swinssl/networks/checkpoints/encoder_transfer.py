@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from swinssl.core.errors import UserError
+from swinssl.core.text import listed
 from swinssl.networks.checkpoints.encoder_file import EncoderRecord, encoder_part
 from swinssl.networks.checkpoints.weight_adaptation import FIRST_KERNEL, adapt
 from swinssl.networks.checkpoints.weights_file import read_weights, refuse_unusable
@@ -124,10 +125,5 @@ def _refuse_other_blocks(
         raise UserError(f"--init {path}: no transformer block fits this encoder. {remedy}")
     raise UserError(
         f"--init {path}: its transformer blocks are not this encoder's; {len(misfits)} tensors have another shape or "
-        f"are in one of the two only ({listed(misfits)}). {remedy}"
+        f"are in one of the two only ({listed(misfits, most=NAMED)}). {remedy}"
     )
-
-
-def listed(names: list[str] | tuple[str, ...]) -> str:
-    """The first names of many."""
-    return ", ".join(names[:NAMED]) + (" ..." if len(names) > NAMED else "")

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from swinssl.core.errors import UserError
+from swinssl.core.text import listed
 from swinssl.networks.checkpoints.encoder_import import ImportedEncoder
-from swinssl.networks.checkpoints.encoder_transfer import TransferReport, listed
+from swinssl.networks.checkpoints.encoder_transfer import TransferReport
 from swinssl.networks.checkpoints.foreign_checkpoint import Checkpoint
 from swinssl.networks.checkpoints.published_encoders import DECODER
 from swinssl.networks.network_plan import NetworkPlan

@@ -6,12 +6,12 @@ what a user gives as an encoder.
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
 from swinssl.core import files
 from swinssl.core.errors import UserError
+from swinssl.core.text import near_names
 
 FOLDER = Path(__file__).with_name("shipped")
 # What the folder of a pretraining run calls its encoder.
@@ -103,10 +103,10 @@ def typed_as(path: Path) -> str:
 
 def _did_you_mean(path: Path) -> str:
     """The shipped names and the encoder files beside `path` that are spelled most alike; else the shipped names."""
-    near = difflib.get_close_matches(path.name.removesuffix(".safetensors"), shipped_names(), n=3, cutoff=0.5)
+    near = near_names(path.name.removesuffix(".safetensors"), shipped_names(), most=3, cutoff=0.5)
     if path.parent.is_dir():
         beside = [other.name for other in path.parent.iterdir() if other.name.endswith(ENCODER_ENDINGS)]
-        near += [str(path.with_name(name)) for name in difflib.get_close_matches(path.name, beside, n=3, cutoff=0.6)]
+        near += [str(path.with_name(name)) for name in near_names(path.name, beside, most=3)]
     if near:
         return f" Did you mean {' or '.join(near)}?"
     return f" Those that come with it: {', '.join(shipped_names())}." if shipped_names() else ""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from swinssl.core.errors import UserError
 from swinssl.core.geometry import Shape
 from swinssl.core.rng import Draws, generator
+from swinssl.core.text import dimensions
 from swinssl.dataset.labels import LabelSet
 from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.store import PreprocessedCase
@@ -212,7 +213,7 @@ class TumourSampler:
                 logger.warning(
                     "No window of %s voxels is free of tumour in any training case; patches 'without tumour' show the "
                     "least of it there is, %d voxels. A smaller --patch leaves room beside the tumour.",
-                    " x ".join(map(str, self._patch_size)),
+                    dimensions(self._patch_size),
                     least,
                 )
             return self._least
