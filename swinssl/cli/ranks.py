@@ -18,7 +18,7 @@ from typing import IO, Annotated
 
 import typer
 
-from swinssl.cli.command import INTERRUPTED, RESUME, EXIT_USER_ERROR, arguments_as_typed
+from swinssl.cli.command import EXIT_USER_ERROR, INTERRUPTED, RESUME, arguments_as_typed
 from swinssl.core.machine import THREADS, threads_per_process
 from swinssl.core.terminal import print, print_message
 

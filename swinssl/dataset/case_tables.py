@@ -115,7 +115,7 @@ def _labels_present(
             if name not in names:
                 message = f"labels_present: case {case_id!r} has {name!r}, which dataset.json does not declare"
                 findings.append(Finding("E111", where, message, f"{did_you_mean(name, names)}Correct the name."))
-    return {case_id: tuple(n for n in listed if n in names) for case_id, listed in present.items()}, where
+    return {case_id: tuple(n for n in structures if n in names) for case_id, structures in present.items()}, where
 
 
 def _structures_of(row: Mapping[str, str], findings: list[Finding]) -> tuple[str, ...]:
