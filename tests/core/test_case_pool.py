@@ -72,7 +72,7 @@ def test_a_job_that_hangs_is_named_and_can_be_stopped(monkeypatch, caplog):
     results = run_jobs(hang, [4, 600], workers=2, name=lambda job: {4: "quick", 600: "stuck"}[job])
     assert next(results) == (0, 4)
     results.close()
-    assert "stuck: no answer for" in caplog.text and "Ctrl-C ends it" in caplog.text
+    assert "stuck: no answer for" in caplog.text and "press Ctrl-C" in caplog.text
     assert not workers_alive()
 
 

@@ -129,7 +129,7 @@ class TestRefused:
         make(workspace.root / "raw" / "Dataset101_Other")
         message = refused(workspace.raw, "101")
         assert "more than one raw data set has this name" in message
-        assert "Dataset101_HeadNeck, Dataset101_Other" in message and "Give the whole name." in message
+        assert "Dataset101_HeadNeck, Dataset101_Other" in message and "Give the full name." in message
 
     @pytest.mark.parametrize(
         ("typed", "near"),

@@ -86,7 +86,13 @@ class TestNumbers:
         assert tilted.reference_ml == pytest.approx(straight.reference_ml)
 
     def test_codes_measure_as_raw_values_do(self, maps):
-        labels = LabelSet(names=("organ", "tumour", "both"), values=((1,), (5,), (1, 5)), regions=True, ignore_value=7)
+        labels = LabelSet(
+            names=("organ", "tumour", "both"),
+            values=((1,), (5,), (1, 5)),
+            regions=True,
+            region_order=(1, 5, 5),
+            ignore_value=7,
+        )
         reference, prediction = maps
         reference[:2] = 7
         raw = measure(reference, prediction, *raw_structures(labels), ignore=7)
