@@ -102,8 +102,8 @@ def benchmark(
 def _rehearse(run: Benchmark, cells: tuple[Cell, ...], *, json: bool) -> None:
     from swinssl.experiments.benchmark.estimate import minutes_of
 
-    run.refuse_leaks()
     states = {cell: "done" if run.is_done(cell) else "to do" for cell in cells}
+    run.check([cell for cell in cells if states[cell] != "done"])
     plans_of = functools.cache(lambda task: _plans_of(run, run.tasks[task]))
     minutes = {cell: minutes_of(run, cell, plans_of) for cell in cells}
     left = [cell for cell in cells if states[cell] != "done"]

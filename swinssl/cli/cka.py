@@ -65,6 +65,7 @@ def cka(
 
     Writes cka.json, cka.png, cka.svg, attention.csv and attention.png.
     """
+    from swinssl.core.devices import select_device
     from swinssl.evaluation.encoders.compared_encoder import ComparedEncoder
     from swinssl.evaluation.encoders.comparison_files import ATTENTION_FILE, CKA_FILE, plan_report, report, write_files
     from swinssl.evaluation.encoders.encoder_comparison import compare, plan_comparison
@@ -75,6 +76,7 @@ def cka(
     first, second = (ComparedEncoder.open(given) for given in (a, b))
     plan = plan_comparison(first, second, workspace.preprocessed(data), config=config, cases=case or ())
     folder = out or workspace.root / "results" / "cka" / _folder_name(plan)
+    chosen = select_device(device)
     if dry_run:
         if json:
             print_json({"folder": folder, **plan_report(plan)})
@@ -82,10 +84,8 @@ def cka(
         _introduce(plan)
         print(f"nothing written (would write into {folder})")
         return
-    from swinssl.core.devices import select_device
     from swinssl.evaluation.encoders.comparison_picture import draw
 
-    chosen = select_device(device)
     if not json:
         _introduce(plan)
     comparison = compare(plan, device=chosen)

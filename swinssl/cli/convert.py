@@ -14,7 +14,7 @@ from swinssl.cli.parameters import DryRun, Json, Root
 from swinssl.core.errors import UserError
 from swinssl.core.terminal import print
 from swinssl.core.text import counted
-from swinssl.core.workspace import Workspace, safe_name
+from swinssl.core.workspace import Workspace, safe_name, typed_dataset
 
 if TYPE_CHECKING:
     from swinssl.dataset.conversion.raw_writer import Conversion
@@ -72,7 +72,7 @@ def _convert(
         print(f"nothing written (would convert {cases - done} of {cases} cases of {channels} into {target}{before})")
         return
     print(f"{cases - done} cases of {channels} converted{before}; raw data set: {target}")
-    print(f"next: swinssl_check {name}{f' --root {root}' if root else ''}")
+    print(f"next: swinssl_check {typed_dataset(name, root)}")
 
 
 def _refuse_taken(name: str, workspace: Workspace) -> None:

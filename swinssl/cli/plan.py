@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from swinssl.preprocessing.plans import Plans
 
 Init = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--init",
         help="Pretrained encoder to plan for (its grid, patch size and network) and to train from: a file or a shipped "
-        "name; see swinssl_weights list.",
+        "name (swinssl_weights list); scratch: none. Default: that of the plan that is there, if any.",
     ),
 ]
 Explain = Annotated[
@@ -85,7 +85,7 @@ def plan(
         print(f"next: swinssl_preprocess {typed_dataset(dataset, root)}")
 
 
-def is_planned(folder: Path, options: PlanOptions, *, init: Path | None, device: str) -> bool:
+def is_planned(folder: Path, options: PlanOptions, *, init: str | None, device: str) -> bool:
     """Whether there are plans and no option that would change them."""
     from swinssl.preprocessing.plans import PLANS_FILE
 
@@ -146,6 +146,8 @@ def report(planned: PlannedDataset, folder: Path, results: Path, *, explain: boo
         print(f"warning: {warning}")
     for note in notes(plans):
         print(f"note: {note}")
+    if planned.encoder_kept and plans.encoder is not None:
+        print(f"encoder: {plans.encoder.name}, as in the plan before (--init scratch plans without an encoder)")
     _report_changes(planned, folder, results)
     in_hu = all(kind == "hounsfield" for kind in plans.channel_kinds)
     if plans.encoder is None and plans.network.architecture == "swin" and planned.fingerprint.annotated and in_hu:

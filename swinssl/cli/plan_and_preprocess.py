@@ -7,7 +7,7 @@ from swinssl.cli import preprocess as preprocess_command
 from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, Device, DryRun, Json, Root
-from swinssl.core.terminal import print, print_warnings
+from swinssl.core.terminal import print_warnings
 from swinssl.core.workspace import Workspace
 from swinssl.planning.options import PlanOptions
 
@@ -50,12 +50,13 @@ def plan_and_preprocess(
         if not json:
             plan_command.report(planned, folder, workspace.results(dataset), explain=explain, written=not dry_run)
     if dry_run:
-        rehearsal = preprocess_command.rehearse(raw, plans, folder, part=part)
+        rehearsal = preprocess_command.rehearse(raw, plans, folder, workers=workers, part=part)
         if json:
             print_json({"plans": plans, "preprocessing": rehearsal.as_json()})
         else:
-            print(rehearsal)
+            rehearsal.report()
         print_warnings(raw.left_out, json=json)
+        preprocess_command.refuse_failed([*rehearsal.failed], len(rehearsal.cases))
         return
     outcome = preprocess_command.run(raw, plans, folder, workers=workers, part=part, codec=codec)
     if json:

@@ -212,15 +212,16 @@ def _rehearse(
     # A pass without gradients is a third of a training step of one patch.
     seconds = passes * predictor.plans.cost.step_seconds_cpu / (3 * training.batch_size)
     failed = unreadable(todo, predictor.plans)
+    good = [case.id for case in todo if case.id not in failed]
     if json:
-        expected = {"would_segment": [case.id for case in todo], "cases": len(cases), "windows": windows}
+        expected = {"would_segment": good, "cases": len(cases), "windows": windows}
         print_json({"output": folder.path, **expected, "would_fail": failed, "seconds_on_two_cores": seconds})
         _refuse_failed([*failed], len(cases))
         return
     where = f", about {duration(seconds)} on two CPU cores" if predictor.windows.device.type == "cpu" else ""
     done = f"; {len(cases) - len(todo)} are done" if len(todo) < len(cases) else ""
     print(
-        f"nothing written (would segment {len(todo)} of {len(cases)} cases into {folder.path}, {windows} windows"
+        f"nothing written (would segment {len(good)} of {len(cases)} cases into {folder.path}, {windows} windows"
         f"{where}{done})"
     )
     for case_id, reason in failed.items():

@@ -17,6 +17,8 @@ from swinssl.core.terminal import print, print_warnings
 from swinssl.core.workspace import Workspace, typed_dataset
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from swinssl.cli.tables import Table
     from swinssl.core.pools import Cluster
     from swinssl.dataset.raw_dataset import RawDataset
@@ -83,12 +85,13 @@ def preprocess(
     folder = workspace.preprocessed(dataset)
     plans = Plans.read(folder)
     if dry_run:
-        rehearsal = rehearse(raw, plans, folder, part=part)
+        rehearsal = rehearse(raw, plans, folder, workers=workers, part=part)
         if json:
             print_json(rehearsal.as_json())
         else:
-            print(rehearsal)
+            rehearsal.report()
         print_warnings(raw.left_out, json=json)
+        refuse_failed([*rehearsal.failed], len(rehearsal.cases))
         return
     outcome = run(raw, plans, folder, workers=workers, part=part, codec=codec, cluster=found)
     if json:
@@ -136,29 +139,58 @@ def run(
 
 @dataclass(frozen=True)
 class Rehearsal:
-    """What would be done: cases to preprocess, and those that are current."""
+    """What would become of each case."""
 
     folder: Path
-    stale: tuple[str, ...]
-    current: tuple[str, ...]
+    cases: tuple[CaseReport, ...]
 
-    def __str__(self) -> str:
-        cases = len(self.stale) + len(self.current)
-        current = f"; {len(self.current)} are current" if self.current else ""
-        return f"nothing written (would preprocess {len(self.stale)} of {cases} cases into {self.folder}{current})"
+    def with_status(self, status: str) -> list[str]:
+        """Ids of the cases that would end so."""
+        return [case.case_id for case in self.cases if case.status == status]
+
+    @property
+    def failed(self) -> dict[str, str]:
+        """Why a case would fail, by id."""
+        return {case.case_id: case.message for case in self.cases if case.status == "failed"}
+
+    def report(self) -> None:
+        """Print how many cases would be preprocessed, and which would fail."""
+        to_do, current = (len(self.with_status(status)) for status in ("done", "current"))
+        rest = f"; {current} are current" if current else ""
+        print(f"nothing written (would preprocess {to_do} of {len(self.cases)} cases into {self.folder}{rest})")
+        for case_id, reason in self.failed.items():
+            print(f"would fail: {case_id}: {reason}")
 
     def as_json(self) -> dict[str, Any]:
         """The same for other programs."""
-        return {"folder": str(self.folder), "would_preprocess": self.stale, "current": self.current}
+        to_do, current = (self.with_status(status) for status in ("done", "current"))
+        return {
+            "folder": str(self.folder),
+            "would_preprocess": to_do,
+            "current": current,
+            "would_fail": self.failed,
+        }
 
 
-def rehearse(raw: RawDataset, plans: Plans, folder: Path, *, part: str) -> Rehearsal:
-    """Find out what would be done."""
-    from swinssl.preprocessing.preprocess import is_current, part_of
+def rehearse(raw: RawDataset, plans: Plans, folder: Path, *, workers: int | None, part: str) -> Rehearsal:
+    """Find out what would become of each case: stale ones are read and prepared, and nothing is written."""
+    from swinssl.core.pools import import_early
 
-    current = {case.id: is_current(case, plans, folder) for case in part_of(raw.cases, _parse_part(part))}
-    stale, kept = (tuple(name for name, own in current.items() if own is wanted) for wanted in (False, True))
-    return Rehearsal(folder, stale, kept)
+    if workers != 0:  # before this process imports the same
+        import_early(*WORKER_MODULES)
+    from swinssl.preprocessing.preprocess import default_workers, rehearse_dataset
+
+    processes = default_workers(raw, plans) if workers is None else workers
+    return Rehearsal(folder, rehearse_dataset(raw, plans, folder, workers=processes, part=_parse_part(part)))
+
+
+def refuse_failed(failed: Sequence[str], cases: int) -> None:
+    """Raise a UserError where cases failed, or would."""
+    if failed:
+        raise UserError(
+            f"{len(failed)} of {cases} cases failed: {', '.join(failed)}. Fix them or take them out of the raw data "
+            "set, then rerun the command; it skips what is done."
+        )
 
 
 def report(outcome: PreprocessReport, folder: Path) -> None:
@@ -187,11 +219,7 @@ def end(outcome: PreprocessReport, plans: Plans, *, dataset: str, root: Path | N
     Raises:
         UserError: a case failed.
     """
-    if failed := outcome.with_status("failed"):
-        raise UserError(
-            f"{len(failed)} of {len(outcome.cases)} cases failed: {', '.join(case.case_id for case in failed)}. Fix "
-            "them or take them out of the raw data set, then rerun the command; it skips what is done."
-        )
+    refuse_failed([case.case_id for case in outcome.with_status("failed")], len(outcome.cases))
     if quiet:
         return
     if outcome.missing:

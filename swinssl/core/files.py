@@ -74,6 +74,21 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         replace_folder(temporary, Path(path))
 
 
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[None]:
+    """Make a folder with its parents; those that are new and empty go again if the block fails."""
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    clear_left_behind(path)
+    try:
+        yield
+    except BaseException:
+        for folder in made:
+            with contextlib.suppress(OSError):  # somebody has put something there
+                folder.rmdir()
+        raise
+
+
 def replace_folder(new: Path, path: Path) -> None:
     """Put the folder `new` at `path`; what was there before is gone afterwards.
 

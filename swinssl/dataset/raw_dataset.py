@@ -107,7 +107,11 @@ class RawDataset:
         copy_tables(self.source, folder, self.cases)
         splits = self.source / SPLITS_FILE
         if not files.is_missing(splits):
-            content, target = files.read_bytes(splits), folder / SPLITS_FILE
+            try:
+                content, target = files.read_bytes(splits), folder / SPLITS_FILE
+            except OSError as error:
+                remedy = "Correct it, or remove it: folds are then made."
+                raise UserError(f"{splits}: cannot be read ({error.strerror}). {remedy}") from None
             if target.is_file() and target.read_bytes() != content:
                 logger.warning("%s: replaced by the one in %s; runs before it used other folds.", target, self.source)
             files.write_bytes(target, content)

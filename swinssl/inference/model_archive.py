@@ -153,9 +153,7 @@ def import_model(path: Path, results: Path, *, name: str | None = None, force: b
     Raises:
         UserError: no archive of a model, harmful, damaged, or something is there already.
     """
-    results.mkdir(parents=True, exist_ok=True)
-    files.clear_left_behind(results)
-    with tempfile.TemporaryDirectory(prefix=files.PREFIX, dir=results) as temporary:
+    with files.new_folder(results), tempfile.TemporaryDirectory(prefix=files.PREFIX, dir=results) as temporary:
         new = Path(temporary) / "new"
         new.mkdir()
         manifest = _unpack(path, new, room=results)

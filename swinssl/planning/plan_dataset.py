@@ -9,8 +9,8 @@ from typing import Any
 
 from swinssl.core.errors import UserError
 from swinssl.dataset.raw_dataset import RawDataset
-from swinssl.networks.checkpoints.shipped_encoders import encoder_path
-from swinssl.planning.encoder_facts import read_encoder_facts
+from swinssl.networks.checkpoints.shipped_encoders import SCRATCH, encoder_path
+from swinssl.planning.encoder_facts import EncoderFacts, planned_encoder_path, read_encoder_facts
 from swinssl.planning.explanation import differences
 from swinssl.planning.options import PlanOptions
 from swinssl.planning.planner import make_plans
@@ -31,12 +31,14 @@ class PlannedDataset:
     Args:
         measured: the fingerprint was measured now, not found.
         before: the plans that were there, if any.
+        encoder_kept: the encoder is that of the plans that were there; nobody named one.
     """
 
     fingerprint: Fingerprint
     plans: Plans
     measured: bool
     before: Plans | None
+    encoder_kept: bool = False
 
     @property
     def changed(self) -> tuple[str, ...]:
@@ -84,7 +86,7 @@ def plan_dataset(
     options: PlanOptions,
     *,
     device: str = "auto",
-    init: Path | None = None,
+    init: str | Path | None = None,
     workers: int | None = None,
     write: bool = True,
 ) -> PlannedDataset:
@@ -93,7 +95,8 @@ def plan_dataset(
     Args:
         folder: `<root>/preprocessed/<name>`.
         device: where training will run, as in `--device`; `options.gpu_memory` stands above it.
-        init: file of the pretrained encoder to plan for.
+        init: pretrained encoder to plan for; `scratch` plans without one. None keeps the encoder of the plans that are
+            there, unless the network is a CNN.
         workers: processes that measure; 0 works in this one, None chooses.
 
     Raises:
@@ -101,20 +104,36 @@ def plan_dataset(
     """
     folder = Path(folder)
     # What can fail at once comes before the measuring, which can take minutes.
-    encoder = None if init is None else read_encoder_facts(encoder_path(init))
+    before = _plans_there(folder)
+    encoder = _encoder(init, options, before, folder)
     with ThreadPoolExecutor(1) as beside:  # where torch has to tell, which takes a second to import
         machine = beside.submit(target_machine, device, gpu_memory=options.gpu_memory)
         if device != "auto":  # it may not be there
             machine.result()
         fingerprint, measured = current_fingerprint(raw, folder, workers=workers)
     plans = make_plans(fingerprint, options, machine=machine.result(), encoder=encoder)
-    before = _plans_there(folder)
     if write:
         if measured:
             fingerprint.write(folder / FINGERPRINT_FILE)
         plans.write(folder / PLANS_FILE)
         raw.copy_description(folder)
-    return PlannedDataset(fingerprint, plans, measured, before)
+    return PlannedDataset(fingerprint, plans, measured, before, encoder_kept=init is None and encoder is not None)
+
+
+def _encoder(init: str | Path | None, options: PlanOptions, before: Plans | None, folder: Path) -> EncoderFacts | None:
+    """The encoder to plan for: the one that was named, else that of the plans that are there."""
+    if init is not None:
+        return None if str(init) == SCRATCH else read_encoder_facts(encoder_path(init))
+    if before is None or before.encoder is None or options.network != "swin":
+        return None
+    encoder = read_encoder_facts(planned_encoder_path(before, folder))
+    if options.preset not in (None, encoder.preset):
+        raise UserError(
+            f"--preset {options.preset}: the existing plan is for the encoder {encoder.reference.name}, which is of "
+            f"another size ({encoder.preset or 'its own'}). Leave --preset out, or plan without the encoder: --init "
+            f"{SCRATCH}."
+        )
+    return encoder
 
 
 def _decisions(plans: Plans) -> dict[str, Any]:

@@ -237,24 +237,28 @@ def default_workers(raw: RawDataset, plans: Plans) -> int:
     return fitting_workers(len(raw.cases), max((peak_bytes(case.images, plans) for case in raw.cases), default=0))
 
 
+def rehearse_dataset(
+    raw: RawDataset, plans: Plans, folder: Path, *, workers: int, part: tuple[int, int] = (1, 1)
+) -> tuple[CaseReport, ...]:
+    """What `preprocess_dataset` would make of each case: stale cases are read and prepared, and nothing is written."""
+    jobs = [_Job(case, plans, Path(folder), "lz4") for case in part_of(raw.cases, part)]
+    run = run_jobs(_rehearse, jobs, workers=workers, name=lambda job: job.case.id)
+    results = dict(track(run, "checking cases", total=len(jobs)))
+    return tuple(_report(job, results[index]) for index, job in enumerate(jobs))
+
+
 def _process(job: _Job) -> CaseReport:
-    started = time.monotonic()
+    return _guarded(job, _make)
+
+
+def _rehearse(job: _Job) -> CaseReport:
+    return _guarded(job, _try_out)
+
+
+def _guarded(job: _Job, work: Callable[[_Job], CaseReport]) -> CaseReport:
+    """The report of a case's work, or why it failed: one bad case must not cost the others."""
     try:
-        lock = FileLock(case_folder(job.folder, job.case.id).with_name(f".{job.case.id}.lock"))
-        try:
-            taken = lock.take(wait=job.wait)
-        except OSError as error:  # a store of somebody else's: what is current in it needs no writing
-            if error.errno not in READ_ONLY_ERRNOS or not is_current(job.case, job.plans, job.folder):
-                raise
-            status: Literal["done", "current"] = "current"
-        else:
-            if not taken:
-                return CaseReport(job.case.id, "busy")
-            try:
-                status = _bring_up_to_date(job)
-            finally:
-                lock.release(remove=True)
-        properties = PreprocessedCase.open(job.folder, job.case.id).properties
+        return work(job)
     except (UserError, ValueError) as error:
         return CaseReport(job.case.id, "failed", message=str(error))
     except MemoryError:
@@ -266,8 +270,34 @@ def _process(job: _Job) -> CaseReport:
         if error.errno == errno.ENOSPC:
             return CaseReport(job.case.id, "failed", message=f"{job.folder}: the disk is full. Free some space.")
         return CaseReport(job.case.id, "failed", message=f"{error.filename}: {error.strerror}")
-    except Exception:  # a bug in one case must not cost the others
+    except Exception:
         return CaseReport(job.case.id, "failed", message=f"unexpected: {traceback.format_exc()}")
+
+
+def _try_out(job: _Job) -> CaseReport:
+    if is_current(job.case, job.plans, job.folder):
+        return CaseReport(job.case.id, "current")
+    _prepared(job.case, job.plans)
+    return CaseReport(job.case.id, "done")
+
+
+def _make(job: _Job) -> CaseReport:
+    started = time.monotonic()
+    lock = FileLock(case_folder(job.folder, job.case.id).with_name(f".{job.case.id}.lock"))
+    try:
+        taken = lock.take(wait=job.wait)
+    except OSError as error:  # a store of somebody else's: what is current in it needs no writing
+        if error.errno not in READ_ONLY_ERRNOS or not is_current(job.case, job.plans, job.folder):
+            raise
+        status: Literal["done", "current"] = "current"
+    else:
+        if not taken:
+            return CaseReport(job.case.id, "busy")
+        try:
+            status = _bring_up_to_date(job)
+        finally:
+            lock.release(remove=True)
+    properties = PreprocessedCase.open(job.folder, job.case.id).properties
     return CaseReport(
         job.case.id,
         status,
@@ -288,14 +318,7 @@ def _bring_up_to_date(job: _Job) -> Literal["done", "current"]:
     if _is_stored(job.folder, case.id, expected):
         _copy_reference(case, job.folder, sha256=hashes.get("label"))
         return "current"
-    volumes: list[Any] = [*read_case(case.images, case.label)]
-    try:
-        # Nobody else holds them, so that each goes when it is not needed any more.
-        prepared = prepare(volumes.pop(0), plans, label=volumes.pop())
-    except ValueError as error:
-        raise UserError(f"{case.label or case.images[0]}: {error}. Run swinssl_check for the whole list.") from None
-    except UserError as error:
-        raise UserError(f"{case.images[0]}: {error}") from None
+    prepared = _prepared(case, plans)
     # Before the case, which counts as current once it is there; and not of a case that fails.
     _copy_reference(case, job.folder)
     properties = prepared.properties(
@@ -303,6 +326,17 @@ def _bring_up_to_date(job: _Job) -> Literal["done", "current"]:
     )
     write_case(job.folder, properties, image=prepared.image, label=prepared.label, labels=plans.labels, codec=job.codec)
     return "done"
+
+
+def _prepared(case: Case, plans: Plans) -> PreparedVolume:
+    volumes: list[Any] = [*read_case(case.images, case.label)]
+    try:
+        # Nobody else holds them, so that each goes when it is not needed any more.
+        return prepare(volumes.pop(0), plans, label=volumes.pop())
+    except ValueError as error:
+        raise UserError(f"{case.label or case.images[0]}: {error}. Run swinssl_check for the whole list.") from None
+    except UserError as error:
+        raise UserError(f"{case.images[0]}: {error}") from None
 
 
 def _input_sha256(case: Case) -> dict[str, str]:

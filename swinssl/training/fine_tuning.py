@@ -36,7 +36,7 @@ from swinssl.inference.trained_model import (
 )
 from swinssl.networks.build import build_network
 from swinssl.networks.checkpoints.encoder_transfer import load_encoder
-from swinssl.networks.checkpoints.shipped_encoders import encoder_path
+from swinssl.networks.checkpoints.shipped_encoders import SCRATCH, encoder_path
 from swinssl.networks.swin.encoder import SwinEncoder
 from swinssl.networks.swin.low_rank import adapt_encoder, merged
 from swinssl.planning.encoder_facts import encoder_name
@@ -61,7 +61,7 @@ from swinssl.training.grid_validation import GridValidation, spread
 from swinssl.training.initial_weights import draws_of, refuse_non_finite
 from swinssl.training.progress_picture import draw_progress
 from swinssl.training.segmentation_task import SegmentationTask
-from swinssl.training.start import SCRATCH, remedy, start_in_words, with_start
+from swinssl.training.start import remedy, start_in_words, with_start
 
 logger = logging.getLogger(__name__)
 

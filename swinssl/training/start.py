@@ -6,12 +6,10 @@ import shlex
 from pathlib import Path
 
 from swinssl.core.workspace import command_words
-from swinssl.networks.checkpoints.shipped_encoders import encoder_path, typed_as
+from swinssl.networks.checkpoints.shipped_encoders import SCRATCH, encoder_path, typed_as
 from swinssl.planning.encoder_facts import learnt_otherwise, planned_encoder_path, read_encoder_facts
 from swinssl.preprocessing.plans import Plans
 from swinssl.training.config import TrainingConfig
-
-SCRATCH = "scratch"
 
 
 def with_start(config: TrainingConfig, plans: Plans, folder: Path) -> TrainingConfig:

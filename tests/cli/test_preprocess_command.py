@@ -88,7 +88,12 @@ class TestPreprocess:
         typed("preprocess", "7", "--part", "1/3")
         assert "would preprocess 2 of 3 cases" in typed("preprocess", "7", "--dry-run").out
         report = json.loads(typed("preprocess", "7", "--dry-run", "--json").out)
-        assert report == {"folder": str(folder), "would_preprocess": ["case_1", "case_2"], "current": ["case_0"]}
+        assert report == {
+            "folder": str(folder),
+            "would_preprocess": ["case_1", "case_2"],
+            "current": ["case_0"],
+            "would_fail": {},
+        }
 
     def test_a_bad_case_is_named_and_the_others_are_done(self, raw, folder, typed):
         truncated = raw / "imagesTr" / "case_1_0000.nii.gz"

@@ -13,15 +13,13 @@ from swinssl.inference.trained_model import FOLD, WEIGHTS_FILE, TrainedModel, fo
 from swinssl.networks.checkpoints.encoder_file import EncoderRecord
 from swinssl.networks.checkpoints.encoder_import import import_encoder
 from swinssl.networks.checkpoints.foreign_checkpoint import open_checkpoint
-from swinssl.networks.checkpoints.shipped_encoders import encoder_path
+from swinssl.networks.checkpoints.shipped_encoders import SCRATCH, encoder_path
 from swinssl.networks.network_plan import SwinEncoderPlan
 from swinssl.networks.swin.encoder import SwinEncoder
 from swinssl.planning.encoder_facts import encoder_name, read_encoder_facts
 from swinssl.preprocessing.plans import Intensity
 from swinssl.training.engine.run_description import LearntFrom
 from swinssl.training.engine.run_folder import RunFolder
-
-SCRATCH = "scratch"
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,12 +52,11 @@ def run_cells(
         pause: seconds between looks at cells that other processes are at.
 
     Raises:
-        UserError: a cell was done with other settings, or a pretraining knows a test case.
+        UserError: a cell was done with other settings, or a pretraining knows a test case, or a peer has no Python.
         KeyboardInterrupt: someone asked to stop; the cell in work has saved what it had.
     """
     left = [cell for cell in cells if not benchmark.is_done(cell)]
-    if left:
-        benchmark.refuse_leaks()
+    benchmark.check(left)
     failed: dict[str, str] = {}
     left_out: list[str] = []
     total, ended = len(cells), len(cells) - len(left)

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -208,6 +209,25 @@ class Benchmark:
         hashes = {name: files.sha256_of(place / name) for name in RESULT_FILES if (place / name).is_file()}
         record = {"settings": self.settings(cell), **facts, "files": hashes, "ended": ended}
         files.write_json(place / CELL_FILE, {**record, "sha256": _record_hash(record)})
+
+    def check(self, cells: Sequence[Cell]) -> None:
+        """Refuse at once what would fail later, before any of `cells` runs.
+
+        Raises:
+            UserError: there is no such device, a peer has no Python, or a pretraining knows a test case.
+        """
+        if not cells:
+            return
+        from swinssl.core.devices import select_device
+
+        select_device(self.device)
+        for cell in cells:
+            if isinstance(cell, TrainingCell) and self.config.inits[cell.init].is_peer and self.peer_python is None:
+                raise UserError(
+                    f"inits.{cell.init}: needs --peer-python, the Python of an environment with nnunetv2. Give it, or "
+                    "choose other cells with --only."
+                )
+        self.refuse_leaks()
 
     def refuse_leaks(self) -> None:
         """Refuse encoders that know a test image, before anything takes time.

@@ -16,6 +16,8 @@ from swinssl.core.text import near_names
 FOLDER = Path(__file__).with_name("shipped")
 # What the folder of a pretraining run calls its encoder.
 ENCODER_FILE = "encoder.safetensors"
+# As `--init`: no encoder.
+SCRATCH = "scratch"
 ENCODER_ENDINGS = (".safetensors", ".pt", ".pth", ".pth.tar", ".ckpt")
 
 
