@@ -8,10 +8,10 @@ import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from swinssl.core import files, provenance
 from swinssl.core.errors import UserError
@@ -245,7 +245,8 @@ class RunDescription(EngineRun):
 class StartOfRun(BaseModel):
     """`--init` of a run: scratch, or the encoder that it started from."""
 
-    init: str = "scratch"
+    # Runs of fine-tuning from scratch in 0.1.0 say null.
+    init: Annotated[str, BeforeValidator(lambda init: "scratch" if init is None else init)] = "scratch"
 
 
 class LearntFrom(BaseModel):
