@@ -157,60 +157,60 @@ def example(target: Target, valid: bytes, *, seed: int, number: int) -> bytes:
 # --- mutations
 
 
-def mutated(content: bytes, chance: random.Random, *, is_json: bool) -> bytes:
+def mutated(content: bytes, rng: random.Random, *, is_json: bool) -> bytes:
     """The content after a few mutations."""
-    if is_json and chance.random() < 0.5:
-        return with_other_json(content, chance)
+    if is_json and rng.random() < 0.5:
+        return with_other_json(content, rng)
     changed = bytearray(content)
-    for _ in range(chance.randint(1, MOST_MUTATIONS)):
-        changed = with_other_bytes(changed, chance)
+    for _ in range(rng.randint(1, MOST_MUTATIONS)):
+        changed = with_other_bytes(changed, rng)
     return bytes(changed)
 
 
-def with_other_bytes(content: bytearray, chance: random.Random) -> bytearray:
+def with_other_bytes(content: bytearray, rng: random.Random) -> bytearray:
     """One mutation of bytes; what stands at the beginning, where headers are, is met more often."""
     if not content:
-        return bytearray(chance.randbytes(chance.randint(0, 8)))
-    end = len(content) if chance.random() < 0.5 else min(len(content), 512)
-    place, length = chance.randrange(end), chance.choice((1, 2, 4, 8, 64))
-    kind = chance.choice(("bit", "byte", "edge", "random", "cut", "remove", "double", "insert"))
+        return bytearray(rng.randbytes(rng.randint(0, 8)))
+    end = len(content) if rng.random() < 0.5 else min(len(content), 512)
+    place, length = rng.randrange(end), rng.choice((1, 2, 4, 8, 64))
+    kind = rng.choice(("bit", "byte", "edge", "random", "cut", "remove", "double", "insert"))
     if kind == "bit":
-        content[place] ^= 1 << chance.randrange(8)
+        content[place] ^= 1 << rng.randrange(8)
     elif kind == "byte":
-        content[place] = chance.choice(BYTES)
+        content[place] = rng.choice(BYTES)
     elif kind == "edge":
-        content[place : place + length] = bytes([chance.choice(BYTES)]) * min(length, len(content) - place)
+        content[place : place + length] = bytes([rng.choice(BYTES)]) * min(length, len(content) - place)
     elif kind == "random":
-        content[place : place + length] = chance.randbytes(min(length, len(content) - place))
+        content[place : place + length] = rng.randbytes(min(length, len(content) - place))
     elif kind == "cut":
-        del content[chance.randrange(len(content)) :]
+        del content[rng.randrange(len(content)) :]
     elif kind == "remove":
         del content[place : place + length]
     elif kind == "double":
         content[place:place] = content[place : place + length]
     else:
-        content[place:place] = chance.randbytes(length)
+        content[place:place] = rng.randbytes(length)
     return content
 
 
-def with_other_json(content: bytes, chance: random.Random) -> bytes:
+def with_other_json(content: bytes, rng: random.Random) -> bytes:
     """Values of other types, keys gone, renamed or nested deeply."""
     tree = {"": json.loads(content)}
-    for _ in range(chance.randint(1, MOST_MUTATIONS)):
-        holder, key = chance.choice(list(places(tree)))
-        kind = chance.choice(("value", "value", "remove", "rename", "copy", "wrap"))
+    for _ in range(rng.randint(1, MOST_MUTATIONS)):
+        holder, key = rng.choice(list(places(tree)))
+        kind = rng.choice(("value", "value", "remove", "rename", "copy", "wrap"))
         if kind == "remove" and holder is not tree:
             del holder[key]
         elif kind == "rename" and isinstance(holder, dict) and holder is not tree:
-            holder[str(chance.choice(VALUES))] = holder.pop(key)
+            holder[str(rng.choice(VALUES))] = holder.pop(key)
         elif kind == "copy":
-            holder[key] = copy.deepcopy(chance.choice([h[k] for h, k in places(tree)]))
+            holder[key] = copy.deepcopy(rng.choice([h[k] for h, k in places(tree)]))
         elif kind == "wrap":
-            holder[key] = chance.choice(([holder[key]], {"a": holder[key]}, [holder[key]] * 3))
+            holder[key] = rng.choice(([holder[key]], {"a": holder[key]}, [holder[key]] * 3))
         else:
-            holder[key] = copy.deepcopy(chance.choice(VALUES))
-    text = json.dumps(tree.get(""), ensure_ascii=chance.random() < 0.5)
-    if chance.random() < 0.01:
+            holder[key] = copy.deepcopy(rng.choice(VALUES))
+    text = json.dumps(tree.get(""), ensure_ascii=rng.random() < 0.5)
+    if rng.random() < 0.01:
         text = "[" * DEEP + text + "]" * DEEP
     return text.encode("utf-8", "surrogatepass")
 

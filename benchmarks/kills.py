@@ -215,7 +215,7 @@ def made(root: Path) -> None:
 
 def killed(method: str, work: Path, *, kills: int, seed: int) -> Row:
     """Kill runs of one method until there were enough kills, and compare each run that ended."""
-    began, chance = time.monotonic(), random.Random(f"{seed} {method}")
+    began, rng = time.monotonic(), random.Random(f"{seed} {method}")
     shutil.rmtree(work / method, ignore_errors=True)
     whole = new_run(method, work, "whole")
     lifetime, result = whole.undisturbed(), "model.safetensors" if method == TRAIN else "encoder.safetensors"
@@ -224,7 +224,7 @@ def killed(method: str, work: Path, *, kills: int, seed: int) -> Row:
     print(f"{method}: undisturbed {lifetime:.1f} s, a checkpoint {saving_seconds:.3f} s", flush=True)
     while row.kills < kills:
         run, before = new_run(method, work, f"run_{row.runs}"), row.kills
-        for _ in interrupted(run, row, chance, kills=kills, lifetime=lifetime, saving_seconds=saving_seconds):
+        for _ in interrupted(run, row, rng, kills=kills, lifetime=lifetime, saving_seconds=saving_seconds):
             print(f"{method}: kill {row.kills} {run.phase()}", flush=True)
         code = run.finish(PATIENCE * lifetime) if row.kills == kills and row.kills > before else 0
         failed = run.failed or code != 0 or not (run.checkpoints / f"step_{STEPS:09d}").exists()
@@ -243,15 +243,15 @@ def killed(method: str, work: Path, *, kills: int, seed: int) -> Row:
 
 
 def interrupted(
-    run: Run, row: Row, chance: random.Random, *, kills: int, lifetime: float, saving_seconds: float
+    run: Run, row: Row, rng: random.Random, *, kills: int, lifetime: float, saving_seconds: float
 ) -> Iterator[None]:
     """Start and kill a run until it ends before its kill, or there were enough kills; yields after each kill."""
     while row.kills < kills:
-        process, at_saving = run.start(), chance.random() < SAVING_SHARE
+        process, at_saving = run.start(), rng.random() < SAVING_SHARE
         if at_saving:
-            ended = wait_for_saving(run, process) or sleep_or_end(process, chance.uniform(0, saving_seconds))
+            ended = wait_for_saving(run, process) or sleep_or_end(process, rng.uniform(0, saving_seconds))
         else:
-            ended = sleep_or_end(process, chance.uniform(0, lifetime))
+            ended = sleep_or_end(process, rng.uniform(0, lifetime))
         if ended:
             run.failed = process.returncode != 0
             return

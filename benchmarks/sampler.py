@@ -26,7 +26,7 @@ from scipy import stats
 
 from swinssl.core import files
 from swinssl.core.geometry import Shape
-from swinssl.core.rng import Draws, generator
+from swinssl.core.rng import KeyedRng, generator
 from swinssl.preprocessing.plans import PLANS_FILE, Plans
 from swinssl.preprocessing.store import PreprocessedCase, PreprocessedDataset
 from swinssl.training.sampling.patches import load_patch, shows
@@ -70,7 +70,7 @@ def measure(
     weighted = {case_id: _weighted_voxels(mask) for case_id, mask in labels.items()}
     size = plans.patch_size
     started = time.process_time()
-    keys = [Draws(seed, *divmod(n, 2)) for n in range(draws)]
+    keys = [KeyedRng(seed, *divmod(n, 2)) for n in range(draws)]
     patches = [sampler.locate(key, batch_size=2) for key in keys]
     locating = time.process_time() - started
 
@@ -159,13 +159,13 @@ def _weighted_voxels(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArra
 
 
 def _shown_voxel(
-    patch: Patch, voxels: NDArray[np.int64], weights: NDArray[np.float64], size: Shape, chance: np.random.Generator
+    patch: Patch, voxels: NDArray[np.int64], weights: NDArray[np.float64], size: Shape, rng: np.random.Generator
 ) -> NDArray[np.int64]:
     """A tumour voxel of the patch, by weight. Its place follows the law of the one the patch was placed round, which
     the sampler does not tell: given a window, each voxel it shows is as likely to have been that one."""
     shown = np.flatnonzero(((voxels >= patch.start) & (voxels < np.add(patch.start, size))).all(axis=1))
     running = np.cumsum(weights[shown])
-    return voxels[shown[np.searchsorted(running, chance.random() * running[-1])]]
+    return voxels[shown[np.searchsorted(running, rng.random() * running[-1])]]
 
 
 def _preprocessed(given: argparse.Namespace, temporary: Path) -> Path:

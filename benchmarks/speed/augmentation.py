@@ -27,7 +27,7 @@ from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swinssl.core.rng import Draws
+from swinssl.core.rng import KeyedRng
 from swinssl.training.augmentation import pipeline as recipe
 from swinssl.training.augmentation.intensity import (
     Blur,
@@ -175,7 +175,7 @@ def _samples(count: int, *, nearest: bool = True) -> list[Sample]:
     def drawn(seed: int) -> list[Augmentation]:
         return [
             draw_augmentation(
-                Draws(seed, 0, index), patch_size=PATCH, channels=1, mirror_axes=AXES, spacing=(1.0, 1.0, 1.0)
+                KeyedRng(seed, 0, index), patch_size=PATCH, channels=1, mirror_axes=AXES, spacing=(1.0, 1.0, 1.0)
             )
             for index in range(count)
         ]
@@ -295,7 +295,7 @@ def _changes(count: int) -> dict[str, list[IntensityChange]]:
         return np.linspace(*bounds, count).tolist()
 
     return {
-        "noise": [Noise(sigma, Draws(0, 0, index)) for index, sigma in enumerate(along(recipe.NOISE_SIGMAS))],
+        "noise": [Noise(sigma, KeyedRng(0, 0, index)) for index, sigma in enumerate(along(recipe.NOISE_SIGMAS))],
         "blur": [Blur(((sigma,) * 3,)) for sigma in along(recipe.BLUR_SIGMAS)],
         "brightness": [Brightness((factor,)) for factor in along(recipe.BRIGHTNESS_FACTORS)],
         "contrast": [Contrast((factor,)) for factor in along(recipe.CONTRAST_FACTORS)],

@@ -61,12 +61,12 @@ def _comparison(name: str, preset: str, *, samples: int, minibatches: int, goal:
 
 
 def _features(samples: int, widths: Sequence[int], seed: int) -> list[NDArray[np.float32]]:
-    chance, mixing = np.random.default_rng(seed), np.random.default_rng(2**32)
-    common = chance.normal(size=(samples, 32))
+    rng, mixing = np.random.default_rng(seed), np.random.default_rng(2**32)
+    common = rng.normal(size=(samples, 32))
     layers = []
     for width in widths:
         shared = np.tanh(common @ mixing.normal(size=(32, width)) / 4)
-        own = chance.normal(size=(samples, width))
+        own = rng.normal(size=(samples, width))
         layers.append((shared + 0.5 * own + 2 * mixing.normal(size=width)).astype(np.float32))
     return layers
 

@@ -20,7 +20,7 @@ def generator(seed: int, purpose: str, step: int = 0, sample: int = 0) -> np.ran
 
 
 @dataclass(frozen=True)
-class Draws:
+class KeyedRng:
     """The random draws of one sample of one step; `draws("crop")` is the generator of that purpose.
 
     Args:

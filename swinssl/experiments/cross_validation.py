@@ -87,30 +87,30 @@ def cross_validate(
     if not restart:
         folds = _with_done(dataset, model, splits, folds, config)
     ranks = Ranks.join(select_device(config.device))
-    ranks.meet()  # from here on the folders change that all have just looked at
+    ranks.barrier()  # from here on the folders change that all have just looked at
     judged: dict[str, JudgedFold] = {}
     waiting: dict[str, FineTuned] = {}
     for number, fold in enumerate(folds, start=1):
-        if ranks.first:
+        if ranks.is_main:
             logger.info("fold %s, %d of %d", fold, number, len(folds))
         done = fine_tune(preprocessed, results, fold=fold, config=config, name=name, restart=restart)
         if done.done_before:  # measured before, and again when its turn comes, so that training goes on at once
             waiting[fold] = done
         else:
             judged[fold] = judge(done, preprocessed)
-        ranks.meet()
+        ranks.barrier()
     judged |= {fold: judge(done, preprocessed) for fold, done in waiting.items()}
     in_order = tuple(judged[fold] for fold in folds)
     evaluation = together([one.evaluation for one in in_order if one.evaluation is not None])
     if evaluation is None:
-        return CrossValidated(model, in_order, ranks.first)
+        return CrossValidated(model, in_order, ranks.is_main)
     report = make_report(evaluation)
     write_files(evaluation, report, model / CROSS_VALIDATION)
     opened = TrainedModel.open(model, folds)
     few = len(evaluation.cases) < ENOUGH_CASES
     clean_up = choose_clean_up(evaluation, opened.plans.labels, fold_sha256=opened.sha256, strict=few)
     clean_up.write(model)
-    return CrossValidated(model, in_order, ranks.first, evaluation, report, clean_up)
+    return CrossValidated(model, in_order, ranks.is_main, evaluation, report, clean_up)
 
 
 def check_folds(preprocessed: Path, folds: Sequence[str]) -> None:

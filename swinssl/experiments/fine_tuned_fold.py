@@ -75,7 +75,7 @@ def judge(trained: FineTuned, preprocessed: Path) -> JudgedFold:
     structures = judged.report.structures if judged.report else ()
     dice = {one.structure.name: one.averages["Dice"].mean for one in structures}
     if not trained.done_before:
-        trained.run.ended_as("done", final_dice=dice).write(trained.run_file)
+        trained.run.finish("done", final_dice=dice).write(trained.run_file)
     return judged
 
 

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from swinssl.core.rng import Draws
+from swinssl.core.rng import KeyedRng
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from swinssl.networks.swin.encoder import SwinEncoder
-    from swinssl.ssl.parts.batch import Batch, Moment
+    from swinssl.ssl.parts.batch import Batch, StepContext
     from swinssl.ssl.parts.pretext_network import PretextNetwork
 
 Crops = NDArray[np.float32]
@@ -44,7 +44,7 @@ class Images:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class MethodOutput:
     """What a step of a method gave.
 
     Args:
@@ -98,7 +98,7 @@ class Method(ABC):
         return getattr(self.options, "tap", "stage4")
 
     @abstractmethod
-    def prepare(self, crops: Crops, draws: Draws) -> dict[str, NDArray]:
+    def prepare(self, crops: Crops, draws: KeyedRng) -> dict[str, NDArray]:
         """What the network sees of one sample, and what it is to find out; runs in reader threads.
 
         Args:
@@ -115,9 +115,9 @@ class Method(ABC):
         """New heads by name."""
 
     @abstractmethod
-    def losses(self, student: PretextNetwork, batch: Batch, moment: Moment) -> Outcome:
+    def losses(self, student: PretextNetwork, batch: Batch, moment: StepContext) -> MethodOutput:
         """The loss of each sample."""
 
-    def painted(self, student: PretextNetwork, batch: Batch) -> dict[str, Tensor]:
+    def reconstructed(self, student: PretextNetwork, batch: Batch) -> dict[str, Tensor]:
         """For the picture: (B * V, C, Z, Y, X) volumes by title, beside the image; none where it paints nothing."""
         return {}

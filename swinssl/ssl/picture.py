@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swinssl.core.pictures import new_figure, save_figure
-from swinssl.core.rng import Draws
+from swinssl.core.rng import KeyedRng
 
 if TYPE_CHECKING:
     from swinssl.ssl.pretext_task import PretextTask
@@ -28,7 +28,7 @@ def draw_picture(task: PretextTask, path: Path, *, seed: int, title: str) -> Non
     Columns: the image as the network sees it, what it painted where the method paints, cosine similarity of the tokens
     at 1/8 with the middle one, and their first three principal components as red, green and blue.
     """
-    rows = [_row(task, Draws(seed, PICTURE_STEP, sample)) for sample in range(SAMPLES)]
+    rows = [_row(task, KeyedRng(seed, PICTURE_STEP, sample)) for sample in range(SAMPLES)]
     columns = list(rows[0])
     figure = new_figure(2.4 * len(columns), 2.5 * len(rows) + 0.4)
     axes = figure.subplots(len(rows), len(columns), squeeze=False)
@@ -42,7 +42,7 @@ def draw_picture(task: PretextTask, path: Path, *, seed: int, title: str) -> Non
 
 
 @torch.no_grad()
-def _row(task: PretextTask, draws: Draws) -> Mapping[str, NDArray]:
+def _row(task: PretextTask, draws: KeyedRng) -> Mapping[str, NDArray]:
     device = next(task.network.parameters()).device
     prepared = task.load(draws)
     batch = task.views([prepared], [draws], device)
@@ -50,12 +50,12 @@ def _row(task: PretextTask, draws: Draws) -> Mapping[str, NDArray]:
     was_training = task.network.training
     task.network.eval()
     try:
-        painted = task.method.painted(task.network, whole)
-        stage3 = whole.seen_whole_by(task.kept).stage3[0].float().cpu().numpy()
+        reconstructed = task.method.reconstructed(task.network, whole)
+        stage3 = whole.encode_unmasked(task.kept).stage3[0].float().cpu().numpy()
     finally:
         task.network.train(was_training)
     slices = {"image": _middle(whole.rows("images"))}
-    slices |= {name: _middle(volume) for name, volume in painted.items()}
+    slices |= {name: _middle(volume) for name, volume in reconstructed.items()}
     return {**slices, "similarity with the middle": _similarity(stage3), "components": _components(stage3)}
 
 

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from swinssl.core.rng import Draws
+from swinssl.core.rng import KeyedRng
 from swinssl.networks.swin.encoder import SwinEncoder
 from swinssl.ssl.health import EVERY, Health
 from swinssl.ssl.method import Method
-from swinssl.ssl.parts.batch import Batch, Moment
+from swinssl.ssl.parts.batch import Batch, StepContext
 from swinssl.ssl.parts.crops import CropSampler
 from swinssl.ssl.parts.distillation import Centre
 from swinssl.ssl.parts.pretext_network import PretextNetwork
@@ -34,7 +34,7 @@ class PretextTask:
         batch_size: samples a step, over all ranks.
         keep_best: called with the encoder when the probe has never found it better.
         probe: says what the encoder is worth.
-        speaks: whether this process warns.
+        is_main: whether this process warns.
     """
 
     # What follows the run takes no time worth planning for.
@@ -49,10 +49,10 @@ class PretextTask:
         batch_size: int,
         keep_best: Callable[[SwinEncoder], None],
         probe: Probe | None = None,
-        speaks: bool = True,
+        is_main: bool = True,
     ) -> None:
         self.network, self.method, self.sampler, self.batch_size = network, method, sampler, batch_size
-        self.keep, self.probe, self.speaks = keep_best, probe, speaks
+        self.keep, self.probe, self.is_main = keep_best, probe, is_main
         self.validation_cost = probe.cost(batch_size * method.seen_views) if probe is not None else 0.0
         # Of the encoder as the run began; NaN where nobody has measured it.
         self.untrained = torch.tensor(torch.nan)
@@ -67,13 +67,13 @@ class PretextTask:
         self.done, self.share = 0, 0.0
 
     @property
-    def followers(self) -> Sequence[nn.Module]:
+    def averaged_networks(self) -> Sequence[nn.Module]:
         return () if self.teacher is None else (self.teacher.network,)
 
-    def load(self, draws: Draws) -> Prepared:
+    def load(self, draws: KeyedRng) -> Prepared:
         return self.method.prepare(self.sampler.crops(draws), draws)
 
-    def views(self, samples: Sequence[Prepared], draws: Sequence[Draws], device: torch.device) -> Batch:
+    def views(self, samples: Sequence[Prepared], draws: Sequence[KeyedRng], device: torch.device) -> Batch:
         count = len(samples[0]["images"])
         depths = np.stack([own("drop path").random((count, self.blocks, 2), dtype=np.float32) for own in draws])
         return Batch(
@@ -90,10 +90,10 @@ class PretextTask:
     def step(self, inputs: Batch) -> StepResult:
         outcome = self.method.losses(self.network, inputs, self.moment)
         if self.done % EVERY == 0:
-            pooled = inputs.seen_whole_by(self.network).tapped.mean((2, 3, 4))
+            pooled = inputs.encode_unmasked(self.network).tokens.mean((2, 3, 4))
             self.health.observe(pooled.unflatten(0, (-1, inputs.views)))
         measures = {**outcome.measures, **self.health.numbers()}
-        if self.speaks:
+        if self.is_main:
             self.health.watch(measures, share=self.share)
         terms = {f"loss_{name}": float(values.detach().mean()) for name, values in outcome.terms.items()}
         return StepResult(outcome.losses, {**terms, **measures})
@@ -137,9 +137,9 @@ class PretextTask:
             self.keep(self.kept.encoder)
 
     @property
-    def moment(self) -> Moment:
+    def moment(self) -> StepContext:
         """The present one of the run."""
-        return Moment(self.share, self.batch_size, self.teacher, self.centres)
+        return StepContext(self.share, self.batch_size, self.teacher, self.centres)
 
     @property
     def kept(self) -> PretextNetwork:

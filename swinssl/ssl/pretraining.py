@@ -191,7 +191,7 @@ def pretrain(
     with life.begin(restart=restart):
         if life.closed:
             logger.info("%s: pretrained before", folder)
-        life.run = life.run.ended_as("done", **life.train(partial(_train, start), outcome=OUTCOME))
+        life.run = life.run.finish("done", **life.train(partial(_train, start), outcome=OUTCOME))
         life.write()
     return Pretrained(folder, life.run, life.is_main)
 
@@ -313,7 +313,7 @@ def _train(start: _Start, run: PretrainingRun) -> dict[str, Any]:
         batch_size=plan.batch_size,
         keep_best=partial(_keep, run_folder.path / BEST, plan),
         probe=plan.probe,
-        speaks=ranks.first,
+        is_main=ranks.is_main,
     )
     keep = partial(_keep, run_folder.path / ENCODER, plan)
     title = f"{method.name}: {', '.join(plans.dataset_name for plans in plan.sources.plans)}"
@@ -331,7 +331,7 @@ def _train(start: _Start, run: PretrainingRun) -> dict[str, Any]:
         run=run.model_dump(mode="json"),
         after_epoch=show,
     )
-    if ranks.first:
+    if ranks.is_main:
         logger.info(
             "%d volumes, crops of %s; encoder %.1f M parameters and heads %.1f M, batch %d, %s, %s",
             len(plan.sources.volumes),
@@ -343,7 +343,7 @@ def _train(start: _Start, run: PretrainingRun) -> dict[str, Any]:
             "bf16" if bf16 else "fp32",
         )
     progress = engine.run()
-    if ranks.first:
+    if ranks.is_main:
         show.curves(run_folder.read_log())
         show.picture()
         keep(task.kept.encoder)

@@ -48,7 +48,7 @@ from swinssl.training.engine.config import MACHINE_OPTIONS
 from swinssl.training.engine.distribution import Ranks
 from swinssl.training.engine.lifecycle import RunLifecycle
 from swinssl.training.engine.loop import Engine
-from swinssl.training.engine.optimiser import EncoderPace
+from swinssl.training.engine.optimiser import EncoderLrSchedule
 from swinssl.training.engine.progress import Progress
 from swinssl.training.engine.run_description import (
     RunDescription,
@@ -156,7 +156,7 @@ def fine_tune(
         Interrupted: someone asked to stop; everything is saved.
     """
     start = _checked(preprocessed, results, fold=fold, config=config, name=name)
-    model, life, is_main = start.model, start.lifecycle, start.setting.ranks.first
+    model, life, is_main = start.model, start.lifecycle, start.setting.ranks.is_main
     if is_main:
         for line in start_in_words(start.lifecycle.run.config, start.plans, preprocessed):
             logger.info("%s", line)
@@ -186,7 +186,7 @@ def _was_measured(start: _Start, predictions: Path | None) -> bool:
         return False
     logger.info("%s: trained and measured before", start.folder.path)
     measured = earlier.model_dump(include={"final_dice", "prediction_sha256"})
-    life.run = life.run.ended_as("done", ended=earlier.ended, **measured)
+    life.run = life.run.finish("done", ended=earlier.ended, **measured)
     return True
 
 
@@ -380,7 +380,7 @@ def _train(start: _Start, run: RunDescription) -> dict[str, Any]:
     ranks, length = setting.ranks, run_length(plans, config)
     task = _task(start)
     validation = task.validation
-    pace = EncoderPace(config.encoder_lr_scale, config.layer_decay, config.freeze_epochs * length.steps_per_epoch)
+    pace = EncoderLrSchedule(config.encoder_lr_scale, config.layer_decay, config.freeze_epochs * length.steps_per_epoch)
     engine = Engine(
         task,
         run_folder,
@@ -399,7 +399,7 @@ def _train(start: _Start, run: RunDescription) -> dict[str, Any]:
             title=f"{plans.dataset_name}, {start.model.name}",
         ),
     )
-    if ranks.first:
+    if ranks.is_main:
         looked_at = len(validation.cases)
         logger.info(
             "%d cases to train on, %d to validate on%s; %s, batch %d, %s, %s",
@@ -412,7 +412,7 @@ def _train(start: _Start, run: RunDescription) -> dict[str, Any]:
             "bf16" if setting.bf16 else "fp32",
         )
     progress = engine.run()
-    if ranks.first and whole_sha256(start.model, start.fold) is None:
+    if ranks.is_main and whole_sha256(start.model, start.fold) is None:
         # Those of the best validation were deleted or damaged after they had been written.
         logger.warning(
             "%s: missing or damaged; the weights of the last step are kept in place of the best ones.",

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from swinssl.core.rng import Draws
+from swinssl.core.rng import KeyedRng
 from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.store import PreprocessedCase
 from swinssl.training.engine.task import StepResult
@@ -73,10 +73,10 @@ class SegmentationTask:
         self.validation_cost, self.closing_cost = validation.cost, validation.closing_cost
 
     @property
-    def followers(self) -> Sequence[nn.Module]:
+    def averaged_networks(self) -> Sequence[nn.Module]:
         return () if self.average is None else (self.average.network,)
 
-    def load(self, draws: Draws) -> Sample:
+    def load(self, draws: KeyedRng) -> Sample:
         patch = self.sampler.locate(draws, batch_size=self.batch_size)
         case = self.cases[patch.case_id]
         image, codes = load_patch(case, patch, plans=self.plans, draws=draws, augmentation=self.augmentation)
@@ -84,7 +84,7 @@ class SegmentationTask:
         present = torch.tensor([annotated is None or name in annotated for name in names], dtype=torch.bool)
         return Sample(image, codes, present)
 
-    def views(self, samples: Sequence[Sample], draws: Sequence[Draws], device: torch.device) -> Inputs:
+    def views(self, samples: Sequence[Sample], draws: Sequence[KeyedRng], device: torch.device) -> Inputs:
         images = torch.stack([sample.image for sample in samples])
         depths = np.stack([own("drop path").random((self.blocks, 2), dtype=np.float32) for own in draws])
         return Inputs(

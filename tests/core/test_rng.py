@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from swinssl.core.rng import Draws, generator
+from swinssl.core.rng import KeyedRng, generator
 
 # The first 64 bits of some keys. A change here means that no run can be resumed or repeated across it.
 KNOWN = {
@@ -75,16 +75,18 @@ class TestIndependence:
     @pytest.mark.parametrize("ranks", [1, 2, 4])
     def test_of_how_a_batch_is_split_over_ranks(self, ranks):
         batch, share = 8, 8 // ranks
-        whole = [Draws(3, 17, sample)("augment").random(5) for sample in range(batch)]
+        whole = [KeyedRng(3, 17, sample)("augment").random(5) for sample in range(batch)]
         split = [
-            Draws(3, 17, rank * share + place)("augment").random(5) for rank in range(ranks) for place in range(share)
+            KeyedRng(3, 17, rank * share + place)("augment").random(5)
+            for rank in range(ranks)
+            for place in range(share)
         ]
         assert np.array_equal(whole, split)
 
     def test_of_other_purposes_of_the_same_sample(self):
         """A new purpose in the code leaves the draws of the others alone."""
-        alone = Draws(0, 5, 2)("crop").random(4)
-        draws = Draws(0, 5, 2)
+        alone = KeyedRng(0, 5, 2)("crop").random(4)
+        draws = KeyedRng(0, 5, 2)
         draws("added later").random(100)
         assert np.array_equal(draws("crop").random(4), alone)
 
@@ -112,7 +114,7 @@ class TestDifference:
         assert len({first_bits(*key) for key in alike}) == len(alike)
 
     def test_draws_are_those_of_their_key(self):
-        assert Draws(3, 4, 5)("crop").random() == generator(3, "crop", 4, 5).random()
+        assert KeyedRng(3, 4, 5)("crop").random() == generator(3, "crop", 4, 5).random()
 
 
 class TestDistribution:

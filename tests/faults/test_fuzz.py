@@ -60,8 +60,8 @@ def test_a_mutated_file_is_taken_or_refused_in_words(targets, valid, name):
         suppress_health_check=[HealthCheck.too_slow],
     )
     @given(st.randoms(use_true_random=False))
-    def run(chance):
-        content = fuzz.mutated(valid[name], chance, is_json=target.path.suffix == ".json")
+    def run(rng):
+        content = fuzz.mutated(valid[name], rng, is_json=target.path.suffix == ".json")
         assert fuzz.outcome(target, content) in ("accepted", "refused")
 
     run()

@@ -18,12 +18,12 @@ def table(*scores):
     return ScoreTable(tuple(made))
 
 
-def drawn(levels, *, cases=20, seeds=(0,), spread=0.02, structures=STRUCTURES, name="case", chance=7, **facts):
+def drawn(levels, *, cases=20, seeds=(0,), spread=0.02, structures=STRUCTURES, name="case", rng=7, **facts):
     """Models at these levels; each case has a difficulty that all share."""
     hard = np.random.default_rng(99).normal(0, 0.05, cases)
     scores = []
     for number, (model, level) in enumerate(levels.items()):
-        own = np.random.default_rng((chance, number))
+        own = np.random.default_rng((rng, number))
         scores += [
             Score(
                 model,

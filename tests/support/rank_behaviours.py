@@ -51,10 +51,10 @@ def sample(
         from swinssl.training.engine.distribution import Ranks
 
         ranks = Ranks.join(torch.device("cpu"))
-        ranks.meet()
+        ranks.barrier()
         heard_on = {one.laddr.ip for one in psutil.Process().net_connections("tcp") if one.status == "LISTEN"}
         (folder / f"heard_on{rank}").write_text(" ".join(sorted(heard_on)))
-        ranks.meet()
+        ranks.barrier()
     if what == "start":
         (folder / f"ready{rank}").touch()
         time.sleep(600)

@@ -24,14 +24,14 @@ TINY = NetworkPlan(preset="tiny", decoder="light", encoder=ENCODER)
 
 def ball(seed: int):
     """A noisy image and its label: shell 1 round a core 2; place and size differ from case to case."""
-    chance = np.random.default_rng(seed)
-    centre = np.array(SHAPE) / 2 + chance.uniform(-5, 5, 3)
+    rng = np.random.default_rng(seed)
+    centre = np.array(SHAPE) / 2 + rng.uniform(-5, 5, 3)
     grid = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"), axis=-1)
     distance = np.linalg.norm(grid - centre, axis=-1)
     label = np.zeros(SHAPE, np.uint8)
-    label[distance < chance.uniform(8, 11)] = 1
-    label[distance < chance.uniform(4, 6)] = 2
-    image = np.array([0.2, 0.5, 0.8])[label] + chance.normal(0, 0.05, SHAPE)
+    label[distance < rng.uniform(8, 11)] = 1
+    label[distance < rng.uniform(4, 6)] = 2
+    image = np.array([0.2, 0.5, 0.8])[label] + rng.normal(0, 0.05, SHAPE)
     return image.astype(np.float32), label
 
 

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 
 from support.toy_dataset import ENCODER
-from swinssl.core.rng import Draws
+from swinssl.core.rng import KeyedRng
 from swinssl.networks.swin.encoder import SwinEncoder
 from swinssl.ssl.config import config_of
 from swinssl.ssl.method import Images
 from swinssl.ssl.methods.registry import METHODS
 from swinssl.ssl.parts import heads
-from swinssl.ssl.parts.batch import Moment
+from swinssl.ssl.parts.batch import StepContext
 from swinssl.ssl.parts.distillation import Centre
 from swinssl.ssl.parts.pretext_network import PretextNetwork
 from swinssl.ssl.parts.teacher import Teacher
@@ -74,7 +74,7 @@ def new_task(method, *, batch_size=2, seed=0, patch=PATCH):
 
 
 def new_batch(task, *, step=0, samples=2, drop_path=False):
-    draws = [Draws(0, step, sample) for sample in range(samples)]
+    draws = [KeyedRng(0, step, sample) for sample in range(samples)]
     batch = task.views([task.load(own) for own in draws], draws, CPU)
     return batch if drop_path else type(batch)(batch.tensors, batch.samples, None)
 
@@ -89,4 +89,4 @@ def moment_of(task, share=0.5):
     for number, name in enumerate(task.method.centres):
         centres[name] = Centre(PROTOTYPES, device=CPU)
         centres[name].value = torch.linspace(-0.2, 0.3, PROTOTYPES).roll(number)
-    return Moment(share, task.batch_size, teacher, centres)
+    return StepContext(share, task.batch_size, teacher, centres)

@@ -26,16 +26,16 @@ def coarsest_tokens(patch_size: Sequence[int]) -> int:
     return int(np.prod([edge // COARSEST for edge in patch_size]))
 
 
-def draw_places(chance: np.random.Generator, patch_size: Sequence[int], *, tokens: int) -> NDArray[np.int64]:
+def draw_places(rng: np.random.Generator, patch_size: Sequence[int], *, tokens: int) -> NDArray[np.int64]:
     """(tokens, 3) places (z, y, x) on the first stage's grid, uniform, no two of them in one token of the last stage.
 
     So they are different tokens at every stage: a token that counts twice would make layers look alike.
     """
     cells = [edge // COARSEST for edge in patch_size]
-    drawn = chance.choice(int(np.prod(cells)), tokens, replace=False)
+    drawn = rng.choice(int(np.prod(cells)), tokens, replace=False)
     corner = np.stack(np.unravel_index(drawn, cells), axis=1)
     inside = COARSEST // FINEST
-    return corner * inside + chance.integers(0, inside, (tokens, 3))
+    return corner * inside + rng.integers(0, inside, (tokens, 3))
 
 
 class BlockReader:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from swinssl.core.errors import UserError
-from swinssl.core.rng import Draws
+from swinssl.core.rng import KeyedRng
 from swinssl.core.terminal import track
 from swinssl.core.text import counted, dimensions, listed
 from swinssl.evaluation.encoders.attention_span import AttentionSpan
@@ -209,7 +209,7 @@ def compare(plan: ComparisonPlan, *, device: torch.device) -> Comparison:
     ]
     cka = MinibatchCka()
     for step in track(range(plan.minibatches), "comparing, minibatches"):
-        draws = [Draws(plan.seed, step, sample) for sample in range(plan.batch_size)]
+        draws = [KeyedRng(plan.seed, step, sample) for sample in range(plan.batch_size)]
         crops = np.concatenate([sampler.crops(own) for own in draws])
         places = np.stack([draw_places(own(PURPOSE), images.patch_size, tokens=plan.tokens) for own in draws])
         blocks = [features for reader in readers for features in reader.read(crops, places)]

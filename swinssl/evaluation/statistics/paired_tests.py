@@ -34,14 +34,14 @@ def paired_wilcoxon(differences: ArrayLike) -> float:
         return 1.0
     # Doubled, mean ranks are whole numbers.
     doubled = np.rint(2 * mean_ranks(np.abs(values))).astype(int)
-    chance = np.ones(1)
+    rng = np.ones(1)
     for rank in doubled:
-        longer = np.zeros(len(chance) + rank)
-        longer[: len(chance)] += chance / 2
-        longer[rank:] += chance / 2
-        chance = longer
+        longer = np.zeros(len(rng) + rank)
+        longer[: len(rng)] += rng / 2
+        longer[rank:] += rng / 2
+        rng = longer
     positive = int(doubled[values > 0].sum())
-    return float(min(1.0, 2 * min(chance[: positive + 1].sum(), chance[positive:].sum())))
+    return float(min(1.0, 2 * min(rng[: positive + 1].sum(), rng[positive:].sum())))
 
 
 def smallest_p(cases: int) -> float:

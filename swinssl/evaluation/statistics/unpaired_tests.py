@@ -33,9 +33,9 @@ def mann_whitney(first: ArrayLike, second: ArrayLike) -> float:
         return float(mannwhitneyu(a, b, method="asymptotic").pvalue)
     # Doubled, mean ranks are whole numbers.
     doubled = np.rint(2 * mean_ranks(np.concatenate([a, b]))).astype(int)
-    chance = _rank_sums(doubled, len(a)) / comb(len(doubled), len(a))
+    rng = _rank_sums(doubled, len(a)) / comb(len(doubled), len(a))
     observed = int(doubled[: len(a)].sum())
-    return float(min(1.0, 2 * min(chance[: observed + 1].sum(), chance[observed:].sum())))
+    return float(min(1.0, 2 * min(rng[: observed + 1].sum(), rng[observed:].sum())))
 
 
 def smallest_unpaired_p(first: int, second: int) -> float:

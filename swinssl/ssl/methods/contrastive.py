@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from swinssl.core.rng import Draws
-from swinssl.ssl.method import Crops, Method, Outcome
+from swinssl.core.rng import KeyedRng
+from swinssl.ssl.method import Crops, Method, MethodOutput
 from swinssl.ssl.parts.options import PoolOptions
 
 if TYPE_CHECKING:
     from torch import nn
 
     from swinssl.networks.swin.encoder import SwinEncoder
-    from swinssl.ssl.parts.batch import Batch, Moment
+    from swinssl.ssl.parts.batch import Batch, StepContext
     from swinssl.ssl.parts.pretext_network import PretextNetwork
 
 EMBEDDED = 128
@@ -42,11 +42,11 @@ class Contrastive(Method):
     views = 2
     least_batch = 2
 
-    def prepare(self, crops: Crops, draws: Draws) -> dict[str, NDArray]:
+    def prepare(self, crops: Crops, draws: KeyedRng) -> dict[str, NDArray]:
         if self.options.view_change == "none":
             return {"images": crops}
-        chance = draws("view change")
-        return {"images": np.stack([_changed(chance, crop) for crop in crops])}
+        rng = draws("view change")
+        return {"images": np.stack([_changed(rng, crop) for crop in crops])}
 
     def heads(self, encoder: SwinEncoder) -> dict[str, nn.Module]:
         from swinssl.ssl.parts.heads import PooledHead
@@ -55,16 +55,16 @@ class Contrastive(Method):
         # The token that the public code reads for this task is the second.
         return {"embedding": PooledHead(width, width, EMBEDDED, pool=self.options.pool, token=1)}
 
-    def losses(self, student: PretextNetwork, batch: Batch, moment: Moment) -> Outcome:
+    def losses(self, student: PretextNetwork, batch: Batch, moment: StepContext) -> MethodOutput:
         from swinssl.ssl.parts.contrast import nt_xent
 
-        seen = batch.seen_by(student)
-        embedded = student.heads["embedding"](seen.bottom).unflatten(0, (-1, 2))
+        seen = batch.encode_student(student)
+        embedded = student.heads["embedding"](seen.last_map).unflatten(0, (-1, 2))
         losses = nt_xent(embedded, batch.samples, count=moment.batch_size, temperature=self.options.temperature)
-        return Outcome(losses)
+        return MethodOutput(losses)
 
 
-def _changed(chance: np.random.Generator, crop: Crops) -> Crops:
-    axes = tuple(axis for axis in (1, 2, 3) if chance.random() < 0.5)
-    gain, offset = 1.0 + chance.uniform(-GAIN, GAIN), chance.uniform(-OFFSET, OFFSET)
+def _changed(rng: np.random.Generator, crop: Crops) -> Crops:
+    axes = tuple(axis for axis in (1, 2, 3) if rng.random() < 0.5)
+    gain, offset = 1.0 + rng.uniform(-GAIN, GAIN), rng.uniform(-OFFSET, OFFSET)
     return (np.flip(crop, axes) * np.float32(gain) + np.float32(offset)).astype(np.float32)

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from numpy.typing import NDArray
 
-from swinssl.core.rng import Draws
-from swinssl.ssl.method import Crops, Method, Outcome
+from swinssl.core.rng import KeyedRng
+from swinssl.ssl.method import Crops, Method, MethodOutput
 from swinssl.ssl.parts.options import DistillationOptions
 
 if TYPE_CHECKING:
     from torch import nn
 
     from swinssl.networks.swin.encoder import SwinEncoder
-    from swinssl.ssl.parts.batch import Batch, Moment
+    from swinssl.ssl.parts.batch import Batch, StepContext
     from swinssl.ssl.parts.pretext_network import PretextNetwork
 
 
@@ -33,7 +33,7 @@ class Dino(Method):
     centres = ("global",)
     clip, clip_per = 3.0, "tensor"
 
-    def prepare(self, crops: Crops, draws: Draws) -> dict[str, NDArray]:
+    def prepare(self, crops: Crops, draws: KeyedRng) -> dict[str, NDArray]:
         return {"images": crops}
 
     def heads(self, encoder: SwinEncoder) -> dict[str, nn.Module]:
@@ -41,9 +41,9 @@ class Dino(Method):
 
         return distillation_heads(encoder, prototypes=self.options.prototypes, patches=False)
 
-    def losses(self, student: PretextNetwork, batch: Batch, moment: Moment) -> Outcome:
+    def losses(self, student: PretextNetwork, batch: Batch, moment: StepContext) -> MethodOutput:
         from swinssl.ssl.parts.token_distillation import distil
 
-        seen = batch.seen_by(student)
+        seen = batch.encode_student(student)
         terms, measures = distil(student, seen, batch, moment, options=self.options)
-        return Outcome(terms["global"], measures=measures)
+        return MethodOutput(terms["global"], measures=measures)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from numpy.typing import NDArray
 from pydantic import Field
 
-from swinssl.core.rng import Draws
-from swinssl.ssl.method import Crops, Method, Outcome
+from swinssl.core.rng import KeyedRng
+from swinssl.ssl.method import Crops, Method, MethodOutput
 from swinssl.ssl.parts.masking import with_token_masks
 from swinssl.ssl.parts.options import DistillationOptions, MaskOptions
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from swinssl.networks.swin.encoder import SwinEncoder
-    from swinssl.ssl.parts.batch import Batch, Moment
+    from swinssl.ssl.parts.batch import Batch, StepContext
     from swinssl.ssl.parts.pretext_network import PretextNetwork
 
 
@@ -39,7 +39,7 @@ class Ibot(Method):
     centres = ("global", "patch")
     clip, clip_per = 3.0, "tensor"
 
-    def prepare(self, crops: Crops, draws: Draws) -> dict[str, NDArray]:
+    def prepare(self, crops: Crops, draws: KeyedRng) -> dict[str, NDArray]:
         return with_token_masks(draws, crops, self.images, self.options)
 
     def heads(self, encoder: SwinEncoder) -> dict[str, nn.Module]:
@@ -47,10 +47,10 @@ class Ibot(Method):
 
         return distillation_heads(encoder, prototypes=self.options.prototypes, patches=True)
 
-    def losses(self, student: PretextNetwork, batch: Batch, moment: Moment) -> Outcome:
+    def losses(self, student: PretextNetwork, batch: Batch, moment: StepContext) -> MethodOutput:
         from swinssl.ssl.parts.token_distillation import distil
 
-        seen = batch.seen_by(student)
+        seen = batch.encode_student(student)
         terms, measures = distil(student, seen, batch, moment, options=self.options)
         losses = self.options.global_weight * terms["global"] + self.options.patch_weight * terms["patch"]
-        return Outcome(losses, terms, measures)
+        return MethodOutput(losses, terms, measures)

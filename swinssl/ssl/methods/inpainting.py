@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from numpy.typing import NDArray
 
-from swinssl.core.rng import Draws
-from swinssl.ssl.method import Crops, Method, Outcome
+from swinssl.core.rng import KeyedRng
+from swinssl.ssl.method import Crops, Method, MethodOutput
 from swinssl.ssl.parts.cut_out import cut_out
 from swinssl.ssl.parts.options import CutOutOptions, ErrorOptions
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from swinssl.networks.swin.encoder import SwinEncoder
-    from swinssl.ssl.parts.batch import Batch, Moment
+    from swinssl.ssl.parts.batch import Batch, StepContext
     from swinssl.ssl.parts.pretext_network import PretextNetwork
 
 
@@ -30,7 +30,7 @@ class Inpainting(Method):
     summary = "Reconstruct the whole image from one with boxes of noise in it."
     Options = InpaintingOptions
 
-    def prepare(self, crops: Crops, draws: Draws) -> dict[str, NDArray]:
+    def prepare(self, crops: Crops, draws: KeyedRng) -> dict[str, NDArray]:
         noisy, _ = cut_out(draws("cut-out"), crops[0], ratio=self.options.cut_out)
         return {"images": noisy[None], "clean": crops}
 
@@ -43,14 +43,14 @@ class Inpainting(Method):
             )
         }
 
-    def losses(self, student: PretextNetwork, batch: Batch, moment: Moment) -> Outcome:
+    def losses(self, student: PretextNetwork, batch: Batch, moment: StepContext) -> MethodOutput:
         from swinssl.ssl.parts.losses import reconstruction_error
 
-        seen = batch.seen_by(student)
-        painted = student.heads["decoder"](seen.bottom)
-        errors = reconstruction_error(painted, batch.rows("clean"), kind=self.options.reconstruction_loss)
-        return Outcome(batch.by_sample(errors))
+        seen = batch.encode_student(student)
+        reconstructed = student.heads["decoder"](seen.last_map)
+        errors = reconstruction_error(reconstructed, batch.rows("clean"), kind=self.options.reconstruction_loss)
+        return MethodOutput(batch.by_sample(errors))
 
-    def painted(self, student: PretextNetwork, batch: Batch) -> dict[str, Tensor]:
-        found = student.heads["decoder"](batch.seen_by(student).bottom)
+    def reconstructed(self, student: PretextNetwork, batch: Batch) -> dict[str, Tensor]:
+        found = student.heads["decoder"](batch.encode_student(student).last_map)
         return {"clean": batch.rows("clean"), "painted": found}

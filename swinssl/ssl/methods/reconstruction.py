@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from numpy.typing import NDArray
 
-from swinssl.core.rng import Draws
-from swinssl.ssl.method import Crops, Method, Outcome
+from swinssl.core.rng import KeyedRng
+from swinssl.ssl.method import Crops, Method, MethodOutput
 from swinssl.ssl.parts.options import ErrorOptions
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from swinssl.networks.swin.encoder import SwinEncoder
-    from swinssl.ssl.parts.batch import Batch, Moment
+    from swinssl.ssl.parts.batch import Batch, StepContext
     from swinssl.ssl.parts.pretext_network import PretextNetwork
 
 
@@ -29,7 +29,7 @@ class Reconstruction(Method):
     summary = "Auto-encode the image as it is."
     Options = ReconstructionOptions
 
-    def prepare(self, crops: Crops, draws: Draws) -> dict[str, NDArray]:
+    def prepare(self, crops: Crops, draws: KeyedRng) -> dict[str, NDArray]:
         return {"images": crops}
 
     def heads(self, encoder: SwinEncoder) -> dict[str, nn.Module]:
@@ -41,13 +41,13 @@ class Reconstruction(Method):
             )
         }
 
-    def losses(self, student: PretextNetwork, batch: Batch, moment: Moment) -> Outcome:
+    def losses(self, student: PretextNetwork, batch: Batch, moment: StepContext) -> MethodOutput:
         from swinssl.ssl.parts.losses import reconstruction_error
 
-        seen = batch.seen_by(student)
-        painted = student.heads["decoder"](seen.bottom)
-        errors = reconstruction_error(painted, batch.rows("images"), kind=self.options.reconstruction_loss)
-        return Outcome(batch.by_sample(errors))
+        seen = batch.encode_student(student)
+        reconstructed = student.heads["decoder"](seen.last_map)
+        errors = reconstruction_error(reconstructed, batch.rows("images"), kind=self.options.reconstruction_loss)
+        return MethodOutput(batch.by_sample(errors))
 
-    def painted(self, student: PretextNetwork, batch: Batch) -> dict[str, Tensor]:
-        return {"painted": student.heads["decoder"](batch.seen_by(student).bottom)}
+    def reconstructed(self, student: PretextNetwork, batch: Batch) -> dict[str, Tensor]:
+        return {"painted": student.heads["decoder"](batch.encode_student(student).last_map)}

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from swinssl.core.rng import Draws
-from swinssl.ssl.method import Crops, Images, Method, Outcome
+from swinssl.core.rng import KeyedRng
+from swinssl.ssl.method import Crops, Images, Method, MethodOutput
 from swinssl.ssl.parts.options import TurnOptions
-from swinssl.ssl.parts.rot90 import TURNS, require_square, turned
+from swinssl.ssl.parts.rot90 import NUM_ROTATIONS, require_square, turned
 
 if TYPE_CHECKING:
     from torch import nn
 
     from swinssl.networks.swin.encoder import SwinEncoder
-    from swinssl.ssl.parts.batch import Batch, Moment
+    from swinssl.ssl.parts.batch import Batch, StepContext
     from swinssl.ssl.parts.pretext_network import PretextNetwork
 
 
@@ -35,20 +35,22 @@ class Rotation(Method):
         super().__init__(options, images)
         require_square(images.patch_size, options.rotation_plane)
 
-    def prepare(self, crops: Crops, draws: Draws) -> dict[str, NDArray]:
-        turns = int(draws("rotation").integers(TURNS))
+    def prepare(self, crops: Crops, draws: KeyedRng) -> dict[str, NDArray]:
+        turns = int(draws("rotation").integers(NUM_ROTATIONS))
         image = turned(crops[0], turns, plane=self.options.rotation_plane)
         return {"images": image[None], "turns": np.array([turns])}
 
     def heads(self, encoder: SwinEncoder) -> dict[str, nn.Module]:
         from swinssl.ssl.parts.heads import PooledHead
 
-        return {"turns": PooledHead(encoder.widths[4], TURNS, pool=self.options.pool)}
+        return {"turns": PooledHead(encoder.widths[4], NUM_ROTATIONS, pool=self.options.pool)}
 
-    def losses(self, student: PretextNetwork, batch: Batch, moment: Moment) -> Outcome:
-        from swinssl.ssl.parts.losses import choice_error
+    def losses(self, student: PretextNetwork, batch: Batch, moment: StepContext) -> MethodOutput:
+        from swinssl.ssl.parts.losses import classification_loss
 
-        seen, turns = batch.seen_by(student), batch.rows("turns")
-        logits = student.heads["turns"](seen.bottom)
+        seen, turns = batch.encode_student(student), batch.rows("turns")
+        logits = student.heads["turns"](seen.last_map)
         accuracy = float((logits.argmax(1) == turns).float().mean())
-        return Outcome(batch.by_sample(choice_error(logits, turns)), measures={"rotation_accuracy": accuracy})
+        return MethodOutput(
+            batch.by_sample(classification_loss(logits, turns)), measures={"rotation_accuracy": accuracy}
+        )

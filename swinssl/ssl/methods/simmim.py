@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from numpy.typing import NDArray
 
-from swinssl.core.rng import Draws
-from swinssl.ssl.method import Crops, Method, Outcome
+from swinssl.core.rng import KeyedRng
+from swinssl.ssl.method import Crops, Method, MethodOutput
 from swinssl.ssl.parts.masking import draw_masks
 from swinssl.ssl.parts.options import ErrorOptions, MaskOptions
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from swinssl.networks.swin.encoder import SwinEncoder
-    from swinssl.ssl.parts.batch import Batch, Moment
+    from swinssl.ssl.parts.batch import Batch, StepContext
     from swinssl.ssl.parts.pretext_network import PretextNetwork
 
 
@@ -31,7 +31,7 @@ class SimMIM(Method):
     Options = SimMimOptions
     masks = True
 
-    def prepare(self, crops: Crops, draws: Draws) -> dict[str, NDArray]:
+    def prepare(self, crops: Crops, draws: KeyedRng) -> dict[str, NDArray]:
         return {"images": crops, "mask": draw_masks(draws, len(crops), self.images, self.options)}
 
     def heads(self, encoder: SwinEncoder) -> dict[str, nn.Module]:
@@ -39,19 +39,19 @@ class SimMIM(Method):
 
         return {"voxels": VoxelShuffleHead(encoder.widths[4], channels=self.images.channels, mean=self.images.mean)}
 
-    def losses(self, student: PretextNetwork, batch: Batch, moment: Moment) -> Outcome:
+    def losses(self, student: PretextNetwork, batch: Batch, moment: StepContext) -> MethodOutput:
         from swinssl.ssl.parts.losses import reconstruction_error
 
-        seen = batch.seen_by(student)
+        seen = batch.encode_student(student)
         errors = reconstruction_error(
-            student.heads["voxels"](seen.bottom),
+            student.heads["voxels"](seen.last_map),
             batch.rows("images"),
             kind=self.options.reconstruction_loss,
             where=batch.masked_voxels(),
         )
-        return Outcome(batch.by_sample(errors))
+        return MethodOutput(batch.by_sample(errors))
 
-    def painted(self, student: PretextNetwork, batch: Batch) -> dict[str, Tensor]:
+    def reconstructed(self, student: PretextNetwork, batch: Batch) -> dict[str, Tensor]:
         from swinssl.ssl.parts.masking import painted_under_mask
 
         return painted_under_mask(student, batch)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from numpy.typing import NDArray
 from pydantic import Field
 
-from swinssl.core.rng import Draws
-from swinssl.ssl.method import Crops, Method, Outcome
+from swinssl.core.rng import KeyedRng
+from swinssl.ssl.method import Crops, Method, MethodOutput
 from swinssl.ssl.parts.masking import with_token_masks
 from swinssl.ssl.parts.options import DistillationOptions, ErrorOptions, MaskOptions
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from swinssl.networks.swin.encoder import SwinEncoder
-    from swinssl.ssl.parts.batch import Batch, Moment
+    from swinssl.ssl.parts.batch import Batch, StepContext
     from swinssl.ssl.parts.pretext_network import PretextNetwork
 
 
@@ -39,7 +39,7 @@ class Smit(Method):
     teacher_heads = ("norm", "global", "patch")
     centres = ("global", "patch")
 
-    def prepare(self, crops: Crops, draws: Draws) -> dict[str, NDArray]:
+    def prepare(self, crops: Crops, draws: KeyedRng) -> dict[str, NDArray]:
         return with_token_masks(draws, crops, self.images, self.options)
 
     def heads(self, encoder: SwinEncoder) -> dict[str, nn.Module]:
@@ -49,15 +49,15 @@ class Smit(Method):
         voxels = VoxelShuffleHead(encoder.widths[4], channels=self.images.channels, mean=self.images.mean)
         return {"voxels": voxels, **distillation_heads(encoder, prototypes=self.options.prototypes, patches=True)}
 
-    def losses(self, student: PretextNetwork, batch: Batch, moment: Moment) -> Outcome:
+    def losses(self, student: PretextNetwork, batch: Batch, moment: StepContext) -> MethodOutput:
         from swinssl.ssl.parts.losses import reconstruction_error
         from swinssl.ssl.parts.token_distillation import distil
 
         options = self.options
-        seen = batch.seen_by(student)
+        seen = batch.encode_student(student)
         terms, measures = distil(student, seen, batch, moment, options=options)
         errors = reconstruction_error(
-            student.heads["voxels"](seen.bottom),
+            student.heads["voxels"](seen.last_map),
             batch.rows("images"),
             kind=options.reconstruction_loss,
             where=batch.masked_voxels(),
@@ -68,9 +68,9 @@ class Smit(Method):
             + options.patch_weight * terms["patch"]
             + options.global_weight * terms["global"]
         )
-        return Outcome(losses, terms, measures)
+        return MethodOutput(losses, terms, measures)
 
-    def painted(self, student: PretextNetwork, batch: Batch) -> dict[str, Tensor]:
+    def reconstructed(self, student: PretextNetwork, batch: Batch) -> dict[str, Tensor]:
         from swinssl.ssl.parts.masking import painted_under_mask
 
         return painted_under_mask(student, batch)

@@ -8,17 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from swinssl.core.rng import Draws
-from swinssl.ssl.method import Crops, Images, Method, Outcome
+from swinssl.core.rng import KeyedRng
+from swinssl.ssl.method import Crops, Images, Method, MethodOutput
 from swinssl.ssl.parts.cut_out import cut_out
 from swinssl.ssl.parts.options import CutOutOptions, ErrorOptions, TurnOptions
-from swinssl.ssl.parts.rot90 import TURNS, require_square, turned
+from swinssl.ssl.parts.rot90 import NUM_ROTATIONS, require_square, turned
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from swinssl.networks.swin.encoder import SwinEncoder
-    from swinssl.ssl.parts.batch import Batch, Moment
+    from swinssl.ssl.parts.batch import Batch, StepContext
     from swinssl.ssl.parts.pretext_network import PretextNetwork
 
 VERSIONS = 2
@@ -47,10 +47,10 @@ class SwinUnetr(Method):
     def seen_views(self) -> int:
         return VERSIONS
 
-    def prepare(self, crops: Crops, draws: Draws) -> dict[str, NDArray]:
-        turns, chance = draws("rotation").integers(TURNS, size=VERSIONS), draws("cut-out")
+    def prepare(self, crops: Crops, draws: KeyedRng) -> dict[str, NDArray]:
+        turns, rng = draws("rotation").integers(NUM_ROTATIONS, size=VERSIONS), draws("cut-out")
         clean = [turned(crops[0], int(own), plane=self.options.rotation_plane) for own in turns]
-        noisy = [cut_out(chance, image, ratio=self.options.cut_out)[0] for image in clean]
+        noisy = [cut_out(rng, image, ratio=self.options.cut_out)[0] for image in clean]
         return {"images": np.stack(noisy), "clean": np.stack(clean), "turns": turns}
 
     def heads(self, encoder: SwinEncoder) -> dict[str, nn.Module]:
@@ -58,31 +58,31 @@ class SwinUnetr(Method):
 
         width, pool = encoder.widths[4], self.options.pool
         return {
-            "turns": PooledHead(width, TURNS, pool=pool, token=0),
+            "turns": PooledHead(width, NUM_ROTATIONS, pool=pool, token=0),
             "embedding": PooledHead(width, EMBEDDED, pool=pool, token=1),
             "decoder": ConvolutionalDecoder(
                 encoder.plan.embed_dim, channels=self.images.channels, mean=self.images.mean
             ),
         }
 
-    def losses(self, student: PretextNetwork, batch: Batch, moment: Moment) -> Outcome:
+    def losses(self, student: PretextNetwork, batch: Batch, moment: StepContext) -> MethodOutput:
         from swinssl.ssl.parts.contrast import nt_xent
-        from swinssl.ssl.parts.losses import choice_error, reconstruction_error
+        from swinssl.ssl.parts.losses import classification_loss, reconstruction_error
 
-        seen, turns, options = batch.seen_by(student), batch.rows("turns"), self.options
-        logits = student.heads["turns"](seen.bottom)
-        embedded = student.heads["embedding"](seen.bottom).unflatten(0, (-1, VERSIONS))
-        painted = student.heads["decoder"](seen.bottom)
-        error = reconstruction_error(painted, batch.rows("clean"), kind=options.reconstruction_loss)
+        seen, turns, options = batch.encode_student(student), batch.rows("turns"), self.options
+        logits = student.heads["turns"](seen.last_map)
+        embedded = student.heads["embedding"](seen.last_map).unflatten(0, (-1, VERSIONS))
+        reconstructed = student.heads["decoder"](seen.last_map)
+        error = reconstruction_error(reconstructed, batch.rows("clean"), kind=options.reconstruction_loss)
         terms = {
-            "rotation": batch.by_sample(choice_error(logits, turns)),
+            "rotation": batch.by_sample(classification_loss(logits, turns)),
             "contrast": nt_xent(embedded, batch.samples, count=moment.batch_size, temperature=options.temperature),
             "inpainting": batch.by_sample(error),
         }
         accuracy = float((logits.argmax(1) == turns).float().mean())
         losses = terms["rotation"] + terms["contrast"] + terms["inpainting"]
-        return Outcome(losses, terms, {"rotation_accuracy": accuracy})
+        return MethodOutput(losses, terms, {"rotation_accuracy": accuracy})
 
-    def painted(self, student: PretextNetwork, batch: Batch) -> dict[str, Tensor]:
-        found = student.heads["decoder"](batch.seen_by(student).bottom)
+    def reconstructed(self, student: PretextNetwork, batch: Batch) -> dict[str, Tensor]:
+        found = student.heads["decoder"](batch.encode_student(student).last_map)
         return {"clean": batch.rows("clean"), "painted": found}

@@ -35,14 +35,14 @@ class Batch:
         """A tensor with samples and views on one axis, (B * V, ...)."""
         return self.tensors[name].flatten(0, 1)
 
-    def seen_by(self, student: PretextNetwork) -> Features:
+    def encode_student(self, student: PretextNetwork) -> Features:
         """The student's maps of all views, masked where there is a mask; (B * V, ...)."""
         mask = self.rows("mask") if "mask" in self.tensors else None
         draws = None if self.drop_path is None else self.drop_path.flatten(0, 1)
         return student.encode(self.rows("images"), draws, mask=mask)
 
     @torch.no_grad()
-    def seen_whole_by(self, network: PretextNetwork) -> Features:
+    def encode_unmasked(self, network: PretextNetwork) -> Features:
         """The maps of all views without mask, gradient and stochastic depth."""
         return network.encode(self.rows("images"))
 
@@ -59,7 +59,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Moment:
+class StepContext:
     """What a step depends on beside its batch.
 
     Args:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from swinssl.core.errors import UserError
 from swinssl.core.geometry import Shape
-from swinssl.core.rng import Draws
+from swinssl.core.rng import KeyedRng
 from swinssl.preprocessing.store import PreprocessedCase
 from swinssl.ssl.method import Crops, Images
 from swinssl.ssl.sources import SourceVolume
@@ -47,20 +47,20 @@ class CropSampler:
         self._bodies: dict[str, Body] = {}
         self.damaged: dict[str, str] = {}
 
-    def crops(self, draws: Draws) -> Crops:
+    def crops(self, draws: KeyedRng) -> Crops:
         """(views, C, *patch_size) float32; what lies beyond a volume is 0.
 
         Raises:
             UserError: no volume can be read.
         """
         for attempt in range(MOST_DAMAGED):
-            chance = draws(f"crop, attempt {attempt}")
-            place = np.searchsorted(self._bounds, chance.random() * self._bounds[-1], side="right")
+            rng = draws(f"crop, attempt {attempt}")
+            place = np.searchsorted(self._bounds, rng.random() * self._bounds[-1], side="right")
             volume = self._volumes[min(int(place), len(self._volumes) - 1)]
             if volume.name in self.damaged:
                 continue
             try:
-                return self._crops_of(volume, chance)
+                return self._crops_of(volume, rng)
             except UserError as error:
                 if volume.name not in self.damaged:
                     logger.warning("%s cannot be read and is left out: %s", volume.name, error)
@@ -75,18 +75,18 @@ class CropSampler:
         Raises:
             UserError: no volume can be read.
         """
-        return float(np.mean([self.crops(Draws(seed, 0, sample)).mean() for sample in range(MEASURED)]))
+        return float(np.mean([self.crops(KeyedRng(seed, 0, sample)).mean() for sample in range(MEASURED)]))
 
-    def _crops_of(self, volume: SourceVolume, chance: np.random.Generator) -> Crops:
+    def _crops_of(self, volume: SourceVolume, rng: np.random.Generator) -> Crops:
         size, case = self._images.patch_size, volume.case
         body = self._body_of(volume)
         if self._views == 1 or self._context is None:
-            starts = [_start_on_body(chance, body, case.shape, size) for _ in range(self._views)]
+            starts = [_start_on_body(rng, body, case.shape, size) for _ in range(self._views)]
             return np.stack([self._read(case, start, size) for start in starts])
         region = _region_size(case.shape, size, self._context)
-        whole = self._read(case, _start_on_body(chance, body, case.shape, region), region)
+        whole = self._read(case, _start_on_body(rng, body, case.shape, region), region)
         inside = start_ranges(region, size, overhang=0)
-        return np.stack([_part(whole, random_start(chance, inside), size) for _ in range(self._views)])
+        return np.stack([_part(whole, random_start(rng, inside), size) for _ in range(self._views)])
 
     def _read(self, case: PreprocessedCase, start: Shape, size: Shape) -> NDArray[np.float32]:
         return read_image_window(case, start, size, channels=self._images.channels)
@@ -97,12 +97,12 @@ class CropSampler:
         return self._bodies[volume.name]
 
 
-def _start_on_body(chance: np.random.Generator, body: Body, shape: Shape, size: Shape) -> Shape:
+def _start_on_body(rng: np.random.Generator, body: Body, shape: Shape, size: Shape) -> Shape:
     """A start of a window that shows enough of the body, or the most of those that were drawn."""
     ranges = start_ranges(shape, size, overhang=0)
     best, most = (0, 0, 0), -1.0
     for _ in range(TRIES):
-        start = random_start(chance, ranges)
+        start = random_start(rng, ranges)
         share = body.share(start, size)
         if share > most:
             best, most = start, share

@@ -13,7 +13,7 @@ MOST_BOXES = 500
 
 
 def cut_out(
-    chance: np.random.Generator, image: NDArray[np.float32], *, ratio: float
+    rng: np.random.Generator, image: NDArray[np.float32], *, ratio: float
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """The image with boxes of noise in it.
 
@@ -31,10 +31,10 @@ def cut_out(
     noisy, covered = image.copy(), np.zeros(shape, dtype=bool)
     wanted, boxes = ratio * math.prod(shape), 0
     while np.count_nonzero(covered) < wanted and boxes < MOST_BOXES:
-        edges = [int(chance.integers(max(1, int(SHORTEST * n)), max(1, int(LONGEST * n)) + 1)) for n in shape]
-        first = [int(chance.integers(0, n - edge + 1)) for n, edge in zip(shape, edges, strict=True)]
+        edges = [int(rng.integers(max(1, int(SHORTEST * n)), max(1, int(LONGEST * n)) + 1)) for n in shape]
+        first = [int(rng.integers(0, n - edge + 1)) for n, edge in zip(shape, edges, strict=True)]
         z, y, x = (slice(f, f + edge) for f, edge in zip(first, edges, strict=True))
-        noise = chance.standard_normal((len(image), *edges), dtype=np.float32)
+        noise = rng.standard_normal((len(image), *edges), dtype=np.float32)
         low, high = noise.min(), noise.max()
         noisy[:, z, y, x] = (noise - low) / max(high - low, 1e-6)
         covered[z, y, x] = True

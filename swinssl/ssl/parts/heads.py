@@ -40,10 +40,10 @@ class VoxelShuffleHead(nn.Module):
         nn.init.zeros_(self.proj.weight)
         nn.init.constant_(self.proj.bias, mean)
 
-    def forward(self, bottom: Tensor) -> Tensor:
+    def forward(self, last_map: Tensor) -> Tensor:
         """(B, width, Z, Y, X) to (B, channels, 32 Z, 32 Y, 32 X), float32."""
-        with torch.autocast(bottom.device.type, enabled=False):
-            cells = self.proj(bottom.float().movedim(1, -1))
+        with torch.autocast(last_map.device.type, enabled=False):
+            cells = self.proj(last_map.float().movedim(1, -1))
         batch, z, y, x, _ = cells.shape
         cells = cells.view(batch, z, y, x, self.channels, REDUCTION, REDUCTION, REDUCTION)
         return cells.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(batch, self.channels, *(REDUCTION * n for n in (z, y, x)))
@@ -75,9 +75,9 @@ class ConvolutionalDecoder(nn.Module):
         nn.init.zeros_(self.out.weight)
         nn.init.constant_(self.out.bias, mean)
 
-    def forward(self, bottom: Tensor) -> Tensor:
+    def forward(self, last_map: Tensor) -> Tensor:
         """(B, 16w, Z, Y, X) to (B, channels, 32 Z, 32 Y, 32 X), float32."""
-        x = bottom
+        x = last_map
         for level in self.levels[:-1]:
             x = _twice(level(x))
         x = self.levels[-1](x)
@@ -147,9 +147,9 @@ class PooledHead(nn.Module):
             layers.append(nn.Linear(wide, narrow))
         self.mlp = nn.Sequential(*layers)
 
-    def forward(self, bottom: Tensor) -> Tensor:
+    def forward(self, last_map: Tensor) -> Tensor:
         """(B, C, Z, Y, X) to (B, out)."""
-        rows = bottom.flatten(2)
+        rows = last_map.flatten(2)
         return self.mlp(rows.mean(2) if self.pool == "mean" else rows[:, :, self.token])
 
 

@@ -32,6 +32,6 @@ def reconstruction_error(prediction: Tensor, target: Tensor, *, kind: ErrorKind,
     return (error * where).sum((1, 2, 3)) / counted
 
 
-def choice_error(logits: Tensor, chosen: Tensor) -> Tensor:
+def classification_loss(logits: Tensor, chosen: Tensor) -> Tensor:
     """(B,) cross-entropy of (B, classes) logits and the (B,) class that is right."""
     return F.cross_entropy(logits.float(), chosen, reduction="none")

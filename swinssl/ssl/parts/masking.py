@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinssl.core.errors import UserError
-from swinssl.core.rng import Draws
+from swinssl.core.rng import KeyedRng
 from swinssl.ssl.method import Crops, Images
 from swinssl.ssl.parts.options import MaskOptions
 
@@ -48,7 +48,7 @@ def cell_tokens(cell: str, *, spacing: Sequence[float]) -> tuple[int, int, int]:
 
 
 def random_mask(
-    chance: np.random.Generator, *, tokens: Sequence[int], cell: Sequence[int], ratio: float
+    rng: np.random.Generator, *, tokens: Sequence[int], cell: Sequence[int], ratio: float
 ) -> NDArray[np.bool_]:
     """A mask whose cells are masked or not as a whole: ceil(ratio * cells) of them, all choices equally likely.
 
@@ -63,7 +63,7 @@ def random_mask(
     cells = [-(-n // c) for n, c in zip(tokens, cell, strict=True)]
     chosen = np.zeros(math.prod(cells), dtype=bool)
     # The tolerance is for ratios such as 0.7, whose product with a whole number can lie a rounding above it.
-    chosen[chance.permutation(len(chosen))[: math.ceil(ratio * len(chosen) - 1e-9)]] = True
+    chosen[rng.permutation(len(chosen))[: math.ceil(ratio * len(chosen) - 1e-9)]] = True
     mask = chosen.reshape(cells)
     for axis, edge in enumerate(cell):
         mask = mask.repeat(edge, axis)
@@ -83,15 +83,15 @@ def at_stage4(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return mask.reshape(z, STAGE4, y, STAGE4, x, STAGE4).mean(axis=(1, 3, 5)) > 0.5
 
 
-def draw_masks(draws: Draws, views: int, images: Images, options: MaskOptions) -> NDArray[np.bool_]:
+def draw_masks(draws: KeyedRng, views: int, images: Images, options: MaskOptions) -> NDArray[np.bool_]:
     """(views, Z/2, Y/2, X/2) masks, one for each view by itself."""
-    chance = draws("mask")
+    rng = draws("mask")
     tokens = [edge // PATCH for edge in images.patch_size]
     cell = cell_tokens(options.mask_cell, spacing=images.spacing)
-    return np.stack([random_mask(chance, tokens=tokens, cell=cell, ratio=options.mask_ratio) for _ in range(views)])
+    return np.stack([random_mask(rng, tokens=tokens, cell=cell, ratio=options.mask_ratio) for _ in range(views)])
 
 
-def with_token_masks(draws: Draws, crops: Crops, images: Images, options: MaskOptions) -> dict[str, NDArray]:
+def with_token_masks(draws: KeyedRng, crops: Crops, images: Images, options: MaskOptions) -> dict[str, NDArray]:
     """Crops with their masks, and with those at 1/16, where single tokens are compared."""
     mask = draw_masks(draws, len(crops), images, options)
     return {"images": crops, "mask": mask, "token_mask": np.stack([at_stage4(one) for one in mask])}
@@ -100,5 +100,5 @@ def with_token_masks(draws: Draws, crops: Crops, images: Images, options: MaskOp
 def painted_under_mask(student: PretextNetwork, batch: Batch) -> dict[str, Tensor]:
     """The image that is left, and the image with what the head `voxels` paints where it was masked."""
     hidden, images = batch.masked_voxels()[:, None], batch.rows("images")
-    found = student.heads["voxels"](batch.seen_by(student).bottom)
+    found = student.heads["voxels"](batch.encode_student(student).last_map)
     return {"seen": images.masked_fill(hidden, 0.0), "painted": found.where(hidden, images)}

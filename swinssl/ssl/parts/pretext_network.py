@@ -15,13 +15,13 @@ class Features(NamedTuple):
     """What heads read.
 
     Args:
-        bottom: (B, 16w, Z/32, Y/32, X/32), the encoder's last map.
-        tapped: (B, 8w, Z/16, Y/16, X/16), the output of the fourth stage, or of the merging before it.
+        last_map: (B, 16w, Z/32, Y/32, X/32), the encoder's last map.
+        tokens: (B, 8w, Z/16, Y/16, X/16), the output of the fourth stage, or of the merging before it.
         stage3: (B, 4w, Z/8, Y/8, X/8), for pictures.
     """
 
-    bottom: Tensor
-    tapped: Tensor
+    last_map: Tensor
+    tokens: Tensor
     stage3: Tensor
 
 
@@ -51,4 +51,4 @@ class PretextNetwork(nn.Module):
             mask: (B, Z/2, Y/2, X/2) booleans, or None.
         """
         maps = self.encoder(images, drop_path_draws, mask=mask, mask_token=self.mask_token, tap=self.tap)
-        return Features(bottom=maps[4], tapped=maps[5], stage3=maps[2])
+        return Features(last_map=maps[4], tokens=maps[5], stage3=maps[2])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from swinssl.core.errors import UserError
 
 Plane = Literal["yx", "zx", "zy"]
-TURNS = 4
+NUM_ROTATIONS = 4
 
 
 def turned(image: NDArray[np.float32], turns: int, *, plane: Plane) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from swinssl.networks.swin.encoder import SwinEncoder
-from swinssl.ssl.parts.batch import Batch, Moment
+from swinssl.ssl.parts.batch import Batch, StepContext
 from swinssl.ssl.parts.distillation import (
     across_views,
     entropy_share,
@@ -32,7 +32,7 @@ def distillation_heads(encoder: SwinEncoder, *, prototypes: int, patches: bool) 
 
 
 def distil(
-    student: PretextNetwork, seen: Features, batch: Batch, moment: Moment, *, options: DistillationOptions
+    student: PretextNetwork, seen: Features, batch: Batch, moment: StepContext, *, options: DistillationOptions
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """The terms `global`, and `patch` if the student has that head, (B,) each; and the teacher's entropy.
 
@@ -47,9 +47,9 @@ def distil(
     temperature = linear_rise(moment.share, start=FIRST_TEACHER_TEMPERATURE, end=options.teacher_temperature)
     frozen = moment.share < LAST_LAYER_FROZEN
     views = (-1, batch.views)
-    own = student.heads["norm"](seen.tapped)
+    own = student.heads["norm"](seen.tokens)
     with torch.no_grad():
-        theirs = teacher.heads["norm"](batch.seen_whole_by(teacher).tapped)
+        theirs = teacher.heads["norm"](batch.encode_unmasked(teacher).tokens)
 
     def compared(head: str, own_rows: Tensor, their_rows: Tensor) -> tuple[Tensor, Tensor]:
         """The student's logits and the teacher's distribution, (B, V, ..., K)."""

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinssl.core.geometry import Shape
-from swinssl.core.rng import Draws
+from swinssl.core.rng import KeyedRng
 from swinssl.training.augmentation.pipeline import IN_PLANE_DEGREES, ROTATION_DEGREES, flat_axis
 from swinssl.training.augmentation.spatial import rotation
 
@@ -45,7 +45,7 @@ def read_size(patch_size: Shape, spacing: tuple[float, float, float]) -> Shape:
 
 
 def augment(
-    draws: Draws,
+    draws: KeyedRng,
     image: NDArray[np.float32],
     label: NDArray,
     *,
@@ -147,7 +147,7 @@ def _other_transforms(deviation: float, flat: bool, mirror_axes: Sequence[int]) 
 
 
 @contextmanager
-def _seeded(draws: Draws) -> Iterator[None]:
+def _seeded(draws: KeyedRng) -> Iterator[None]:
     """The global generators of `random` and numpy at this sample's state, one thread at a time; then as they were."""
     seed = draws("batchgenerators").integers(2**32, size=8, dtype=np.uint32)
     with _global_generators:

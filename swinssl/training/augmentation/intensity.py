@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from swinssl.core.rng import Draws
+from swinssl.core.rng import KeyedRng
 
 # Beyond four standard deviations a Gaussian has 6e-5 of its weight.
 BLUR_REACH = 4
@@ -44,7 +44,7 @@ class Noise:
     """
 
     sigma: float
-    draws: Draws
+    draws: KeyedRng
 
     def apply(self, image: Tensor) -> Tensor:
         _, deviation = mean_and_std(image)
@@ -141,13 +141,13 @@ class Gamma:
         return unit.sub_(powered_mean).mul_(gain).add_(mean)
 
 
-def _normal(chance: np.random.Generator, shape: tuple[int, ...]) -> Tensor:
+def _normal(rng: np.random.Generator, shape: tuple[int, ...]) -> Tensor:
     """Standard normal numbers, each the quantile of 16 random bits: of 65536 values, at most 4.3 from zero.
 
     A quarter of the time of `standard_normal`, and the same numbers for the same draws on every machine.
     """
     size = math.prod(shape)
-    bits = chance.bit_generator.random_raw(-(-size // 4)).view(np.uint16)[:size]
+    bits = rng.bit_generator.random_raw(-(-size // 4)).view(np.uint16)[:size]
     return _quantiles().index_select(0, torch.from_numpy(bits.astype(np.int32))).view(shape)
 
 

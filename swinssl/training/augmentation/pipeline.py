@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 
 from swinssl.core.geometry import Shape
-from swinssl.core.rng import Draws
+from swinssl.core.rng import KeyedRng
 from swinssl.training.augmentation.intensity import (
     Blur,
     Brightness,
@@ -63,7 +63,7 @@ class Augmentation:
 
 
 def draw_augmentation(
-    draws: Draws,
+    draws: KeyedRng,
     *,
     patch_size: Shape,
     channels: int,
@@ -79,26 +79,26 @@ def draw_augmentation(
         mirror_axes: array axes that may be mirrored.
         spacing: (z, y, x) in mm; a rotation turns millimetres, not voxels.
     """
-    chance = draws("augmentation")
+    rng = draws("augmentation")
     flat = flat_axis(patch_size, spacing)
-    spatial = _draw_spatial(chance, patch_size, spacing, flat)
+    spatial = _draw_spatial(rng, patch_size, spacing, flat)
     changes: list[IntensityChange] = []
 
     def with_probability(p: float, draw: Callable[[], IntensityChange]) -> None:
-        if chance.random() < p:
+        if rng.random() < p:
             changes.append(draw())
 
     def factors(bounds: tuple[float, float]) -> tuple[float, ...]:
-        return tuple(_around_one(chance, bounds) for _ in range(channels))
+        return tuple(_around_one(rng, bounds) for _ in range(channels))
 
-    with_probability(NOISE, lambda: Noise(float(chance.uniform(*NOISE_SIGMAS)), draws))
-    with_probability(BLUR, lambda: Blur(tuple(_draw_sigmas(chance) for _ in range(channels))))
+    with_probability(NOISE, lambda: Noise(float(rng.uniform(*NOISE_SIGMAS)), draws))
+    with_probability(BLUR, lambda: Blur(tuple(_draw_sigmas(rng) for _ in range(channels))))
     with_probability(BRIGHTNESS, lambda: Brightness(factors(BRIGHTNESS_FACTORS)))
     with_probability(CONTRAST, lambda: Contrast(factors(CONTRAST_FACTORS)))
-    with_probability(LOW_RESOLUTION, lambda: LowResolution(tuple(_draw_zoom(chance) for _ in range(channels)), flat))
+    with_probability(LOW_RESOLUTION, lambda: LowResolution(tuple(_draw_zoom(rng) for _ in range(channels)), flat))
     with_probability(INVERTED_GAMMA, lambda: Gamma(factors(GAMMAS), inverted=True))
     with_probability(GAMMA, lambda: Gamma(factors(GAMMAS), inverted=False))
-    mirrored = tuple(axis for axis in range(3) if chance.random() < MIRROR and axis in mirror_axes)
+    mirrored = tuple(axis for axis in range(3) if rng.random() < MIRROR and axis in mirror_axes)
     return Augmentation(patch_size, spatial, tuple(changes), mirrored)
 
 
@@ -124,17 +124,17 @@ def apply(augmentation: Augmentation, image: Tensor, label: Tensor) -> tuple[Ten
 
 
 def _draw_spatial(
-    chance: np.random.Generator, patch_size: Shape, spacing: tuple[float, float, float], flat: int | None
+    rng: np.random.Generator, patch_size: Shape, spacing: tuple[float, float, float], flat: int | None
 ) -> SpatialChange | None:
-    rotated, zoomed = chance.random() < ROTATION, chance.random() < ZOOM
+    rotated, zoomed = rng.random() < ROTATION, rng.random() < ZOOM
     if not (rotated or zoomed):
         return None
     angles = [0.0, 0.0, 0.0]
     if rotated and flat is None:
-        angles = np.radians(chance.uniform(-ROTATION_DEGREES, ROTATION_DEGREES, 3)).tolist()
+        angles = np.radians(rng.uniform(-ROTATION_DEGREES, ROTATION_DEGREES, 3)).tolist()
     elif rotated:
-        angles[flat] = math.radians(chance.uniform(-IN_PLANE_DEGREES, IN_PLANE_DEGREES))  # type: ignore[index]
-    zoom = np.full(3, chance.uniform(*ZOOMS) if zoomed else 1.0)
+        angles[flat] = math.radians(rng.uniform(-IN_PLANE_DEGREES, IN_PLANE_DEGREES))  # type: ignore[index]
+    zoom = np.full(3, rng.uniform(*ZOOMS) if zoomed else 1.0)
     if flat is not None:
         zoom[flat] = 1.0
     mm = np.asarray(spacing)
@@ -152,18 +152,18 @@ def flat_axis(patch_size: Shape, spacing: tuple[float, float, float]) -> int | N
     return None
 
 
-def _around_one(chance: np.random.Generator, bounds: tuple[float, float]) -> float:
+def _around_one(rng: np.random.Generator, bounds: tuple[float, float]) -> float:
     """Half the draws below 1, half above, uniform on either side."""
     low, high = bounds
-    return float(chance.uniform(low, 1) if chance.random() < 0.5 else chance.uniform(1, high))
+    return float(rng.uniform(low, 1) if rng.random() < 0.5 else rng.uniform(1, high))
 
 
-def _draw_sigmas(chance: np.random.Generator) -> tuple[float, float, float] | None:
-    if chance.random() >= BLUR_CHANNEL:
+def _draw_sigmas(rng: np.random.Generator) -> tuple[float, float, float] | None:
+    if rng.random() >= BLUR_CHANNEL:
         return None
-    z, y, x = (float(sigma) for sigma in chance.uniform(*BLUR_SIGMAS, 3))
+    z, y, x = (float(sigma) for sigma in rng.uniform(*BLUR_SIGMAS, 3))
     return z, y, x
 
 
-def _draw_zoom(chance: np.random.Generator) -> float | None:
-    return float(chance.uniform(*LOW_RESOLUTION_ZOOMS)) if chance.random() < LOW_RESOLUTION_CHANNEL else None
+def _draw_zoom(rng: np.random.Generator) -> float | None:
+    return float(rng.uniform(*LOW_RESOLUTION_ZOOMS)) if rng.random() < LOW_RESOLUTION_CHANNEL else None

@@ -48,16 +48,16 @@ class Ranks:
         return cls(dist.get_rank(), dist.get_world_size())
 
     @property
-    def first(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes files and speaks."""
         return self.rank == 0
 
-    def meet(self) -> None:
+    def barrier(self) -> None:
         """Wait until all ranks have come here, however long the first one predicts and measures alone."""
         if self.world > 1:
             dist.barrier(_patient_group())
 
-    def part(self, count: int) -> range:
+    def shard(self, count: int) -> range:
         """This rank's sample indices of a batch of `count`."""
         return range(self.rank * count // self.world, (self.rank + 1) * count // self.world)
 
@@ -76,7 +76,7 @@ class Ranks:
             gradient.copy_(flat[place : place + gradient.numel()].view_as(gradient))
             place += gradient.numel()
 
-    def same_everywhere(self, values: Iterable[float]) -> list[float]:
+    def broadcast(self, values: Iterable[float]) -> list[float]:
         """The first rank's values on every rank, so that all decide alike."""
         numbers = torch.tensor(list(values), dtype=torch.float64)
         if self.world > 1:
@@ -85,7 +85,7 @@ class Ranks:
             numbers = moved.cpu()
         return numbers.tolist()
 
-    def broadcast(self, module: nn.Module) -> None:
+    def broadcast_weights(self, module: nn.Module) -> None:
         """The first rank's weights on every rank."""
         if self.world > 1:
             tensors: list[Tensor] = [*module.parameters(), *module.buffers()]

@@ -12,7 +12,7 @@ from swinssl.training.engine.checkpoint import newest_step
 from swinssl.training.engine.distribution import Ranks
 from swinssl.training.engine.progress import Length
 from swinssl.training.engine.run_description import EngineRun
-from swinssl.training.engine.run_folder import RunFolder, put_aside
+from swinssl.training.engine.run_folder import RunFolder, archive_run
 
 RunT = TypeVar("RunT", bound=EngineRun)
 
@@ -54,7 +54,7 @@ class RunLifecycle(Generic[RunT]):
     @property
     def is_main(self) -> bool:
         """Whether this process writes files and messages."""
-        return self.ranks.first
+        return self.ranks.is_main
 
     def check(self, *, restart: bool) -> None:
         """Run the checks of `begin` and write nothing.
@@ -75,8 +75,8 @@ class RunLifecycle(Generic[RunT]):
         """
         if restart:
             if self.is_main:
-                put_aside(self.folder.path)
-            self.ranks.meet()
+                archive_run(self.folder.path)
+            self.ranks.barrier()
         with self.folder if self.is_main else contextlib.nullcontext():
             self.earlier = self.run.earlier_in(self.folder)
             closed = self.earlier is not None and self.earlier.is_closed(self.folder, result=self._result())
@@ -84,7 +84,7 @@ class RunLifecycle(Generic[RunT]):
             self.write()
             with self._ending_noted():
                 # Other ranks may have read a description that the main one has just rewritten.
-                self.closed = bool(self.ranks.same_everywhere([closed])[0]) and self.earlier is not None
+                self.closed = bool(self.ranks.broadcast([closed])[0]) and self.earlier is not None
             yield
 
     def train(self, train: Callable[[RunT], Mapping[str, object]], *, outcome: Collection[str]) -> Mapping[str, object]:
@@ -132,6 +132,6 @@ class RunLifecycle(Generic[RunT]):
             failure = None if stopped else f"{error if isinstance(error, UserError) else repr(error)}"
             if self.is_main and self.folder.path.is_dir():
                 with contextlib.suppress(OSError):  # the error itself reports a full disk
-                    ended = self.run.ended_as("stopped" if stopped else "failed", failure=failure)
+                    ended = self.run.finish("stopped" if stopped else "failed", failure=failure)
                     ended.write(self.folder.run_file)
             raise

@@ -14,7 +14,7 @@ import torch
 from swinssl.core.devices import autocast, use_bf16
 from swinssl.core.errors import Interrupted, UserError
 from swinssl.core.machine import keep_freed_memory
-from swinssl.core.rng import Draws
+from swinssl.core.rng import KeyedRng
 from swinssl.core.terminal import Meter
 from swinssl.training.engine.checkpoint import (
     Checkpoint,
@@ -25,7 +25,13 @@ from swinssl.training.engine.checkpoint import (
 )
 from swinssl.training.engine.config import EngineConfig
 from swinssl.training.engine.distribution import Ranks
-from swinssl.training.engine.optimiser import AS_THE_REST, EncoderPace, cosine_with_warm_up, make_optimiser, set_pace
+from swinssl.training.engine.optimiser import (
+    AS_THE_REST,
+    EncoderLrSchedule,
+    cosine_with_warm_up,
+    make_optimiser,
+    set_lr,
+)
 from swinssl.training.engine.prefetch import read_ahead
 from swinssl.training.engine.progress import Length, Progress
 from swinssl.training.engine.run_folder import RunFolder, StopRequests
@@ -67,7 +73,7 @@ class Engine:
         length: Length,
         device: torch.device,
         ranks: Ranks,
-        pace: EncoderPace = AS_THE_REST,
+        pace: EncoderLrSchedule = AS_THE_REST,
         shard: bool = False,
         activity: str = "training",
         run: dict[str, Any] | None = None,
@@ -95,7 +101,7 @@ class Engine:
             validation_cost=task.validation_cost,
             closing_cost=task.closing_cost,
             validation_interval=self.validate_every * length.steps_per_epoch,
-            agree=lambda value: ranks.same_everywhere([value])[0],
+            agree=lambda value: ranks.broadcast([value])[0],
         )
         # Sums since the last line of the log.
         self.sums: dict[str, float] = defaultdict(float)
@@ -112,9 +118,9 @@ class Engine:
         if self.device.type == "cpu":
             keep_freed_memory()
         self._resume()
-        self.ranks.broadcast(self.task.network)
+        self.ranks.broadcast_weights(self.task.network)
         if self.shard:
-            networks = [self.task.network, *self.task.followers]
+            networks = [self.task.network, *self.task.averaged_networks]
             self.shards = Shards(networks, self.optimiser, device=self.device)
         # As if all sittings had been one.
         self.began = self.saved_at = time.monotonic()
@@ -136,7 +142,7 @@ class Engine:
                     )
                     if self._epoch_ends():
                         self._end_epoch()
-                    if self.ranks.same_everywhere([requests.asked])[0] and not self.progress.is_over:
+                    if self.ranks.broadcast([requests.asked])[0] and not self.progress.is_over:
                         self._save()
                         raise Interrupted(
                             f"saved after {self._steps_done()} in {self.folder.path}. Rerun the command to resume."
@@ -170,8 +176,8 @@ class Engine:
 
     # --- one step
 
-    def _draws(self, step: int) -> list[Draws]:
-        return [Draws(self.config.seed, step, sample) for sample in self.ranks.part(self.task.batch_size)]
+    def _draws(self, step: int) -> list[KeyedRng]:
+        return [KeyedRng(self.config.seed, step, sample) for sample in self.ranks.shard(self.task.batch_size)]
 
     def _waited_for(self, samples: Iterator[list[Any]]) -> list[Any]:
         started = time.monotonic()
@@ -185,7 +191,7 @@ class Engine:
         self.folder.began = True
         draws = self._draws(step)
         rate = self.learning_rate * cosine_with_warm_up(step, self.progress.total, warm_up=self.config.warm_up)
-        set_pace(self.optimiser, learning_rate=rate, step=step)
+        set_lr(self.optimiser, learning_rate=rate, step=step)
         task.before_step(step, self.progress.total)
         task.network.train()
         total_loss = 0.0
@@ -263,7 +269,7 @@ class Engine:
 
     def _end_epoch(self) -> None:
         """Log, validate when it is due, keep the best, decide whether to stop early, save, draw."""
-        if self.ranks.first:
+        if self.ranks.is_main:
             self.folder.check_ours()
         self._check_finite()
         epoch = math.ceil(self.progress.step / self.length.steps_per_epoch)
@@ -286,11 +292,11 @@ class Engine:
         entry |= {"seconds": self._elapsed(), "waiting_seconds": waiting}
         if working > 0:
             entry["samples_per_second"] = steps * self.task.batch_size / working
-        if self.ranks.first:
+        if self.ranks.is_main:
             self.folder.log(entry)
         if self.after_epoch is not None:
             with self.shards.whole():
-                if self.ranks.first:
+                if self.ranks.is_main:
                     self.after_epoch(self.folder.read_log())
         # The end of a run is kept whatever that costs: else a run that was over would be trained to its end again.
         if self.progress.ended or self._save_is_due(0.0):
@@ -307,7 +313,7 @@ class Engine:
             metrics = self.task.validate()
         progress = self.progress
         if not metrics:
-            if self.progress.is_over and self.ranks.first:
+            if self.progress.is_over and self.ranks.is_main:
                 self.task.keep_best()
             return {}
         progress.validation_seconds += time.monotonic() - started
@@ -317,9 +323,9 @@ class Engine:
         progress.not_better = 0 if best else progress.not_better + 1
         if best:
             progress.best_score, progress.best_epoch = metrics["score"], epoch
-            if self.ranks.first:
+            if self.ranks.is_main:
                 self.task.keep_best()
-        if self.ranks.first:
+        if self.ranks.is_main:
             numbers = ", ".join(f"{name} {value:.3f}" for name, value in metrics.items())
             logger.info("epoch %d, step %d: %s%s", epoch, progress.step, numbers, " (best so far)" if best else "")
         return {"validation_" + name: value for name, value in metrics.items()}
@@ -330,17 +336,17 @@ class Engine:
         """Whether the last checkpoint is `seconds` old, and writing another one stays within its share of the time."""
         due = time.monotonic() - self.saved_at > max(seconds, self.save_seconds / (OVERHEAD_SHARE / 2))
         # What is sharded is gathered from all, whose clocks differ.
-        return bool(self.ranks.same_everywhere([due])[0]) if self.shard else due
+        return bool(self.ranks.broadcast([due])[0]) if self.shard else due
 
     def _save(self) -> None:
         started = time.monotonic()
-        if self.ranks.first:
+        if self.ranks.is_main:
             self.folder.check_ours()
         self._check_finite()
         self.progress.seconds = self._elapsed()
         optimiser = self.shards.optimiser_state(self.optimiser)
         with self.shards.whole():
-            if self.ranks.first:
+            if self.ranks.is_main:
                 weights = {f"network.{name}": tensor for name, tensor in self.task.network.state_dict().items()}
                 weights |= {f"extra.{name}": tensor for name, tensor in self.task.extra_weights().items()}
                 state = {"optimiser": optimiser, "progress": dict(vars(self.progress)), "sums": dict(self.sums)}
@@ -353,8 +359,8 @@ class Engine:
     def _resume(self) -> None:
         checkpoint = load_checkpoint(self.folder.checkpoints)
         if checkpoint is None:
-            if self.ranks.first:
-                self.folder.forget_log_after(-1)
+            if self.ranks.is_main:
+                self.folder.truncate_log(-1)
             return
         by_owner: dict[str, dict[str, torch.Tensor]] = {"network": {}, "extra": {}}
         for name, tensor in checkpoint.weights.items():
@@ -367,9 +373,9 @@ class Engine:
         self.sums = defaultdict(float, checkpoint.state["sums"])
         had_ended, step = self.progress.ended, self.progress.step
         self.budget.resume(self.progress)
-        if self.ranks.first:
-            self.folder.forget_log_after(step)
-        if self.progress.is_over or not self.ranks.first:
+        if self.ranks.is_main:
+            self.folder.truncate_log(step)
+        if self.progress.is_over or not self.ranks.is_main:
             return
         total = self.budget.known_total(self.progress)
         logger.info("resuming after step %d%s", step, "" if total is None else f" of {total}")

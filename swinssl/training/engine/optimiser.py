@@ -16,7 +16,7 @@ BIAS_TABLE = "relative_position_bias_table"
 
 
 @dataclass(frozen=True)
-class EncoderPace:
+class EncoderLrSchedule:
     """How a pretrained encoder learns beside the rest of the network.
 
     Args:
@@ -30,11 +30,11 @@ class EncoderPace:
     first_step: int = 0
 
 
-AS_THE_REST = EncoderPace()
+AS_THE_REST = EncoderLrSchedule()
 
 
 def make_optimiser(
-    network: nn.Module, *, learning_rate: float, weight_decay: float, pace: EncoderPace = AS_THE_REST
+    network: nn.Module, *, learning_rate: float, weight_decay: float, pace: EncoderLrSchedule = AS_THE_REST
 ) -> torch.optim.AdamW:
     """AdamW over the trainable parameters; norms, biases and relative position tables are not decayed.
 
@@ -68,7 +68,7 @@ def make_optimiser(
     return torch.optim.AdamW(groups, lr=learning_rate, foreach=True)
 
 
-def set_pace(optimiser: torch.optim.Optimizer, *, learning_rate: float, step: int) -> None:
+def set_lr(optimiser: torch.optim.Optimizer, *, learning_rate: float, step: int) -> None:
     """Give each group its learning rate in `step`; what is not to learn yet gets no gradient, which saves its time."""
     for group in optimiser.param_groups:
         group["lr"] = learning_rate * group["lr_scale"]

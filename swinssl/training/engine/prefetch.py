@@ -7,14 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from swinssl.core.rng import Draws
+from swinssl.core.rng import KeyedRng
 
 # Steps that are kept ready; more would only hold memory.
 STEPS_AHEAD = 2
 
 
 def read_ahead(
-    load: Callable[[Draws], Any], draws_of_step: Callable[[int], Sequence[Draws]], *, first_step: int, readers: int
+    load: Callable[[KeyedRng], Any],
+    draws_of_step: Callable[[int], Sequence[KeyedRng]],
+    *,
+    first_step: int,
+    readers: int,
 ) -> Iterator[list[Any]]:
     """Yield the loaded samples of step `first_step`, then of the next, without end.
 

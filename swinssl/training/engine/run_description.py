@@ -94,7 +94,7 @@ class EngineRun(BaseModel):
         """Write atomically."""
         files.write_json(path, self.model_dump(mode="json"))
 
-    def ended_as(self, status: Literal["stopped", "failed", "done"], **facts: object) -> Self:
+    def finish(self, status: Literal["stopped", "failed", "done"], **facts: object) -> Self:
         """The description of the run now that it has ended."""
         return self.model_copy(update={"status": status, "ended": provenance.now(), **facts})
 

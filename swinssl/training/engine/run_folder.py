@@ -122,7 +122,7 @@ class RunFolder:
         """The entries so far; lines that are damaged, or cut off by a kill, are left out."""
         return [entry for entry in map(_entry, self._log_lines()) if entry is not None]
 
-    def forget_log_after(self, step: int) -> None:
+    def truncate_log(self, step: int) -> None:
         """Drop entries of steps that are going to be done again; a file with damaged lines is kept aside."""
         lines = self._log_lines()
         # The last line may be one that a kill cut off: that is no damage.
@@ -146,7 +146,7 @@ class RunFolder:
         return [] if files.is_missing(self.log_file) else files.read_bytes(self.log_file).splitlines()
 
 
-def put_aside(folder: Path) -> None:
+def archive_run(folder: Path) -> None:
     """Rename an earlier run's folder; what it holds stays."""
     if not folder.exists():
         return

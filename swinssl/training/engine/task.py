@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from swinssl.core.rng import Draws
+from swinssl.core.rng import KeyedRng
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,15 @@ class Task(Protocol):
     def network(self) -> nn.Module: ...
 
     @property
-    def followers(self) -> Sequence[nn.Module]:
+    def averaged_networks(self) -> Sequence[nn.Module]:
         """Networks of the same form that follow the trained one (averages, teachers)."""
         ...
 
-    def load(self, draws: Draws) -> Any:
+    def load(self, draws: KeyedRng) -> Any:
         """Read and augment one sample on the CPU; called ahead of the step, from reader threads."""
         ...
 
-    def views(self, samples: Sequence[Any], draws: Sequence[Draws], device: torch.device) -> Any:
+    def views(self, samples: Sequence[Any], draws: Sequence[KeyedRng], device: torch.device) -> Any:
         """The inputs of a step from its samples, on the device."""
         ...
 

@@ -19,7 +19,7 @@ SLAB = 32
 FAINT = 0.01
 # A window shows the body if this share of it does.
 LEAST_SHARE = 0.01
-# Draws before a window of bare air is accepted.
+# Number of draws before a window of bare air is accepted.
 TRIES = 50
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swinssl.core.geometry import Shape, box_shape, overlap
-from swinssl.core.rng import Draws
+from swinssl.core.rng import KeyedRng
 from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.store import PreprocessedCase
 from swinssl.training.augmentation import batchgenerators_recipe
@@ -23,7 +23,7 @@ AugmentationName = Literal["default", "batchgenerators", "none"]
 
 
 def load_patch(
-    case: PreprocessedCase, patch: Patch, *, plans: Plans, draws: Draws, augmentation: AugmentationName
+    case: PreprocessedCase, patch: Patch, *, plans: Plans, draws: KeyedRng, augmentation: AugmentationName
 ) -> tuple[Tensor, Tensor]:
     """The image and label of a patch, augmented.
 
@@ -81,7 +81,13 @@ def read_image_window(case: PreprocessedCase, start: Shape, size: Shape, *, chan
 
 
 def _augmented(
-    case: PreprocessedCase, patch: Patch, plans: Plans, draws: Draws, augmentation: AugmentationName, *, spatial: bool
+    case: PreprocessedCase,
+    patch: Patch,
+    plans: Plans,
+    draws: KeyedRng,
+    augmentation: AugmentationName,
+    *,
+    spatial: bool,
 ) -> tuple[Tensor, Tensor]:
     channels, outside = len(plans.channel_names), plans.labels.outside_code
     mirror_axes = plans.training.mirror_axes

@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from swinssl.core.errors import UserError
 from swinssl.core.geometry import Shape
-from swinssl.core.rng import Draws, generator
+from swinssl.core.rng import KeyedRng, generator
 from swinssl.core.text import dimensions
 from swinssl.dataset.labels import LabelSet
 from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.store import PreprocessedCase
 from swinssl.training.sampling.foreground_map import Body
-from swinssl.training.sampling.tumour_windows import FREE_OVERHANGS, StartSet, TumourCase, least_tumour_starts
+from swinssl.training.sampling.tumour_windows import FREE_OVERHANGS, TumourCase, WindowStarts, least_tumour_starts
 from swinssl.training.sampling.window import StartRange, kept_places, random_start, start_ranges, start_showing
 
 logger = logging.getLogger(__name__)
@@ -83,30 +83,30 @@ class OrganSampler:
         self._places: dict[tuple[str, str], NDArray[np.int64]] = {}
         self._bodies: dict[str, Body] = {}
 
-    def locate(self, draws: Draws, *, batch_size: int) -> Patch:
+    def locate(self, draws: KeyedRng, *, batch_size: int) -> Patch:
         """The patch of one draw.
 
         Args:
             batch_size: samples a step over all ranks; with it the draw knows its index over the run.
         """
         triple, position = divmod(draws.step * batch_size + draws.sample, ANYWHERE_ONE_IN)
-        chance = draws("patch")
+        rng = draws("patch")
         if position == generator(draws.seed, "which draw looks anywhere", triple).integers(ANYWHERE_ONE_IN):
-            return self._anywhere(chance)
-        name = _choice(chance, self._structures)
-        case_id = _choice(chance, self._having[name])
+            return self._anywhere(rng)
+        name = _choice(rng, self._structures)
+        case_id = _choice(rng, self._having[name])
         shape = self._cases[case_id].shape
-        voxel = np.unravel_index(_choice(chance, self._places_of(case_id, name)), shape)
+        voxel = np.unravel_index(_choice(rng, self._places_of(case_id, name)), shape)
         ranges = start_ranges(shape, self._patch_size, overhang=0)
-        return Patch(case_id, start_showing(chance, voxel, patch_size=self._patch_size, ranges=ranges))
+        return Patch(case_id, start_showing(rng, voxel, patch_size=self._patch_size, ranges=ranges))
 
-    def _anywhere(self, chance: np.random.Generator) -> Patch:
-        case_id = _choice(chance, list(self._cases))
+    def _anywhere(self, rng: np.random.Generator) -> Patch:
+        case_id = _choice(rng, list(self._cases))
         ranges = start_ranges(self._cases[case_id].shape, self._patch_size, overhang=0)
         if case_id not in self._bodies:
             self._bodies[case_id] = Body.of(self._cases[case_id])
         body = self._bodies[case_id]
-        return Patch(case_id, body.showing(functools.partial(random_start, chance, ranges), self._patch_size))
+        return Patch(case_id, body.showing(functools.partial(random_start, rng, ranges), self._patch_size))
 
     def _places_of(self, case_id: str, name: str) -> NDArray[np.int64]:
         key = (case_id, name)
@@ -143,44 +143,44 @@ class TumourSampler:
                 ", ".join(self._names),
             )
         self._facts: dict[str, TumourCase] = {}
-        self._least: dict[str, StartSet] = {}
+        self._least: dict[str, WindowStarts] = {}
         self._lock = threading.Lock()
 
-    def locate(self, draws: Draws, *, batch_size: int) -> Patch:
+    def locate(self, draws: KeyedRng, *, batch_size: int) -> Patch:
         """The patch of one draw.
 
         Args:
             batch_size: samples a step over all ranks; with it the draw knows its index over the run.
         """
-        chance = draws("patch")
+        rng = draws("patch")
         if shows_tumour(draws, batch_size=batch_size):
-            return self._with_tumour(chance)
-        return self._without_tumour(chance)
+            return self._with_tumour(rng)
+        return self._without_tumour(rng)
 
-    def _with_tumour(self, chance: np.random.Generator) -> Patch:
-        case_id = _choice(chance, self._with)
-        lesion = _choice(chance, _choice(chance, self._facts_of(case_id).lesions))
+    def _with_tumour(self, rng: np.random.Generator) -> Patch:
+        case_id = _choice(rng, self._with)
+        lesion = _choice(rng, _choice(rng, self._facts_of(case_id).lesions))
         shape = self._cases[case_id].shape
-        voxel = np.unravel_index(_choice(chance, lesion), shape)
+        voxel = np.unravel_index(_choice(rng, lesion), shape)
         ranges = start_ranges(shape, self._patch_size, overhang=TUMOUR_OVERHANG)
-        start = start_showing(chance, voxel, patch_size=self._patch_size, ranges=ranges)
+        start = start_showing(rng, voxel, patch_size=self._patch_size, ranges=ranges)
         return Patch(case_id, start, shows_tumour=True)
 
-    def _without_tumour(self, chance: np.random.Generator) -> Patch:
+    def _without_tumour(self, rng: np.random.Generator) -> Patch:
         # The first case of a random order that has such a window is uniform among all that have one, and the others'
         # labels need not be read to know.
-        for index in chance.permutation(len(self._known)):
+        for index in rng.permutation(len(self._known)):
             facts = self._facts_of(self._known[index])
-            if len(facts.least_overhanging):
-                ranges = self._as_a_tumour_overhangs(chance, self._cases[self._known[index]].shape)
-                draw = functools.partial(facts.free_start, chance, ranges)
+            if len(facts.min_overhang):
+                ranges = self._as_a_tumour_overhangs(rng, self._cases[self._known[index]].shape)
+                draw = functools.partial(facts.free_start, rng, ranges)
                 return Patch(self._known[index], facts.body.showing(draw, self._patch_size), shows_tumour=False)
-        case_id = _choice(chance, list(self._least_tumour()))
-        return Patch(case_id, self._least[case_id].draw(chance))
+        case_id = _choice(rng, list(self._least_tumour()))
+        return Patch(case_id, self._least[case_id].draw(rng))
 
-    def _as_a_tumour_overhangs(self, chance: np.random.Generator, shape: Shape) -> tuple[StartRange, ...]:
+    def _as_a_tumour_overhangs(self, rng: np.random.Generator, shape: Shape) -> tuple[StartRange, ...]:
         """The starts in a volume of `shape` at which a window hangs over as that of a newly drawn tumour does."""
-        tumour = self._with_tumour(chance)
+        tumour = self._with_tumour(rng)
         inside = start_ranges(self._cases[tumour.case_id].shape, self._patch_size, overhang=0)
         own, widest = (start_ranges(shape, self._patch_size, overhang=o) for o in (0, FREE_OVERHANGS[-1]))
         matching = []
@@ -198,7 +198,7 @@ class TumourSampler:
             self._facts[case_id] = TumourCase.of(self._cases[case_id], codes, self._patch_size)
         return self._facts[case_id]
 
-    def _least_tumour(self) -> Mapping[str, StartSet]:
+    def _least_tumour(self) -> Mapping[str, WindowStarts]:
         """Of the cases that share the least tumour in a window, those windows; found once, and said once."""
         with self._lock:
             if not self._least:
@@ -232,7 +232,7 @@ def tumour_codes(labels: LabelSet) -> tuple[int, ...]:
     return tuple(sorted({code for codes in own for code in codes}))
 
 
-def shows_tumour(draws: Draws, *, batch_size: int) -> bool:
+def shows_tumour(draws: KeyedRng, *, batch_size: int) -> bool:
     """Whether this draw of a run with 1:1 sampling is the one of its pair that shows tumour."""
     pair, position = divmod(draws.step * batch_size + draws.sample, 2)
     return bool(position == generator(draws.seed, "which of the pair shows tumour", pair).integers(2))
@@ -247,9 +247,9 @@ def _annotates(case: PreprocessedCase, structure: str) -> bool:
     return present is None or structure in present
 
 
-def _choice(chance: np.random.Generator, items: Any) -> Any:
+def _choice(rng: np.random.Generator, items: Any) -> Any:
     """One item of a sequence or array, each as likely as any other."""
-    return items[int(chance.integers(len(items)))]
+    return items[int(rng.integers(len(items)))]
 
 
 def _nothing_to_sample(plans: Plans, names: Sequence[str]) -> str:

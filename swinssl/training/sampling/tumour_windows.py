@@ -33,7 +33,7 @@ def lesions(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], ...]:
 
 
 @dataclass(frozen=True, eq=False)
-class StartSet:
+class WindowStarts:
     """Some of the starts in `ranges`, kept as runs of neighbouring starts: a few bytes a row instead of one a start.
 
     Args:
@@ -47,7 +47,7 @@ class StartSet:
     counts: NDArray[np.int64]
 
     @classmethod
-    def of(cls, chosen: NDArray[np.bool_], ranges: Sequence[StartRange]) -> StartSet:
+    def of(cls, chosen: NDArray[np.bool_], ranges: Sequence[StartRange]) -> WindowStarts:
         """The starts where `chosen`, an array over the grid of all starts, is True."""
         flat = chosen.reshape(-1)
         edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
@@ -78,23 +78,23 @@ class StartSet:
         return z, y, x
 
 
-def tumour_free_starts(mask: NDArray[np.bool_], patch_size: Shape, ranges: Sequence[StartRange]) -> StartSet:
+def tumour_free_starts(mask: NDArray[np.bool_], patch_size: Shape, ranges: Sequence[StartRange]) -> WindowStarts:
     """Every start in `ranges` whose window shows no voxel of `mask` (Z, Y, X); exact."""
     free = np.ones([high - low + 1 for low, high in ranges], dtype=bool)
     near, counts = _counts_near(mask, patch_size, ranges)
     free[near] = counts == 0
-    return StartSet.of(free, ranges)
+    return WindowStarts.of(free, ranges)
 
 
 def least_tumour_starts(
     mask: NDArray[np.bool_], patch_size: Shape, ranges: Sequence[StartRange]
-) -> tuple[int, StartSet]:
+) -> tuple[int, WindowStarts]:
     """The least number of voxels of `mask` that a window shows, and the starts that show so few."""
     total = np.zeros([high - low + 1 for low, high in ranges], dtype=np.int32)
     near, counts = _counts_near(mask, patch_size, ranges)
     total[near] = counts
     least = int(total.min())
-    return least, StartSet.of(total == least, ranges)
+    return least, WindowStarts.of(total == least, ranges)
 
 
 def _counts_near(
@@ -133,13 +133,13 @@ class TumourCase:
     Args:
         lesions: per tumour structure that the case has, the voxels of each lesion.
         free: the tumour-free starts, with the largest overhang.
-        least_overhanging: those with the least overhang that leaves any.
+        min_overhang: those with the least overhang that leaves any.
         body: where the case is not bare air.
     """
 
     lesions: Sequence[Sequence[NDArray[np.int64]]]
-    free: StartSet
-    least_overhanging: StartSet
+    free: WindowStarts
+    min_overhang: WindowStarts
     body: Body
 
     @classmethod
@@ -166,10 +166,10 @@ class TumourCase:
         least = next((starts for starts in free if len(starts)), free[-1])
         return cls(kept, free[-1], least, Body.of(case))
 
-    def free_start(self, chance: np.random.Generator, ranges: Sequence[StartRange]) -> Shape:
+    def free_start(self, rng: np.random.Generator, ranges: Sequence[StartRange]) -> Shape:
         """A tumour-free start, in `ranges` if several tries find one there."""
         for _ in range(MATCHING_TRIES):
-            start = random_start(chance, ranges)
+            start = random_start(rng, ranges)
             if start in self.free:
                 return start
-        return self.least_overhanging.draw(chance)
+        return self.min_overhang.draw(rng)

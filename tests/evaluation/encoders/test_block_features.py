@@ -31,9 +31,9 @@ def make_encoder(**options):
 
 
 def crops_and_places(samples=2, tokens=5):
-    chance = np.random.default_rng(0)
-    crops = chance.normal(size=(samples, 1, *PATCH)).astype(np.float32)
-    return crops, np.stack([draw_places(chance, PATCH, tokens=tokens) for _ in range(samples)])
+    rng = np.random.default_rng(0)
+    crops = rng.normal(size=(samples, 1, *PATCH)).astype(np.float32)
+    return crops, np.stack([draw_places(rng, PATCH, tokens=tokens) for _ in range(samples)])
 
 
 @pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)

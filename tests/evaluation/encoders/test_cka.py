@@ -14,11 +14,10 @@ WIDTHS = (3, 8, 8, 20)
 
 def features(n, *, seed=0, widths=WIDTHS):
     """Layers that share something: each a bent mixture of the same few numbers, and noise, round some mean."""
-    chance = np.random.default_rng(seed)
-    common = chance.normal(size=(n, 4))
+    rng = np.random.default_rng(seed)
+    common = rng.normal(size=(n, 4))
     return [
-        np.tanh(common @ chance.normal(size=(4, c))) + chance.normal(size=(n, c)) + 5 * chance.normal(size=c)
-        for c in widths
+        np.tanh(common @ rng.normal(size=(4, c))) + rng.normal(size=(n, c)) + 5 * rng.normal(size=c) for c in widths
     ]
 
 
@@ -68,12 +67,12 @@ class TestInvariances:
         np.testing.assert_allclose(np.diag(cka_of(features(30), features(30, seed=1)).matrix), 1, rtol=1e-12)
 
     def test_rotation_scale_and_offset_change_nothing(self):
-        chance = np.random.default_rng(3)
+        rng = np.random.default_rng(3)
         layers = features(40)
         turned = []
         for x in layers:
-            rotation, _ = np.linalg.qr(chance.normal(size=(x.shape[1],) * 2))
-            turned.append(7.5 * x @ rotation + chance.normal(size=x.shape[1]))
+            rotation, _ = np.linalg.qr(rng.normal(size=(x.shape[1],) * 2))
+            turned.append(7.5 * x @ rotation + rng.normal(size=x.shape[1]))
         found = cka_of(layers + turned).matrix
         count = len(layers)
         for part in (found[:count, count:], found[count:, count:]):
@@ -99,14 +98,12 @@ class TestUnbiasedness:
         np.testing.assert_allclose(np.mean(subsets, axis=0), unbiased_hsic(layers), rtol=1e-10, atol=1e-10)
 
     def test_independent_features_have_none_even_of_few_samples(self):
-        chance = np.random.default_rng(0)
-        found = [
-            unbiased_hsic([chance.normal(size=(6, 40)), chance.exponential(size=(6, 10))])[0, 1] for _ in range(4000)
-        ]
+        rng = np.random.default_rng(0)
+        found = [unbiased_hsic([rng.normal(size=(6, 40)), rng.exponential(size=(6, 10))])[0, 1] for _ in range(4000)]
         error = np.std(found) / np.sqrt(len(found))
         assert abs(np.mean(found)) < 3 * error
         # The biased estimator tr(KHLH) / (n - 1)^2 lies many errors above 0 here.
-        x, y = (draw - draw.mean(axis=0) for draw in (chance.normal(size=(6, 40)), chance.exponential(size=(6, 10))))
+        x, y = (draw - draw.mean(axis=0) for draw in (rng.normal(size=(6, 40)), rng.exponential(size=(6, 10))))
         assert np.sum((x.T @ y) ** 2) / 25 > 10 * error
 
     def test_minibatch_cka_comes_to_that_of_all_samples(self):
@@ -137,9 +134,9 @@ class TestUnbiasedness:
 
 def features_of_one_source(n, *, seed):
     """Two layers whose relation is always the same."""
-    chance = np.random.default_rng(seed)
-    x = chance.normal(size=(n, 5))
-    return [x, x[:, :2] + 0.7 * chance.normal(size=(n, 2))]
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 5))
+    return [x, x[:, :2] + 0.7 * rng.normal(size=(n, 2))]
 
 
 class TestDegenerate:

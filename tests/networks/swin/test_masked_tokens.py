@@ -19,10 +19,10 @@ def encoder_of(**changes):
 
 
 def inputs():
-    chance = torch.Generator().manual_seed(1)
-    image = torch.rand(2, 1, *SIZE, generator=chance)
-    mask = torch.rand(2, *(n // 2 for n in SIZE), generator=chance) < 0.5
-    return image, mask, torch.randn(8, generator=chance).requires_grad_()
+    rng = torch.Generator().manual_seed(1)
+    image = torch.rand(2, 1, *SIZE, generator=rng)
+    mask = torch.rand(2, *(n // 2 for n in SIZE), generator=rng) < 0.5
+    return image, mask, torch.randn(8, generator=rng).requires_grad_()
 
 
 def voxels(mask):

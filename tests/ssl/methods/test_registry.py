@@ -28,9 +28,9 @@ def maps(network, image, mask=None):
 
 def masked_error(task, image, mask):
     """Squared error over the voxels of masked tokens (paper 3.2 item 1)."""
-    painted = task.network.heads["voxels"](maps(task.network, image, mask[None])[4])[0]
+    reconstructed = task.network.heads["voxels"](maps(task.network, image, mask[None])[4])[0]
     squares = [
-        float((painted[0, z, y, x] - image[0, z, y, x]) ** 2)
+        float((reconstructed[0, z, y, x] - image[0, z, y, x]) ** 2)
         for z, y, x in np.ndindex(*PATCH)
         if mask[z // 2, y // 2, x // 2]
     ]
@@ -42,8 +42,8 @@ def simmim(task, batch, sample, moment):
 
 
 def whole_error(task, image, clean):
-    painted = task.network.heads["decoder"](maps(task.network, image)[4])[0]
-    return float(F.mse_loss(painted, clean))
+    reconstructed = task.network.heads["decoder"](maps(task.network, image)[4])[0]
+    return float(F.mse_loss(reconstructed, clean))
 
 
 def inpainting(task, batch, sample, moment):
@@ -81,13 +81,13 @@ def rotation(task, batch, sample, moment):
 def swinunetr(task, batch, sample, moment):
     images, clean = batch.tensors["images"][sample], batch.tensors["clean"][sample]
     turns = sum(turn_error(task, batch, sample, view) for view in range(2)) / 2
-    painted = sum(whole_error(task, images[view], clean[view]) for view in range(2)) / 2
-    return turns + contrast(task, batch, sample) + painted
+    reconstructed = sum(whole_error(task, images[view], clean[view]) for view in range(2)) / 2
+    return turns + contrast(task, batch, sample) + reconstructed
 
 
 def tokens(network, image, mask=None):
-    tapped = maps(network, image, None if mask is None else mask[None])[5][0]
-    return network.heads["norm"].norm(tapped.flatten(1).T)
+    tokens = maps(network, image, None if mask is None else mask[None])[5][0]
+    return network.heads["norm"].norm(tokens.flatten(1).T)
 
 
 def cross_entropy(student, teacher, centre):
@@ -128,9 +128,9 @@ def ibot(task, batch, sample, moment):
 
 def smit(task, batch, sample, moment):
     images, masks = batch.tensors["images"][sample], batch.tensors["mask"][sample]
-    painted = sum(masked_error(task, images[view], masks[view]) for view in range(2)) / 2
+    reconstructed = sum(masked_error(task, images[view], masks[view]) for view in range(2)) / 2
     distilled = patch_error(task, batch, sample, moment) + global_error(task, batch, sample, moment)
-    return painted + 0.1 * distilled
+    return reconstructed + 0.1 * distilled
 
 
 STRAIGHTFORWARD = {
@@ -173,8 +173,8 @@ def test_the_gradient_reaches_every_stage(method):
 
 def test_learning_to_paint_keeps_features_apart():
     """From random weights, or from black, the first steps would leave the mean image in the features and no more."""
-    chance = torch.Generator().manual_seed(0)
-    images = F.interpolate(torch.rand(8, 1, 3, 3, 3, generator=chance), size=PATCH, mode="trilinear")
+    rng = torch.Generator().manual_seed(0)
+    images = F.interpolate(torch.rand(8, 1, 3, 3, 3, generator=rng), size=PATCH, mode="trilinear")
     torch.manual_seed(0)
     encoder = SwinEncoder(ENCODER, in_channels=1)
     head = VoxelShuffleHead(encoder.widths[4], channels=1, mean=float(images.mean()))
@@ -186,12 +186,12 @@ def test_learning_to_paint_keeps_features_apart():
 
     before = deviation()
     for _ in range(40):
-        mask = torch.rand(8, 4, 4, 4, generator=chance) < 0.75
+        mask = torch.rand(8, 4, 4, 4, generator=rng) < 0.75
         for axis in (1, 2, 3):
             mask = mask.repeat_interleave(4, axis)
-        painted = head(encoder(images, mask=mask, mask_token=torch.zeros(encoder.widths[0]))[4])
+        reconstructed = head(encoder(images, mask=mask, mask_token=torch.zeros(encoder.widths[0]))[4])
         optimiser.zero_grad()
-        F.mse_loss(painted, images).backward()
+        F.mse_loss(reconstructed, images).backward()
         optimiser.step()
     assert deviation() > before
 
@@ -212,8 +212,8 @@ def test_masked_voxels_are_not_seen(method):
     hidden = batch.masked_voxels().view(2, -1, 1, *PATCH)
     other["images"] = batch.tensors["images"].masked_fill(hidden, 7.0)
     with torch.no_grad():
-        before, after = (b.seen_by(task.network) for b in (batch, type(batch)(other, batch.samples, None)))
-    assert torch.equal(before.bottom, after.bottom)
+        before, after = (b.encode_student(task.network) for b in (batch, type(batch)(other, batch.samples, None)))
+    assert torch.equal(before.last_map, after.last_map)
 
 
 def test_smit_weighs_its_terms():
@@ -234,4 +234,4 @@ def test_the_last_layer_is_still_in_the_first_hundredth_of_the_run():
 
 def test_every_method_has_its_own_file_and_options():
     for name, method in METHODS.items():
-        assert method.__module__ == f"swinssl.ssl.{name}" and method.Options.__module__ == method.__module__
+        assert method.__module__ == f"swinssl.ssl.methods.{name}" and method.Options.__module__ == method.__module__

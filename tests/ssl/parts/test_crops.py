@@ -9,7 +9,7 @@ import pytest
 from support.stored_cases import make_case
 
 from swinssl.core.errors import UserError
-from swinssl.core.rng import Draws
+from swinssl.core.rng import KeyedRng
 from swinssl.preprocessing.store import PreprocessedCase
 from swinssl.ssl.method import Images
 from swinssl.ssl.parts.crops import CropSampler
@@ -41,7 +41,7 @@ def test_crops_show_the_body_and_not_bare_air(tmp_path):
     image[70:96, 16:48, 16:48] = 0.5
     image[80, 20, 20] = 1.0
     drawn = sampler([volume(tmp_path, "a", image)])
-    shown = [float((drawn.crops(Draws(0, step, 0)) > 0).mean()) for step in range(40)]
+    shown = [float((drawn.crops(KeyedRng(0, step, 0)) > 0).mean()) for step in range(40)]
     assert np.mean([share > 0.25 for share in shown]) > 0.9
 
 
@@ -53,7 +53,7 @@ def test_the_mean_intensity_is_that_of_the_crops(tmp_path):
 
 def test_a_volume_smaller_than_the_crop_is_padded_with_nothing(tmp_path):
     image = 0.1 + np.random.default_rng(0).random((10, 40, 12))
-    crop = sampler([volume(tmp_path, "a", image)]).crops(Draws(0, 0, 0))
+    crop = sampler([volume(tmp_path, "a", image)]).crops(KeyedRng(0, 0, 0))
     assert crop.shape == (1, 1, 16, 16, 16)
     assert np.count_nonzero(crop) == 10 * 16 * 12
 
@@ -62,7 +62,7 @@ def test_two_views_lie_in_a_region_a_third_wider_than_a_crop(tmp_path):
     drawn = sampler([volume(tmp_path, "a", places((60, 60, 60)))], patch=(12, 12, 12), views=2)
     apart = []
     for step in range(60):
-        first, second = drawn.crops(Draws(0, step, 0))
+        first, second = drawn.crops(KeyedRng(0, step, 0))
         apart.append(np.abs(place_of(first) - place_of(second)))
     assert np.max(apart) == 4  # 16 - 12
     assert np.mean(apart) > 0.5
@@ -70,7 +70,7 @@ def test_two_views_lie_in_a_region_a_third_wider_than_a_crop(tmp_path):
 
 def test_whole_lets_views_lie_anywhere_in_the_volume(tmp_path):
     drawn = sampler([volume(tmp_path, "a", places((60, 60, 60)))], patch=(12, 12, 12), views=2, context=None)
-    apart = [np.abs(place_of(a) - place_of(b)) for a, b in (drawn.crops(Draws(0, step, 0)) for step in range(60))]
+    apart = [np.abs(place_of(a) - place_of(b)) for a, b in (drawn.crops(KeyedRng(0, step, 0)) for step in range(60))]
     assert np.max(apart) > 30
 
 
@@ -78,16 +78,16 @@ def test_volumes_are_drawn_by_their_shares(tmp_path):
     names = {"a": 0.7, "b": 0.2, "c": 0.1}
     volumes = [volume(tmp_path, n, np.full((16, 16, 16), 1.0 + i), share) for i, (n, share) in enumerate(names.items())]
     drawn = sampler(volumes)
-    count = Counter(int(drawn.crops(Draws(0, step, 0)).max()) for step in range(600))
+    count = Counter(int(drawn.crops(KeyedRng(0, step, 0)).max()) for step in range(600))
     assert [count[value] / 600 for value in (1, 2, 3)] == pytest.approx([0.7, 0.2, 0.1], abs=0.06)
 
 
 def test_a_draw_depends_on_seed_step_and_sample_alone(tmp_path):
     volumes = [volume(tmp_path, name, places((40, 40, 40)) + i) for i, name in enumerate("ab")]
     first, second = sampler(volumes), sampler(volumes)
-    second.crops(Draws(3, 9, 1))
-    assert (first.crops(Draws(0, 5, 2)) == second.crops(Draws(0, 5, 2))).all()
-    assert not (first.crops(Draws(0, 5, 3)) == first.crops(Draws(0, 5, 2))).all()
+    second.crops(KeyedRng(3, 9, 1))
+    assert (first.crops(KeyedRng(0, 5, 2)) == second.crops(KeyedRng(0, 5, 2))).all()
+    assert not (first.crops(KeyedRng(0, 5, 3)) == first.crops(KeyedRng(0, 5, 2))).all()
 
 
 def test_a_damaged_volume_is_left_out_with_a_word(tmp_path, caplog):
@@ -96,7 +96,7 @@ def test_a_damaged_volume_is_left_out_with_a_word(tmp_path, caplog):
     path.write_bytes(path.read_bytes()[:200] + b"\0" * (path.stat().st_size - 200))
     drawn = sampler(volumes)
     for step in range(10):
-        assert drawn.crops(Draws(0, step, 0)).max() > 0
+        assert drawn.crops(KeyedRng(0, step, 0)).max() > 0
     assert list(drawn.damaged) == ["a"] and caplog.text.count("is left out") == 1
 
 
@@ -104,4 +104,4 @@ def test_where_no_volume_can_be_read_it_says_so(tmp_path):
     volumes = [volume(tmp_path, "a", np.ones((20, 20, 20)))]
     (volumes[0].case.folder / "image.b2nd").unlink()
     with pytest.raises(UserError, match="1 of 1 volumes cannot be read"):
-        sampler(volumes).crops(Draws(0, 0, 0))
+        sampler(volumes).crops(KeyedRng(0, 0, 0))

@@ -72,9 +72,9 @@ class TestTeacher:
         task = new_task("ibot")
         task.network.train()
         batch = new_batch(task, drop_path=True)
-        found = batch.seen_whole_by(task.teacher.network)
+        found = batch.encode_unmasked(task.teacher.network)
         plain = task.teacher.network.encode(batch.rows("images"))
-        assert torch.equal(found.tapped, plain.tapped) and not found.tapped.requires_grad
+        assert torch.equal(found.tokens, plain.tokens) and not found.tokens.requires_grad
 
 
 class TestCentre:
@@ -106,8 +106,8 @@ def plain_softmax(x):
 
 class TestErrors:
     def test_the_cross_entropy_is_the_formula(self):
-        chance = np.random.default_rng(0)
-        student, teacher, centre = chance.normal(size=(3, 7)), chance.normal(size=(3, 7)), chance.normal(size=7)
+        rng = np.random.default_rng(0)
+        student, teacher, centre = rng.normal(size=(3, 7)), rng.normal(size=(3, 7)), rng.normal(size=7)
         target = plain_softmax((teacher - centre) / 0.05)
         expected = -(target * np.log(plain_softmax(student / 0.1))).sum(-1)
         distribution = teacher_distribution(torch.tensor(teacher), torch.tensor(centre).float(), temperature=0.05)

@@ -12,10 +12,10 @@ from swinssl.ssl.parts.heads import ConvolutionalDecoder, PooledHead, TokenNorm,
 def test_each_token_paints_its_own_32_voxels_cube():
     head = VoxelShuffleHead(4, channels=2)
     torch.nn.init.normal_(head.proj.weight)  # it starts from zero
-    bottom = torch.randn(1, 4, 1, 2, 3)
-    image = head(bottom)
+    last_map = torch.randn(1, 4, 1, 2, 3)
+    image = head(last_map)
     assert image.shape == (1, 2, 32, 64, 96)
-    changed = bottom.clone()
+    changed = last_map.clone()
     changed[0, :, 0, 1, 2] += 1.0
     z, y, x = ((head(changed) - image).abs().sum((0, 1)) > 0).nonzero(as_tuple=True)
     assert z.min() >= 0 and y.min() == 32 and x.min() == 64 and (y.max(), x.max()) == (63, 95)
@@ -24,9 +24,9 @@ def test_each_token_paints_its_own_32_voxels_cube():
 def test_voxels_of_a_cube_are_the_layer_s_outputs_in_z_y_x_order():
     head = VoxelShuffleHead(4, channels=2)
     torch.nn.init.normal_(head.proj.weight)
-    bottom = torch.randn(1, 4, 1, 1, 1)
-    flat = head.proj(bottom.flatten())
-    torch.testing.assert_close(head(bottom)[0], flat.view(2, 32, 32, 32))
+    last_map = torch.randn(1, 4, 1, 1, 1)
+    flat = head.proj(last_map.flatten())
+    torch.testing.assert_close(head(last_map)[0], flat.view(2, 32, 32, 32))
 
 
 @pytest.mark.parametrize("painter", [VoxelShuffleHead, ConvolutionalDecoder])
@@ -38,19 +38,19 @@ def test_painters_start_from_the_mean_intensity(painter):
 def test_the_decoder_gives_the_same_with_its_last_layer_at_full_resolution():
     decoder = ConvolutionalDecoder(4, channels=2)
     torch.nn.init.normal_(decoder.out.weight)  # it starts from zero
-    x = bottom = torch.randn(2, 64, 1, 2, 2)
+    x = last_map = torch.randn(2, 64, 1, 2, 2)
     for level in decoder.levels:
         x = F.interpolate(level(x), scale_factor=2, mode="trilinear", align_corners=False)
     assert x.shape == (2, 4, 32, 64, 64)
-    torch.testing.assert_close(decoder(bottom), decoder.out(x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(decoder(last_map), decoder.out(x), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("pool", "token"), [("mean", 0), ("token", 3)])
 def test_a_pooled_head_reads_the_mean_or_one_token(pool, token):
-    head, bottom = PooledHead(5, 7, 3, pool=pool, token=token), torch.randn(2, 5, 2, 2, 2)
-    read = bottom.mean((2, 3, 4)) if pool == "mean" else bottom[:, :, 0, 1, 1]
+    head, last_map = PooledHead(5, 7, 3, pool=pool, token=token), torch.randn(2, 5, 2, 2, 2)
+    read = last_map.mean((2, 3, 4)) if pool == "mean" else last_map[:, :, 0, 1, 1]
     expected = head.mlp[2](F.gelu(head.mlp[0](read)))
-    torch.testing.assert_close(head(bottom), expected)
+    torch.testing.assert_close(head(last_map), expected)
 
 
 def test_tokens_are_normalised_over_channels():

@@ -7,7 +7,7 @@ import random
 import numpy as np
 import pytest
 
-from swinssl.core.rng import Draws
+from swinssl.core.rng import KeyedRng
 from swinssl.training.augmentation.batchgenerators_recipe import augment, read_size
 
 PATCH = (12, 16, 14)
@@ -16,7 +16,7 @@ UNIT = (1.0, 1.0, 1.0)
 
 def augmented(step, image, label, **changes):
     values = {"patch_size": PATCH, "spacing": UNIT, "mirror_axes": (0, 1, 2), "outside": 255}
-    return augment(Draws(0, step, 0), image, label, **{**values, **changes})
+    return augment(KeyedRng(0, step, 0), image, label, **{**values, **changes})
 
 
 @pytest.fixture

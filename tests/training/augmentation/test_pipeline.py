@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage, stats
 
-from swinssl.core.rng import Draws
+from swinssl.core.rng import KeyedRng
 from swinssl.training.augmentation.intensity import Blur, Brightness, Contrast, Gamma, LowResolution, Noise
 from swinssl.training.augmentation.pipeline import Augmentation, apply, draw_augmentation
 from swinssl.training.augmentation.spatial import Cells, SpatialChange, Vote, rotation
@@ -34,13 +34,13 @@ def spatial(matrix, patch_size=PATCH):
 
 class TestDrawing:
     def test_the_same_draws_give_the_same_augmentation_and_others_another(self):
-        drawn = [draw_augmentation(Draws(1, step, 0), **RECIPE) for step in range(20)]
-        assert drawn == [draw_augmentation(Draws(1, step, 0), **RECIPE) for step in range(20)]
+        drawn = [draw_augmentation(KeyedRng(1, step, 0), **RECIPE) for step in range(20)]
+        assert drawn == [draw_augmentation(KeyedRng(1, step, 0), **RECIPE) for step in range(20)]
         assert len(set(drawn)) > 15
 
     def test_frequencies_are_those_of_the_recipe(self):
         n = 4000
-        drawn = [draw_augmentation(Draws(0, step, 0), **RECIPE) for step in range(n)]
+        drawn = [draw_augmentation(KeyedRng(0, step, 0), **RECIPE) for step in range(n)]
         changes = [change for a in drawn for change in a.intensity]
         counts = {
             **{kind: sum(isinstance(c, kind) for c in changes) for kind in {type(c) for c in changes}},
@@ -64,7 +64,7 @@ class TestDrawing:
             assert counts[what] / n == pytest.approx(p, abs=4 * math.sqrt(p * (1 - p) / n)), what
 
     def test_parameters_keep_to_the_ranges_of_the_recipe_on_both_sides_of_one(self):
-        drawn = [draw_augmentation(Draws(0, step, 0), **RECIPE) for step in range(2000)]
+        drawn = [draw_augmentation(KeyedRng(0, step, 0), **RECIPE) for step in range(2000)]
         changes = [change for a in drawn for change in a.intensity]
         gammas = [g for c in changes if isinstance(c, Gamma) for g in c.gammas]
         assert 0.7 <= min(gammas) < 0.75
@@ -81,13 +81,13 @@ class TestDrawing:
 
     def test_only_allowed_axes_are_mirrored(self):
         recipe = {**RECIPE, "mirror_axes": (0, 1)}
-        mirrored = {draw_augmentation(Draws(0, step, 0), **recipe).mirrored for step in range(60)}
+        mirrored = {draw_augmentation(KeyedRng(0, step, 0), **recipe).mirrored for step in range(60)}
         assert mirrored == {(), (0,), (1,), (0, 1)}
 
     def test_a_rotation_turns_millimetres_not_voxels(self):
         spacing = np.array([2.0, 1.5, 1.0])
         for step in range(40):
-            drawn = draw_augmentation(Draws(0, step, 0), **{**RECIPE, "spacing": tuple(spacing)}).spatial
+            drawn = draw_augmentation(KeyedRng(0, step, 0), **{**RECIPE, "spacing": tuple(spacing)}).spatial
             if drawn is not None:
                 in_mm = spacing[:, None] * np.array(drawn.matrix) / spacing
                 gram = in_mm.T @ in_mm
@@ -103,7 +103,7 @@ class TestDrawing:
         ],
     )
     def test_few_or_thick_slices_are_turned_in_their_plane_only(self, changes, flat):
-        drawn = [draw_augmentation(Draws(0, step, 0), **{**RECIPE, **changes}) for step in range(200)]
+        drawn = [draw_augmentation(KeyedRng(0, step, 0), **{**RECIPE, **changes}) for step in range(200)]
         matrices = np.array([a.spatial.matrix for a in drawn if a.spatial is not None])
         low = [c for a in drawn for c in a.intensity if isinstance(c, LowResolution)]
         assert {c.kept_axis for c in low} == {flat}
@@ -209,7 +209,7 @@ class TestIntensity:
     @pytest.mark.parametrize(
         "change",
         [
-            Noise(0.05, Draws(0, 3, 1)),
+            Noise(0.05, KeyedRng(0, 3, 1)),
             Blur(((0.6, 0.9, 1.0), None)),
             Brightness((0.8, 1.2)),
             Contrast((0.8, 1.2)),
@@ -229,13 +229,13 @@ class TestIntensity:
         assert not torch.equal(first, image)
 
     def test_noise_is_scaled_by_each_channels_deviation(self, image):
-        added = Noise(0.08, Draws(0, 0, 0)).apply(image) - image
+        added = Noise(0.08, KeyedRng(0, 0, 0)).apply(image) - image
         expected = 0.08 * image.std((1, 2, 3), correction=0)
         np.testing.assert_allclose(added.std((1, 2, 3)), expected, rtol=0.03)
 
     def test_noise_is_normal_and_its_voxels_do_not_know_of_each_other(self):
         image = torch.from_numpy(np.random.default_rng(0).random((1, 64, 64, 64), dtype=np.float32))
-        n = ((Noise(1.0, Draws(3, 1, 4)).apply(image) - image) / image.std(correction=0)).double().numpy().ravel()
+        n = ((Noise(1.0, KeyedRng(3, 1, 4)).apply(image) - image) / image.std(correction=0)).double().numpy().ravel()
         assert stats.kstest(n, "norm").statistic < 1.63 / math.sqrt(n.size)  # one in a hundred
         assert abs(np.mean(n**4) - 3) < 5 * math.sqrt(96 / n.size)
         for step in (1, 2, 3, 4, 64):
@@ -267,7 +267,7 @@ class TestIntensity:
 
     def test_a_constant_patch_stays_finite(self):
         flat = torch.full((1, 8, 8, 8), 0.3)
-        for change in (Gamma((0.7,), False), Gamma((1.4,), True), Contrast((1.2,)), Noise(0.1, Draws(0, 0, 0))):
+        for change in (Gamma((0.7,), False), Gamma((1.4,), True), Contrast((1.2,)), Noise(0.1, KeyedRng(0, 0, 0))):
             np.testing.assert_allclose(change.apply(flat), flat, atol=1e-5)
 
     def test_low_resolution_samples_down_but_for_the_kept_axis(self):
@@ -281,7 +281,7 @@ class TestIntensity:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_gives_what_the_cpu_gives():
     for step in range(30):
-        drawn = draw_augmentation(Draws(0, step, 0), **RECIPE)
+        drawn = draw_augmentation(KeyedRng(0, step, 0), **RECIPE)
         image, label = image_and_label(drawn.read_size, seed=step)
         expected_image, expected_label = apply(drawn, image, label)
         found_image, found_label = apply(drawn, image.cuda(), label.cuda())

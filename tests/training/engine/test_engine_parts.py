@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from swinssl.core.errors import UserError
-from swinssl.core.rng import Draws
+from swinssl.core.rng import KeyedRng
 from swinssl.networks.build import build_network
 from swinssl.networks.network_plan import NetworkPlan, encoder_preset
 from swinssl.training.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
@@ -73,7 +73,7 @@ class TestReadingAhead:
             time.sleep(0.002 * ((draws.step * 7 + draws.sample * 3) % 4))
             return draws.step, draws.sample
 
-        steps = read_ahead(load, lambda s: [Draws(0, s, i) for i in range(3)], first_step=5, readers=readers)
+        steps = read_ahead(load, lambda s: [KeyedRng(0, s, i) for i in range(3)], first_step=5, readers=readers)
         found = [next(steps) for _ in range(6)]
         steps.close()
         assert found == [[(step, sample) for sample in range(3)] for step in range(5, 11)]
@@ -85,13 +85,13 @@ class TestReadingAhead:
                 raise UserError("case_7: damaged")
             return draws.step
 
-        steps = read_ahead(load, lambda s: [Draws(0, s, 0)], first_step=0, readers=readers)
+        steps = read_ahead(load, lambda s: [KeyedRng(0, s, 0)], first_step=0, readers=readers)
         assert [next(steps), next(steps)] == [[0], [1]]
         with pytest.raises(UserError, match="case_7"):
             next(steps)
 
     def test_closing_ends_the_threads(self):
-        steps = read_ahead(lambda draws: 0, lambda s: [Draws(0, s, 0)], first_step=0, readers=2)
+        steps = read_ahead(lambda draws: 0, lambda s: [KeyedRng(0, s, 0)], first_step=0, readers=2)
         next(steps)
         steps.close()
         assert not [t for t in threading.enumerate() if t.name.startswith("reader")]
@@ -128,7 +128,7 @@ class TestRunFolder:
                 stream.write('{"step": 4')
             assert [entry["step"] for entry in run.read_log()] == [10, 20, 30]
             assert run.read_log()[0]["loss"] is None
-            run.forget_log_after(20)
+            run.truncate_log(20)
             assert [json.loads(line)["step"] for line in run.log_file.read_text().splitlines()] == [10, 20]
 
     def test_an_old_stop_file_does_not_stop_a_new_run(self, tmp_path):

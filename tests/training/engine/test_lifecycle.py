@@ -30,7 +30,7 @@ def finish(started, folder, steps=5):
     with started.begin(restart=False):
         facts = started.train(lambda run: {"steps": steps}, outcome={"steps"})
         (folder / RESULT).touch()
-        started.run = started.run.ended_as("done", **facts)
+        started.run = started.run.finish("done", **facts)
         started.write()
 
 
@@ -98,8 +98,8 @@ def test_a_second_process_waits_for_nobody_and_is_refused(tmp_path):
 
 
 def test_only_the_main_rank_writes(tmp_path, monkeypatch):
-    monkeypatch.setattr(Ranks, "same_everywhere", lambda self, values: list(values))
-    monkeypatch.setattr(Ranks, "meet", lambda self: None)
+    monkeypatch.setattr(Ranks, "broadcast", lambda self, values: list(values))
+    monkeypatch.setattr(Ranks, "barrier", lambda self: None)
     other = life(tmp_path / "run", ranks=Ranks(1, 2))
     with pytest.raises(RuntimeError), other.begin(restart=True):
         other.train(lambda run: (_ for _ in ()).throw(RuntimeError()), outcome=set())

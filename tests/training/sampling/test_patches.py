@@ -9,7 +9,7 @@ import pytest
 import torch
 from support.stored_cases import TUMOUR, make_case, make_plans
 
-from swinssl.core.rng import Draws
+from swinssl.core.rng import KeyedRng
 from swinssl.dataset.labels import LabelSet
 from swinssl.training.augmentation.pipeline import draw_augmentation
 from swinssl.training.sampling.patches import load_patch, read_window
@@ -58,7 +58,7 @@ def test_a_window_is_the_volume_padded(case, image, label, start):
 def test_without_augmentation_the_patch_is_the_window(case, image, label):
     plans = make_plans(channels=2)
     found_image, found_label = load_patch(
-        case, Patch("a", (3, 4, 5)), plans=plans, draws=Draws(0, 0, 0), augmentation="none"
+        case, Patch("a", (3, 4, 5)), plans=plans, draws=KeyedRng(0, 0, 0), augmentation="none"
     )
     assert found_image.dtype == torch.float32
     assert found_label.dtype == torch.uint8
@@ -70,7 +70,7 @@ def test_rotation_and_zoom_show_what_lies_round_the_patch_not_padding(case):
     plans = make_plans(channels=2, patch_size=(8, 8, 8))
     turned = 0
     for step in range(60):
-        draws = Draws(0, step, 0)
+        draws = KeyedRng(0, step, 0)
         drawn = draw_augmentation(draws, patch_size=(8, 8, 8), channels=2, mirror_axes=(0, 1, 2), spacing=(1, 1, 1))
         if drawn.spatial is None:
             continue
@@ -86,7 +86,7 @@ def test_patches_with_and_without_tumour_stay_1_to_1_under_augmentation(case, au
     sampler = make_sampler({"a": case}, plans)
     shown = []
     for n in range(120):
-        draws = Draws(3, *divmod(n, 2))
+        draws = KeyedRng(3, *divmod(n, 2))
         patch = sampler.locate(draws, batch_size=2)
         _, label = load_patch(case, patch, plans=plans, draws=draws, augmentation=augmentation)
         shown.append(bool((label == 2).any()))
@@ -99,7 +99,7 @@ def test_threads_read_what_one_thread_reads(case, augmentation):
     sampler = make_sampler({"a": case}, plans)
 
     def load(step):
-        draws = Draws(0, step, 0)
+        draws = KeyedRng(0, step, 0)
         return load_patch(
             case, sampler.locate(draws, batch_size=1), plans=plans, draws=draws, augmentation=augmentation
         )
@@ -123,7 +123,7 @@ def test_over_253_structures_the_codes_come_as_int32(tmp_path):
     for augmentation in ("none", "default", "batchgenerators"):
         for step in range(8):
             _, found = load_patch(
-                case, Patch("a", (-2, 3, 3)), plans=plans, draws=Draws(0, step, 0), augmentation=augmentation
+                case, Patch("a", (-2, 3, 3)), plans=plans, draws=KeyedRng(0, step, 0), augmentation=augmentation
             )
             assert found.dtype == torch.int32
             assert set(found.unique().tolist()) <= {0, 280, 65535}

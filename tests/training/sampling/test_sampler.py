@@ -11,7 +11,7 @@ from scipy import stats
 from support.stored_cases import ORGANS, TUMOUR, make_case, make_plans
 
 from swinssl.core.errors import UserError
-from swinssl.core.rng import Draws
+from swinssl.core.rng import KeyedRng
 from swinssl.dataset.labels import LabelSet
 from swinssl.training.sampling.sampler import make_sampler
 
@@ -19,7 +19,7 @@ PATCH = (16, 16, 16)
 
 
 def draws_of_run(count, *, seed=0, batch_size=2):
-    return [Draws(seed, *divmod(n, batch_size)) for n in range(count)]
+    return [KeyedRng(seed, *divmod(n, batch_size)) for n in range(count)]
 
 
 def window(label, start, patch=PATCH):
@@ -231,10 +231,10 @@ class TestBoth:
     def test_the_same_index_over_the_run_gives_the_same_kind_in_any_batch_split(self, tumour_cases, sampling):
         one = make_sampler(tumour_cases, make_plans(sampling=sampling))
         other = make_sampler(dict(reversed(tumour_cases.items())), make_plans(sampling=sampling))
-        draws = [Draws(7, step, sample) for step in range(30) for sample in range(4)]
+        draws = [KeyedRng(7, step, sample) for step in range(30) for sample in range(4)]
         first = [one.locate(d, batch_size=4) for d in draws]
         # Another process, which has drawn other things before and takes these in another order.
-        other.locate(Draws(9, 99, 0), batch_size=4)
+        other.locate(KeyedRng(9, 99, 0), batch_size=4)
         assert [other.locate(d, batch_size=4) for d in reversed(draws)] == first[::-1]
         assert len(set(first)) > 100
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from swinssl.training.sampling.tumour_windows import StartSet, least_tumour_starts, lesions, tumour_free_starts
+from swinssl.training.sampling.tumour_windows import WindowStarts, least_tumour_starts, lesions, tumour_free_starts
 from swinssl.training.sampling.window import start_ranges, start_showing
 
 
@@ -81,7 +81,7 @@ def members(starts):
 
 def test_a_start_set_is_drawn_from_uniformly():
     chosen = np.random.default_rng(3).random((4, 5, 6)) < 0.3
-    starts = StartSet.of(chosen, ((-2, 1), (0, 4), (3, 8)))
+    starts = WindowStarts.of(chosen, ((-2, 1), (0, 4), (3, 8)))
     generator = np.random.default_rng(0)
     drawn = [starts.draw(generator) for _ in range(5000)]
     expected = {(z - 2, y, x + 3) for z, y, x in np.argwhere(chosen).tolist()}

@@ -52,7 +52,7 @@ def tasks():
                 name=modality,
                 modality=modality,
                 shots=shots,
-                chance=cases,
+                rng=cases,
             )
             for modality, cases in (("CT", 12), ("MR", 9))
             for shots, drop in (("many", 0.0), ("5", 0.2))
@@ -125,7 +125,7 @@ def test_shots_rise_and_the_gap_is_to_the_best_of_the_task(tasks):
 
 
 def test_sizes_are_joined_by_a_line_where_each_has_one_model():
-    parts = [drawn({f"smit {n}": 0.5 + n / 20000}, volumes=float(n), chance=n) for n in (3000, 0)]
+    parts = [drawn({f"smit {n}": 0.5 + n / 20000}, volumes=float(n), rng=n) for n in (3000, 0)]
     both = joined(*parts)
     assert [(size, model) for size, model, _ in size_accuracies(both, "volumes")] == [
         (0, "smit 0"),
