@@ -15,6 +15,7 @@ from swinssl.cli.parameters import Json
 from swinssl.core import files
 from swinssl.core.errors import UserError
 from swinssl.core.terminal import print
+from swinssl.dataset.normalisations import normalisation_forms
 from swinssl.networks.checkpoints.published_encoders import SOURCES, WHICH_MERGE_ORDER, SourceName
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ Spacing = Annotated[
 Patch = Annotated[tuple[int, int, int] | None, typer.Option("--patch", help="z y x voxels that it was pretrained on.")]
 IntensityFlag = Annotated[
     str | None,
-    typer.Option("--intensity", help="How its images were normalised: window:LOW:HIGH, percentile:LOW:HIGH, zscore."),
+    typer.Option("--intensity", help=f"How its images were normalised: {', '.join(normalisation_forms())}."),
 ]
 Licence = Annotated[Path | None, typer.Option("--licence", help="Text file with the licence of the weights.")]
 Whole = Annotated[

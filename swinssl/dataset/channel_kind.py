@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-# nnU-Net's names of a normalisation; they say what is to be done whatever the values are.
-SCHEME_NAMES = ("nonorm", "rescale_to_0_1", "rgb_to_0_1", "zscore")
+from swinssl.dataset.normalisations import normalisation_of_channel_name
+
 CT_WORDS = {"ct", "cect", "ncct", "hrct", "cta", "ctscan", "computed"}
 # Voxels looked at.
 MOST_VOXELS = 1_000_000
@@ -110,7 +110,7 @@ class ChannelKind:
 
 def channel_kind(name: str, cases: Sequence[ImageValues]) -> ChannelKind:
     """What a channel is by its name and the values of some or all of its images; half of them are enough."""
-    if name.strip().lower() in SCHEME_NAMES or not cases:
+    if normalisation_of_channel_name(name) is not None or not cases:
         return ChannelKind("arbitrary", "", {})
     if named_ct(name):
         unlike = {i: why for i, values in enumerate(cases) if (why := not_hounsfield(values))}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from swinssl.core.geometry import Spacing
 from swinssl.dataset.channel_kind import ImageValues, looks_hounsfield, not_hounsfield
+from swinssl.dataset.normalisations import NORMALISATIONS
 from swinssl.imageio.volume import Volume
 from swinssl.preprocessing.plans import Intensity, IntensityStatistics, Plans
 from swinssl.preprocessing.prepared_volume import PreparedVolume
@@ -99,7 +100,7 @@ def _intensity_warning(
         return f"{found}; the model was trained on Hounsfield units. {why[0].upper()}{why[1:]}" if why else None
     if trained.min >= 0 and looks_hounsfield(values):
         return f"{found} look like Hounsfield units; the model was trained on values from {trained.min:.4g} upwards"
-    if how.scheme in ("window", "none"):  # the other schemes take each case by its own range
+    if not NORMALISATIONS[how.scheme].per_case:  # else the unit does not matter
         known = f"the structures it was trained on have {trained.percentile_00_5:.4g} to {trained.percentile_99_5:.4g}"
         width = trained.percentile_99_5 - trained.percentile_00_5
         if high - low < NARROWER * width or high > ABOVE * max(trained.max, 0) or high < trained.percentile_00_5:

@@ -8,21 +8,14 @@ from collections.abc import Sequence
 from swinssl.core.errors import UserError
 from swinssl.core.text import listed, nearest
 from swinssl.dataset.channel_kind import ChannelKind
+from swinssl.dataset.normalisations import NORMALISATIONS, normalisation_forms, normalisation_of_channel_name
 from swinssl.planning import options as paper_protocol
 from swinssl.preprocessing.fingerprint import Fingerprint
 from swinssl.preprocessing.plans import Intensity, IntensityStatistics
 
-# Channel names that nnU-Net knows besides CT.
-NAMED = {
-    "nonorm": Intensity(scheme="none"),
-    "rescale_to_0_1": Intensity(scheme="percentile", low=0, high=100),
-    "rgb_to_0_1": Intensity(scheme="window", low=0, high=255),
-    "zscore": Intensity(scheme="zscore"),
-}
 # nnU-Net's: below this share of the volume left by the crop, statistics are taken inside the mask alone.
 MASKED_BELOW = 0.75
 SHOWN = 3
-FORM = "Give auto, window:LOW:HIGH, percentile:LOW:HIGH, zscore, none or encoder; one a channel, with commas."
 
 
 def choose_intensities(
@@ -50,7 +43,8 @@ def choose_intensities(
         wishes *= len(names)
     if len(wishes) != len(names):
         raise UserError(
-            f"--intensity {wish}: {len(wishes)} schemes for {len(names)} channels ({', '.join(names)}). {FORM}"
+            f"--intensity {wish}: {len(wishes)} schemes for {len(names)} channels ({', '.join(names)}). "
+            f"{intensity_form()}"
         )
     chosen, reasons = [], []
     for channel, (name, one) in enumerate(zip(names, wishes, strict=True)):
@@ -59,7 +53,9 @@ def choose_intensities(
             scheme, why = _automatic(name, channel, kinds[channel], fingerprint, paper=paper)
         elif one == "encoder":
             if encoder_intensity is None:
-                raise UserError("--intensity encoder: the encoder's file does not say its intensities. " + FORM)
+                raise UserError(
+                    "--intensity encoder: the encoder's file does not say its intensities. " + intensity_form()
+                )
             scheme, why = encoder_intensity, "as the encoder was pretrained"
         else:
             scheme, why = asked_intensity(one, wish or ""), "as asked"
@@ -68,25 +64,25 @@ def choose_intensities(
     return tuple(chosen), " | ".join(reasons)
 
 
+def intensity_form() -> str:
+    """What `--intensity` takes, as a sentence."""
+    return f"Give auto, {', '.join(normalisation_forms())} or encoder; one for each channel, separated by commas."
+
+
 def describe(intensity: Intensity) -> str:
     """As in "window [-175, 250] to [0, 1]"."""
-    bounds = f"[{intensity.low:.5g}, {intensity.high:.5g}]"
-    return {
-        "window": f"window {bounds} to [0, 1]",
-        "percentile": f"each case's percentiles {bounds} to [0, 1]",
-        "zscore": "z-score of each case" + (" inside its non-zero mask" if intensity.inside_mask else ""),
-        "none": "as it is",
-    }[intensity.scheme]
+    words = NORMALISATIONS[intensity.scheme].description.format(low=intensity.low, high=intensity.high)
+    return words + (" inside its non-zero mask" if intensity.inside_mask else "")
 
 
 def _automatic(
     name: str, channel: int, kind: ChannelKind, fingerprint: Fingerprint, *, paper: bool
 ) -> tuple[Intensity, str]:
-    spelled = name.strip().lower()
-    if spelled in NAMED:
-        scheme = NAMED[spelled]
-        inside = scheme.scheme == "zscore" and fingerprint.median_relative_size_after_cropping < MASKED_BELOW
-        return scheme.model_copy(update={"inside_mask": inside}), f'since the channel is named "{name}"'
+    if asked := normalisation_of_channel_name(name):
+        scheme, low, high = asked
+        inside = NORMALISATIONS[scheme].masked and fingerprint.median_relative_size_after_cropping < MASKED_BELOW
+        intensity = Intensity(scheme=scheme, low=low, high=high, inside_mask=inside)
+        return intensity, f'since the channel is named "{name}"'
     doubt = "".join(f". NOTE: {text}" for text in (kind.question, _unlike(kind, fingerprint), _slip(name)) if text)
     window = _ct_window(fingerprint.intensities[channel], kind, annotated=fingerprint.annotated, paper=paper)
     if kind.kind != "arbitrary" and window is not None:
@@ -126,7 +122,7 @@ def _unlike(kind: ChannelKind, fingerprint: Fingerprint) -> str:
 
 def _slip(name: str) -> str:
     """What a name nearly is that would choose another normalisation."""
-    near = nearest(name.strip().lower(), NAMED)
+    near = nearest(name.strip().lower(), [n for row in NORMALISATIONS.values() for n in row.channel_names])
     return f'"{name}" is not "{near}"; correct channel_names in dataset.json if you mean that' if near else ""
 
 
@@ -137,15 +133,13 @@ def asked_intensity(one: str, whole: str) -> Intensity:
         UserError: it cannot be read.
     """
     scheme, *bounds = one.split(":")
-    if scheme in ("zscore", "none") and not bounds:
-        return Intensity(scheme="zscore" if scheme == "zscore" else "none")
-    if scheme in ("window", "percentile") and len(bounds) == 2:
-        try:
-            low, high = float(bounds[0]), float(bounds[1])
-        except ValueError:
-            low = high = math.nan
-        inside = scheme == "window" or (low >= 0 and high <= 100)
-        if math.isfinite(low) and math.isfinite(high) and low < high and inside:
-            return Intensity(scheme="window" if scheme == "window" else "percentile", low=low, high=high)
-        raise UserError(f"--intensity {whole}: {one} needs two numbers, the lower first (percentiles 0 to 100). {FORM}")
-    raise UserError(f"--intensity {whole}: {one!r} is not known. {FORM}")
+    if scheme not in NORMALISATIONS or len(bounds) != (2 if NORMALISATIONS[scheme].bounds else 0):
+        raise UserError(f"--intensity {whole}: {one!r} is not known. {intensity_form()}")
+    try:
+        low, high = map(float, bounds or (0, 0))
+    except ValueError:
+        low = high = math.nan
+    if error := NORMALISATIONS[scheme].bounds_error(low, high):
+        needed = f"{one} needs two numbers, the lower first (percentiles 0 to 100): {error}"
+        raise UserError(f"--intensity {whole}: {needed}. {intensity_form()}")
+    return Intensity(scheme=scheme, low=low, high=high)

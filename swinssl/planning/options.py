@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from swinssl.core.geometry import Shape, Spacing
+from swinssl.dataset.normalisations import normalisation_forms
 
 
 class PlanOptions(BaseModel):
@@ -37,8 +38,8 @@ class PlanOptions(BaseModel):
     )
     intensity: str | None = Field(
         None,
-        description="auto, window:LOW:HIGH, percentile:LOW:HIGH, zscore, none or encoder; one for all channels, "
-        "or one a channel, separated by commas.",
+        description=f"auto, {', '.join(normalisation_forms())} or encoder; one for all channels, "
+        "or one for each channel, separated by commas.",
     )
     sampling: Literal["organ", "tumour"] | None = Field(
         None, description="organ draws the class first; tumour draws patches with and without tumour 1:1."

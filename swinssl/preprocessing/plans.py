@@ -13,6 +13,7 @@ from swinssl.core import files
 from swinssl.core.errors import UserError
 from swinssl.core.json_model import read_model
 from swinssl.dataset.labels import LabelSet
+from swinssl.dataset.normalisations import normalisation_error
 from swinssl.networks.network_plan import NetworkPlan
 
 PLANS_FILE = "swinsslPlans.json"
@@ -34,28 +35,24 @@ class _Frozen(BaseModel):
 
 
 class Intensity(_Frozen):
-    """How the intensities of one channel are normalised; every scheme but `zscore` ends in [0, 1].
+    """How the intensities of one channel are normalised; `window` and `percentile` end in [0, 1].
 
     Args:
-        scheme: `window` clips to [low, high] and scales; `percentile` does so with the case's own percentiles `low` and
-            `high` (in %) over its non-zero voxels (over all, if under 5 % are zero); `zscore` subtracts the case's mean
-            and divides by its standard deviation; `none` only casts.
+        scheme: a name in `dataset.normalisations.NORMALISATIONS`.
         low: lower bound, in the image's units or in %.
         high: upper bound, likewise.
         inside_mask: statistics over the non-zero mask only, and zero outside it.
     """
 
-    scheme: Literal["window", "percentile", "zscore", "none"]
+    scheme: str
     low: Finite = 0.0
     high: Finite = 0.0
     inside_mask: bool = False
 
     @model_validator(mode="after")
-    def _is_a_range(self) -> Self:
-        if self.scheme in ("window", "percentile") and not self.low < self.high:
-            raise ValueError(f"{self.scheme} from {self.low:g} to {self.high:g} is no range")
-        if self.scheme == "percentile" and not (self.low >= 0 and self.high <= 100):
-            raise ValueError(f"percentiles {self.low:g} and {self.high:g} are not within 0 to 100")
+    def _is_known(self) -> Self:
+        if error := normalisation_error(self.scheme, self.low, self.high):
+            raise ValueError(error)
         return self
 
 

@@ -20,7 +20,8 @@ from swinssl.evaluation.encoders.compared_encoder import ComparedEncoder
 from swinssl.evaluation.encoders.comparison_config import TOKENS, ComparisonConfig
 from swinssl.networks.network_plan import SwinEncoderPlan
 from swinssl.networks.swin.encoder import DIVISOR
-from swinssl.preprocessing.plans import Intensity, Plans
+from swinssl.planning.intensity import describe
+from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.store import PreprocessedCase, PreprocessedDataset
 from swinssl.ssl.method import Images
 from swinssl.ssl.parts.crops import CropSampler
@@ -267,15 +268,9 @@ def _notes(encoders: Sequence[ComparedEncoder], plans: Plans) -> list[str]:
             notes.append(f"{letter} was trained at {_mm(encoder.spacing)}; the crops have {_mm(plans.spacing)}.")
         ours, theirs = plans.intensity[0], encoder.intensity
         if theirs is not None and theirs != ours:
-            notes.append(f"{letter} was trained on intensities of {_words(theirs)}; the crops have {_words(ours)}.")
+            notes.append(f"{letter} was trained on intensities of {describe(theirs)}; the crops have {describe(ours)}.")
     return notes
 
 
 def _mm(spacing: tuple[float, float, float]) -> str:
     return dimensions(spacing, "g") + " mm"
-
-
-def _words(intensity: Intensity) -> str:
-    if intensity.scheme in ("window", "percentile"):
-        return f"{intensity.scheme} {intensity.low:g} to {intensity.high:g}"
-    return intensity.scheme
