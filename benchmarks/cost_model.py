@@ -149,7 +149,7 @@ def measure(cell: dict[str, Any]) -> dict[str, Any]:
     from swinssl.core.devices import autocast, use_bf16
     from swinssl.core.machine import keep_freed_memory
     from swinssl.dataset.labels import LabelSet
-    from swinssl.networks.build import build_network
+    from swinssl.networks.architectures import build_network
     from swinssl.training.engine.optimiser import make_optimiser
     from swinssl.training.engine.weight_average import WeightAverage
     from swinssl.training.losses import softmax_loss

@@ -53,7 +53,7 @@ from swinssl.inference.trained_model import (
     public_description,
     write_fold,
 )
-from swinssl.networks.build import build_network
+from swinssl.networks.architectures import build_network
 from swinssl.networks.checkpoints.weights_file import write_weights
 from swinssl.networks.network_plan import NetworkPlan, SwinEncoderPlan
 from swinssl.preprocessing.plans import Cost, Intensity, IntensityStatistics, Plans, TrainingPlan

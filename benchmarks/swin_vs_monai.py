@@ -28,7 +28,7 @@ import torch
 from monai.networks.nets.swin_unetr import SwinTransformer, SwinUNETR
 from torch import nn
 
-from swinssl.networks.build import build_network
+from swinssl.networks.architectures import build_network
 from swinssl.networks.checkpoints.encoder_import import BIAS_INDEX
 from swinssl.networks.checkpoints.published_encoders import MONAI
 from swinssl.networks.folded_norm import with_folded_norms

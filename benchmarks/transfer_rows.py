@@ -10,7 +10,8 @@ from pathlib import Path
 
 from swinssl.core import files
 from swinssl.core.errors import UserError
-from swinssl.evaluation.comparison.score_table import DICE, Score, ScoreTable
+from swinssl.evaluation.comparison.score_table import Score, ScoreTable
+from swinssl.metrics.registry import DICE
 
 BEFORE, MEAN = ("init", "seed", "steps", "minutes", "case"), "mean"
 

@@ -12,6 +12,7 @@ from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Json
 from swinssl.core.errors import UserError
 from swinssl.core.terminal import print
+from swinssl.metrics.registry import metric_help
 
 Results = Annotated[
     list[str],
@@ -41,9 +42,7 @@ Group = Annotated[
         help="Structures that are averaged together; may be repeated. paper: the paper's organ groups.",
     ),
 ]
-Metric = Annotated[
-    str, typer.Option("--metric", help="Column that is compared: Dice, HD95_mm, far_false_positives, NSD_2mm, ...")
-]
+Metric = Annotated[str, typer.Option("--metric", help=metric_help())]
 Patients = Annotated[
     Path | None,
     typer.Option("--patients", help="Folder with a groups.csv (case,group): cases of a patient count as one."),

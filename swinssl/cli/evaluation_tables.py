@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from swinssl.cli.tables import Table
     from swinssl.evaluation.aggregate import Average, Interval, Report
     from swinssl.evaluation.results import Evaluation
+    from swinssl.metrics.registry import Metric
 
 
 def print_tables(evaluation: Evaluation, report: Report) -> None:
@@ -28,45 +29,47 @@ def print_tables(evaluation: Evaluation, report: Report) -> None:
 
 
 def _overlap_table(evaluation: Evaluation, report: Report) -> Table:
-    from swinssl.evaluation.aggregate import ABSOLUTE_VOLUME_ERROR
+    from swinssl.metrics.registry import DICE, METRICS
 
-    table = _table("structure", "n", "Dice [95 %]", "median", "volume error", "abs. %", "worst case")
+    further = [metric for metric in METRICS if "overlap" in metric.shown and metric.name != DICE]
+    headings = (metric.heading() for metric in further)
+    table = _table("structure", "n", "Dice [95 %]", "median", *headings, "worst case")
     for one in report.structures:
-        dice, volume = one.averages["Dice"], one.averages["volume_error_ml"].mean
+        dice = one.averages[DICE]
         table.add_row(
             one.structure.name,
             str(dice.n),
-            _with_interval(dice, 3),
-            _number(dice.median, 3),
-            "-" if volume is None else f"{volume:+.2f} ml",
-            _number(one.averages[ABSOLUTE_VOLUME_ERROR].mean, 1),
+            _with_interval(dice),
+            _number(dice.median),
+            *(_number(one.averages[metric.name].mean, metric.form) for metric in further),
             one.worst_case or "-",
         )
     if len(report.structures) > 1:
         dice, worst = report.dice, evaluation.worst
         table.add_section()
-        cells = ("mean", str(dice.n), _with_interval(dice, 3), _number(dice.median, 3), "", "")
+        cells = ("mean", str(dice.n), _with_interval(dice), _number(dice.median), *("" for _ in further))
         table.add_row(*cells, worst.case_id if worst else "-")
     return table
 
 
 def _surface_tables(evaluation: Evaluation, report: Report) -> list[Table]:
-    """Distances and surface Dice; in two tables where several tolerances would make one too wide."""
-    from swinssl.evaluation.columns import surface_dice_name
+    """What is measured on surfaces; what depends on the tolerance in a second table where there are several."""
+    from swinssl.metrics.registry import METRICS
 
-    distances = [("HD95 mm [95 %]", "HD95_mm", 1), ("MSD mm", "MSD_mm", 2), ("far FP", "far_false_positives", 2)]
-    tolerances = evaluation.tolerances
-    dice = [(f"surface Dice {mm:g} mm", surface_dice_name(mm), 3) for mm in tolerances]
-    return [_averages_table(report, part) for part in ([distances + dice] if len(dice) == 1 else [distances, dice])]
+    shown = [metric for metric in METRICS if "surface" in metric.shown]
+    fixed = [metric for metric in shown if not metric.per_tolerance]
+    varying = [m.at(index, mm) for m in shown if m.per_tolerance for index, mm in enumerate(evaluation.tolerances)]
+    parts = [fixed + varying] if len(evaluation.tolerances) == 1 else [fixed, varying]
+    return [_averages_table(report, part) for part in parts]
 
 
-def _averages_table(report: Report, columns: Sequence[tuple[str, str, int]]) -> Table:
-    """A table of averages; a column is its title, the number's name and digits."""
-    table = _table("structure", "n", *(title for title, *_ in columns))
+def _averages_table(report: Report, metrics: Sequence[Metric]) -> Table:
+    first, *others = (metric.heading() for metric in metrics)
+    table = _table("structure", "n", f"{first} [95 %]", *others)
     for one in report.structures:
-        averages = [(one.averages[name], digits) for _, name, digits in columns]
-        cells = (_with_interval(average, digits) for average, digits in averages)
-        table.add_row(one.structure.name, str(averages[0][0].n), *cells)
+        averages = [one.averages[metric.name] for metric in metrics]
+        cells = (_with_interval(average, m.form) for average, m in zip(averages, metrics, strict=True))
+        table.add_row(one.structure.name, str(averages[0].n), *cells)
     return table
 
 
@@ -80,11 +83,11 @@ def _lesion_table(report: Report) -> Table:
         table.add_row(
             one.structure.name,
             f"{total.found}/{total.reference}",
-            _interval_after(total.sensitivity, lesions.sensitivity_interval, 2),
+            _interval_after(total.sensitivity, lesions.sensitivity_interval, ".2f"),
             f"{total.true}/{total.predicted}",
-            _interval_after(total.precision, lesions.precision_interval, 2),
-            _number(total.f1, 2),
-            _number(lesions.false_per_case, 2),
+            _interval_after(total.precision, lesions.precision_interval, ".2f"),
+            _number(total.f1, ".2f"),
+            _number(lesions.false_per_case, ".2f"),
         )
     return table
 
@@ -113,14 +116,14 @@ def _print_uncut(table: Table) -> None:
     print_table(table, width=needed_width(table))
 
 
-def _with_interval(average: Average, digits: int) -> str:
-    return _interval_after(average.mean, average.interval, digits)
+def _with_interval(average: Average, form: str = ".3f") -> str:
+    return _interval_after(average.mean, average.interval, form)
 
 
-def _interval_after(value: float | None, interval: Interval, digits: int) -> str:
-    ends = "" if interval is None else f" [{interval[0]:.{digits}f}, {interval[1]:.{digits}f}]"
-    return _number(value, digits) + ends
+def _interval_after(value: float | None, interval: Interval, form: str) -> str:
+    ends = "" if interval is None else f" [{interval[0]:{form}}, {interval[1]:{form}}]"
+    return _number(value, form) + ends
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+def _number(value: float | None, form: str = ".3f") -> str:
+    return "-" if value is None else f"{value:{form}}"

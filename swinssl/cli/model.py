@@ -108,7 +108,7 @@ def list_(root: Root = None, json: Json = False) -> None:
             entry |= {
                 "folds": opened.folds,
                 "unfinished": opened.unfinished,
-                "network": network.preset if network.architecture == "swin" else network.architecture,
+                "network": network.short_name,
                 "spacing": opened.plans.spacing,
                 "structures": opened.plans.labels.names,
             }

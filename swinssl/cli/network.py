@@ -11,7 +11,8 @@ from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Json
 from swinssl.core.terminal import print
 from swinssl.core.text import dimensions
-from swinssl.networks.network_plan import PRESETS, NetworkPlan, encoder_preset
+from swinssl.networks import architectures
+from swinssl.networks.network_plan import PRESETS, ArchitectureName, NetworkPlan, encoder_preset
 
 if TYPE_CHECKING:
     from swinssl.cli.tables import Table
@@ -37,10 +38,7 @@ Classes = Annotated[
         help="Outputs of the network, background included: 5 organs are 6 classes. Regions have no background.",
     ),
 ]
-Architecture = Annotated[
-    Literal["swin", "plainconv", "resenc"],
-    typer.Option("--network", help="Architecture; plainconv and resenc are CNN baselines."),
-]
+Architecture = Annotated[ArchitectureName, typer.Option("--network", help=architectures.HELP)]
 Decoder = Annotated[
     Literal["full", "light"],
     typer.Option("--decoder", help="full (the paper's) or light (at most 16 channels at full resolution)."),
@@ -60,7 +58,7 @@ List = Annotated[bool, typer.Option("--list", help="List the sizes and stop.")]
 def network(
     preset: Preset = "small",
     classes: Classes = 2,
-    architecture: Architecture = "swin",
+    architecture: Architecture = architectures.DEFAULT,
     decoder: Decoder = "full",
     norm: Norm = "batch",
     deep_supervision: DeepSupervision = False,
@@ -133,8 +131,8 @@ def _report(plan: NetworkPlan, rows: list[LayerRow], step: dict[str, Any], image
     from swinssl.cli.tables import print_table
 
     sums = _summary(rows)
-    name = plan.preset if plan.architecture == "swin" else f"{plan.architecture} ({plan.preset})"
-    decoder = f"{plan.decoder} decoder, " if plan.architecture == "swin" else ""
+    name = plan.preset if plan.has_swin_encoder else f"{plan.architecture} ({plan.preset})"
+    decoder = f"{plan.decoder} decoder, " if plan.has_swin_encoder else ""
     print(f"{name}: {decoder}{plan.norm} norm, image {image}, {classes} classes (background included)")
     print_table(_layer_table(rows))
     print(f"{sums['parameters']:,} parameters, of these {sums['encoder_parameters']:,} in the encoder")

@@ -150,7 +150,7 @@ def report(planned: PlannedDataset, folder: Path, results: Path, *, explain: boo
         print(f"encoder: {plans.encoder.name}, as in the plan before (--init scratch plans without an encoder)")
     _report_changes(planned, folder, results)
     in_hu = all(kind == "hounsfield" for kind in plans.channel_kinds)
-    if plans.encoder is None and plans.network.architecture == "swin" and planned.fingerprint.annotated and in_hu:
+    if plans.encoder is None and plans.network.has_swin_encoder and planned.fingerprint.annotated and in_hu:
         for suggestion in shipped_suggestions("CT", command=command_words("swinssl_plan", folder)):
             print(f"encoder: {suggestion}")
     print(f"plans: {folder / PLANS_FILE}" if written else f"nothing written (would be {folder / PLANS_FILE})")

@@ -9,14 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinssl.core.text import counted, listed
-from swinssl.evaluation.columns import Number, columns
 from swinssl.evaluation.results import Evaluation
 from swinssl.evaluation.statistics.bootstrap import FEW_CASES, bootstrap_interval, mean_interval, ratio_of_sums
 from swinssl.metrics.case_metrics import StructureMetrics
 from swinssl.metrics.lesions import LesionCounts
+from swinssl.metrics.registry import DICE, METRICS, Number, metrics_at
 from swinssl.metrics.structures import Structure
-
-ABSOLUTE_VOLUME_ERROR = "absolute_volume_error_percent"
 
 Interval = tuple[float, float] | None
 
@@ -58,7 +56,7 @@ class StructureReport:
         both_empty: cases in which neither map has it; nothing is measured there.
         missed: cases in which only the reference has it: Dice 0, no distance.
         invented: cases in which only the prediction has it: Dice 0, no distance.
-        averages: by the name of the number (`columns.py`).
+        averages: by the name of the metric.
         worst_case: the case with the lowest Dice.
         lesions: None for structures that are no lesions.
     """
@@ -99,14 +97,15 @@ def remarks(evaluation: Evaluation, report: Report) -> list[str]:
     if cases < FEW_CASES:
         what = "the intervals are rough and rather too narrow" if report.dice.interval else "too few for an interval"
         lines.append(f"only {counted(cases, 'case')}: {what}; one case can change the means.")
+    distances = " and ".join(metric.title for metric in METRICS if metric.unit == "mm")
     for one in report.structures:
-        name, measured = one.structure.name, one.averages["Dice"].n
+        name, measured = one.structure.name, one.averages[DICE].n
         if one.annotated < cases:
             lines.append(f"{name}: annotated in {one.annotated} of {cases} cases; the others do not count.")
         if one.both_empty:
             lines.append(f"{name}: in neither map in {_named(one.both_empty)}: nothing to measure there.")
         others = measured - len(one.missed) - len(one.invented)
-        rest = f"Dice 0 there; HD95 and MSD are over the other {others}." if others else "Dice 0 there."
+        rest = f"Dice 0 there; {distances} are over the other {others}." if others else "Dice 0 there."
         if one.missed:
             lines.append(f"{name}: missed in {_named(one.missed)}: {rest}")
         if one.invented:
@@ -118,11 +117,9 @@ def _structure_report(evaluation: Evaluation, structure: Structure) -> Structure
     name = structure.name
     annotated = [(case.case_id, case.metrics[name]) for case in evaluation.cases if name in case.metrics]
     averages = {
-        key: _average(column(m) for _, m in annotated)
-        for key, column in columns(evaluation.tolerances, lesions=structure.lesions).items()
+        key: _average(metric(m) for _, m in annotated)
+        for key, metric in metrics_at(evaluation.tolerances, lesions=structure.lesions).items()
     }
-    errors = [m.volume_error_percent for _, m in annotated]
-    averages[ABSOLUTE_VOLUME_ERROR] = _average(None if error is None else abs(error) for error in errors)
     dice = [(m.overlap.dice, case_id) for case_id, m in annotated if m.overlap.dice is not None]
     return StructureReport(
         structure,

@@ -16,14 +16,12 @@ from swinssl.core import files
 from swinssl.core.provenance import __version__
 from swinssl.core.text import csv_text
 from swinssl.evaluation.aggregate import LesionReport, Report, StructureReport
-from swinssl.evaluation.columns import Number, columns
 from swinssl.evaluation.results import CaseResult, Evaluation
 from swinssl.evaluation.statistics.bootstrap import LEVEL, RESAMPLES
 from swinssl.metrics.lesions import COVERED_SHARE
+from swinssl.metrics.registry import METRICS, Number, metrics_at
 
 SUMMARY_FILE, METRICS_FILE = "summary.json", "metrics.csv"
-# What nnU-Net's own tools read; `foreground_mean` has these alone.
-NNUNET_NAMES = ("Dice", "FN", "FP", "IoU", "TN", "TP", "n_pred", "n_ref")
 
 
 def write_files(evaluation: Evaluation, report: Report, folder: Path) -> None:
@@ -36,7 +34,11 @@ def summary(evaluation: Evaluation, report: Report) -> dict[str, Any]:
     """The content of `summary.json`; docs/evaluation.md describes its keys."""
     means = {one.structure.key: {name: a.mean for name, a in one.averages.items()} for one in report.structures}
     return {
-        "foreground_mean": {name: _mean_of_defined([mean[name] for mean in means.values()]) for name in NNUNET_NAMES},
+        # Only what nnU-Net's own tools read.
+        "foreground_mean": {
+            name: _mean_of_defined([mean[name] for mean in means.values()])
+            for name in sorted(metric.name for metric in METRICS if metric.nnunet)
+        },
         "mean": means,
         "metric_per_case": [_case(case, evaluation) for case in evaluation.cases],
         "swinssl": {
@@ -57,23 +59,25 @@ def summary(evaluation: Evaluation, report: Report) -> dict[str, Any]:
 
 def metrics_csv(evaluation: Evaluation) -> str:
     """One row a case and structure, every number in its column."""
-    names = columns(evaluation.tolerances, lesions=any(s.lesions for s in evaluation.structures))
+    columns = metrics_at(evaluation.tolerances, lesions=any(s.lesions for s in evaluation.structures))
     rows: list[dict[str, Number | str]] = []
     for case in evaluation.cases:
         for structure in evaluation.structures:
             if (metrics := case.metrics.get(structure.name)) is not None:
-                numbers = {name: column(metrics) for name, column in names.items()}
+                numbers = {name: metric(metrics) for name, metric in columns.items()}
                 rows.append({"case": case.case_id, "structure": structure.name, "label": structure.key, **numbers})
-    return csv_text(rows, ["case", "structure", "label", *names])
+    return csv_text(rows, ["case", "structure", "label", *columns])
 
 
 def _case(case: CaseResult, evaluation: Evaluation) -> dict[str, Any]:
     """Structures that were not annotated have a null for every number."""
     metrics: dict[str, dict[str, Number]] = {}
     for structure in evaluation.structures:
-        found = case.metrics.get(structure.name)
-        names = columns(evaluation.tolerances, lesions=structure.lesions)
-        metrics[structure.key] = {name: None if found is None else column(found) for name, column in names.items()}
+        measured = case.metrics.get(structure.name)
+        columns = metrics_at(evaluation.tolerances, lesions=structure.lesions)
+        metrics[structure.key] = {
+            name: None if measured is None else metric(measured) for name, metric in columns.items()
+        }
     return {
         "metrics": metrics,
         "prediction_file": str(case.prediction),

@@ -27,7 +27,7 @@ from swinssl.dataset.label_declaration import labels_as_json
 from swinssl.imageio.endings import ENDINGS
 from swinssl.inference.postprocessing import CleanUp
 from swinssl.inference.predictor import Predictor
-from swinssl.networks.build import build_network
+from swinssl.networks.architectures import build_network
 from swinssl.networks.checkpoints.weights_file import (
     FLOATS,
     read_dtypes,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from swinssl.core.geometry import union, value_boxes
 from swinssl.imageio.volume import Geometry
 from swinssl.metrics.lesions import LesionCounts, count_lesions
 from swinssl.metrics.overlap import Overlap, PairCounts, count_pairs
+from swinssl.metrics.registry import METRICS, Number
 from swinssl.metrics.structures import Structure
 from swinssl.metrics.surface_distance import far_false_positives, surface_distances
 
@@ -43,6 +44,7 @@ class StructureMetrics:
         surface: None where one of the two maps lacks the structure, so that there is no distance.
         lesions: None for structures that are no lesions.
         far_voxels: predicted further than 15 mm from the reference; None where the reference lacks the structure.
+        of_masks: the metrics that are computed from the masks, by name.
     """
 
     overlap: Overlap
@@ -50,6 +52,7 @@ class StructureMetrics:
     surface: SurfaceScores | None = None
     lesions: LesionCounts | None = None
     far_voxels: int | None = None
+    of_masks: dict[str, Number] = field(default_factory=dict)
 
     @property
     def both_empty(self) -> bool:
@@ -140,6 +143,11 @@ def case_metrics(
             _surface_scores(of_reference, of_prediction, geometry, tolerances),
             count_lesions(of_reference, of_prediction) if structure.lesions else None,
             far_false_positives(of_reference, of_prediction, geometry.spacing) if of_reference.any() else None,
+            {
+                metric.name: metric.of_masks(of_reference, of_prediction, geometry.spacing)
+                for metric in METRICS
+                if metric.of_masks and (of_reference.any() or of_prediction.any())
+            },
         )
     return metrics
 

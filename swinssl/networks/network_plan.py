@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from swinssl.core.errors import UserError
 from swinssl.core.text import did_you_mean
+from swinssl.networks.architectures import ARCHITECTURES, DEFAULT
 
+if TYPE_CHECKING:
+    ArchitectureName = str
+else:  # the choices that commands show derive from it
+    ArchitectureName = Literal[tuple(ARCHITECTURES)]
 MergeOrder = Literal["lexicographic", "smit", "monai", "monai_legacy"]
 AxisOrder = Literal["zyx", "xyz"]
 # Plans and encoders come from strangers too: what is far beyond any network would only fill the memory.
@@ -67,22 +72,32 @@ class NetworkPlan(BaseModel):
     """Encoder and decoder of a segmentor.
 
     Args:
-        architecture: `swin`, or a CNN baseline of dynamic-network-architectures.
+        architecture: one of ARCHITECTURES.
         preset: name of the size, one of PRESETS or that of a published encoder.
         decoder: `full` (the paper's) or `light` (at most 16 channels at full resolution).
         norm: normalisation of the decoder's convolutions.
         deep_supervision: losses at lower decoder resolutions too.
-        encoder: the Swin encoder; unused by the CNN baselines.
+        encoder: the Swin encoder; unused by other architectures.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    architecture: Literal["swin", "plainconv", "resenc"] = "swin"
+    architecture: ArchitectureName = DEFAULT
     preset: str = "small"
     decoder: Literal["full", "light"] = "full"
     norm: Literal["batch", "instance"] = "batch"
     deep_supervision: bool = False
     encoder: SwinEncoderPlan = SwinEncoderPlan()
+
+    @property
+    def has_swin_encoder(self) -> bool:
+        """Whether it has a Swin encoder, which can start from pretrained weights."""
+        return ARCHITECTURES[self.architecture].swin_encoder
+
+    @property
+    def short_name(self) -> str:
+        """Name in lists and of models: the size of a Swin network, else the architecture."""
+        return self.preset if self.has_swin_encoder else self.architecture
 
 
 # Widths are multiples of 16, so that vector units are full. smitp's heads are a documented guess: the paper names

@@ -141,8 +141,11 @@ def gpu_seconds_guess(
 
 def network_work(plan: NetworkPlan, *, patch_size: Shape, in_channels: int, num_outputs: int) -> Work:
     """Counts of the whole network for one patch."""
-    if plan.architecture != "swin":
-        return _cnn_work(plan, patch_size, in_channels, num_outputs)
+    count = _FORMULAS.get(plan.architecture, _counted_work)
+    return count(plan, patch_size, in_channels, num_outputs)
+
+
+def _swin_work(plan: NetworkPlan, patch_size: Shape, in_channels: int, num_outputs: int) -> Work:
     encoder = encoder_work(plan.encoder, patch_size=patch_size, in_channels=in_channels)
     return encoder + _decoder_work(plan, patch_size, in_channels, num_outputs)
 
@@ -269,6 +272,41 @@ def _cnn_work(plan: NetworkPlan, patch_size: Shape, in_channels: int, num_output
         used = here if width == first or plan.deep_supervision else 0
         total += Work(conv=width * num_outputs * used, parameters=(width + 1) * num_outputs)
     return total
+
+
+def _counted_work(plan: NetworkPlan, patch_size: Shape, in_channels: int, num_outputs: int) -> Work:
+    """Counts of a network without a formula: its forward pass on the meta device, where nothing is computed."""
+    import torch
+    from torch.autograd.graph import saved_tensors_hooks
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from swinssl.networks.architectures import build_network
+
+    with torch.device("meta"):
+        network = build_network(plan, in_channels=in_channels, num_outputs=num_outputs).train()
+        image = torch.empty(1, in_channels, *patch_size)
+    parameters = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
+    saved: dict[int, torch.Tensor] = {}  # holding the tensors keeps their storages from being reused
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if (storage := tensor.untyped_storage()._cdata) not in parameters:
+            saved[storage] = tensor
+        return tensor
+
+    with FlopCounterMode(display=False) as counter, saved_tensors_hooks(keep, lambda tensor: tensor):
+        _ = network(image)
+    operations = {str(name): flops // 2 for name, flops in counter.get_flop_counts()["Global"].items()}
+    convolutions = sum(number for name, number in operations.items() if "convolution" in name)
+    return Work(
+        saved=sum(tensor.untyped_storage().size() // tensor.element_size() for tensor in saved.values()),
+        conv=convolutions,
+        products=sum(operations.values()) - convolutions,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+    )
+
+
+# By architecture; faster than counting, and without torch.
+_FORMULAS = {"swin": _swin_work, "plainconv": _cnn_work, "resenc": _cnn_work}
 
 
 def _plain_work(voxels: int, channels_in: int, channels_out: int, *, bias: bool = True) -> Work:

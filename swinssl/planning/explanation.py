@@ -12,7 +12,7 @@ from swinssl.preprocessing.plans import Plans
 def explanation(plans: Plans) -> list[tuple[str, str, str]]:
     """(decision, value, reason) in the order in which the data go through them."""
     training, network = plans.training, plans.network
-    size = f"{network.preset}, {network.decoder} decoder" if network.architecture == "swin" else network.architecture
+    size = f"{network.preset}, {network.decoder} decoder" if network.has_swin_encoder else network.architecture
     values = {
         "crop": "non-zero box" if plans.crop_to_nonzero else "none",
         "intensity": "; ".join(describe(intensity) for intensity in plans.intensity),

@@ -8,6 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from swinssl.core.geometry import Shape, Spacing
 from swinssl.dataset.normalisations import normalisation_forms
+from swinssl.networks import architectures
+from swinssl.networks.network_plan import ArchitectureName
 
 
 class PlanOptions(BaseModel):
@@ -33,9 +35,7 @@ class PlanOptions(BaseModel):
     decoder: Literal["full", "light"] | None = Field(
         None, description="full (the paper's) or light (at most 16 channels at full resolution, for CPUs)."
     )
-    network: Literal["swin", "plainconv", "resenc"] = Field(
-        "swin", description="Architecture; plainconv and resenc are CNN baselines."
-    )
+    network: ArchitectureName = Field(architectures.DEFAULT, description=architectures.HELP)
     intensity: str | None = Field(
         None,
         description=f"auto, {', '.join(normalisation_forms())} or encoder; one for all channels, "

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from swinssl.core.errors import UserError
 from swinssl.core.geometry import Shape, Spacing
 from swinssl.core.text import counted, dimensions
+from swinssl.networks.architectures import ARCHITECTURES
 from swinssl.networks.network_plan import NetworkPlan, encoder_preset
 from swinssl.planning import options as paper_protocol
 from swinssl.planning.context import PlanningContext
@@ -126,10 +127,12 @@ def _candidates(context: PlanningContext) -> tuple[list[NetworkPlan], str]:
     """Networks to choose from, the preferred first."""
     options, encoder = context.options, context.encoder
     on_cpu = context.machine.on_cpu
-    if options.network != "swin":
+    if not ARCHITECTURES[options.network].swin_encoder:
         preset = options.preset or ("tiny" if on_cpu else "small")
         encoder_preset(preset)
-        return [NetworkPlan(architecture=options.network, preset=preset)], "a CNN baseline, as asked"
+        return [
+            NetworkPlan(architecture=options.network, preset=preset)
+        ], f"{ARCHITECTURES[options.network].purpose}, as asked"
     decoder = options.decoder or ("full" if context.paper or not on_cpu else "light")
     why_decoder = f"{decoder} decoder" + (
         " as asked"

@@ -7,6 +7,8 @@ from typing import Literal
 from pydantic import Field
 
 from swinssl.core.errors import UserError
+from swinssl.networks import architectures
+from swinssl.networks.network_plan import ArchitectureName
 from swinssl.training.engine.config import LARGEST_RATE, EngineConfig
 
 
@@ -42,9 +44,7 @@ class TrainingConfig(EngineConfig):
     )
     preset: str | None = Field(None, description="Encoder size instead of the planned one; see swinssl_network.")
     decoder: Literal["full", "light"] | None = Field(None, description="Decoder instead of the planned one.")
-    network: Literal["swin", "plainconv", "resenc"] | None = Field(
-        None, description="Architecture instead of the planned one; plainconv and resenc are CNN baselines."
-    )
+    network: ArchitectureName | None = Field(None, description=f"{architectures.HELP} Default: as planned.")
     norm: Literal["batch", "instance"] | None = Field(None, description="Decoder norm instead of the planned one.")
     dice: Literal["log", "linear"] | None = Field(
         None, description="Dice term instead of the planned one: -log(Dice) or 1 - Dice."

@@ -34,7 +34,7 @@ from swinssl.inference.trained_model import (
     write_descriptions,
     write_fold,
 )
-from swinssl.networks.build import build_network
+from swinssl.networks.architectures import build_network
 from swinssl.networks.checkpoints.encoder_transfer import load_encoder
 from swinssl.networks.checkpoints.shipped_encoders import SCRATCH, encoder_path
 from swinssl.networks.swin.encoder import SwinEncoder
@@ -123,8 +123,7 @@ def default_name(plans: Plans, config: TrainingConfig) -> str:
     Args:
         config: with its start decided (`with_start`).
     """
-    network = plans.network.preset if plans.network.architecture == "swin" else plans.network.architecture
-    parts = [network, SCRATCH if config.init in (None, SCRATCH) else encoder_name(Path(config.init))]
+    parts = [plans.network.short_name, SCRATCH if config.init in (None, SCRATCH) else encoder_name(Path(config.init))]
     parts += ["lora"] if config.peft == "lora" else []
     parts += [f"{config.shots}shots"] if config.shots else []
     parts += [f"seed{config.seed}"] if config.seed else []

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from swinssl.core.workspace import command_words
+from swinssl.networks.architectures import ARCHITECTURES
 from swinssl.networks.checkpoints.shipped_encoders import SCRATCH, encoder_path, typed_as
 from swinssl.planning.encoder_facts import learnt_otherwise, planned_encoder_path, read_encoder_facts
 from swinssl.preprocessing.plans import Plans
@@ -27,7 +28,7 @@ def with_start(config: TrainingConfig, plans: Plans, folder: Path) -> TrainingCo
     if config.init is not None:
         return config
     architecture = config.network or plans.network.architecture
-    uses_encoder = plans.encoder is not None and architecture == "swin"
+    uses_encoder = plans.encoder is not None and ARCHITECTURES[architecture].swin_encoder
     start = typed_as(planned_encoder_path(plans, folder)) if uses_encoder else SCRATCH
     return config.model_copy(update={"init": start})
 

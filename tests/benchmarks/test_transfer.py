@@ -18,7 +18,7 @@ from transfer_rows import Row, add_rows, read_rows
 from transfer_study import Init, Study, prepare
 
 from swinssl.core.errors import UserError
-from swinssl.networks.build import build_network
+from swinssl.networks.architectures import build_network
 from swinssl.networks.checkpoints.encoder_transfer import load_encoder
 from swinssl.networks.checkpoints.weights_file import read_weights, write_weights
 from swinssl.preprocessing.plans import Plans

@@ -11,7 +11,7 @@ from support import foreign_files
 from support.made_models import make_network, make_plans, write_model
 
 from swinssl.core import files
-from swinssl.networks.build import build_network
+from swinssl.networks.architectures import build_network
 from swinssl.networks.checkpoints.encoder_transfer import load_encoder
 from swinssl.networks.checkpoints.weights_file import read_weights, write_weights
 from swinssl.networks.network_plan import NetworkPlan, SwinEncoderPlan

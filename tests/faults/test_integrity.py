@@ -20,7 +20,7 @@ from swinssl.core import files
 from swinssl.core.errors import UserError
 from swinssl.inference.model_archive import export_model, import_model, read_whole, verify_archive
 from swinssl.inference.trained_model import TrainedModel, write_fold
-from swinssl.networks.build import build_network
+from swinssl.networks.architectures import build_network
 from swinssl.networks.checkpoints.encoder_file import EncoderRecord, read_encoder_header, write_encoder
 from swinssl.networks.checkpoints.encoder_transfer import load_encoder
 from swinssl.networks.checkpoints.shipped_encoders import encoder_path, shipped_names

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn.modules.batchnorm import _NormBase
 
-from swinssl.networks.build import build_network
+from swinssl.networks.architectures import build_network
 from swinssl.networks.checkpoints.weights_file import read_weights, write_weights
 from swinssl.networks.network_plan import NetworkPlan
 from swinssl.networks.normalisation import BatchNorm, InstanceNorm

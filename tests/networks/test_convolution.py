@@ -15,7 +15,7 @@ from swinssl.networks.convolution import Conv3d, convolve_joined, guard_convolut
 
 GRADIENTS = """
 import torch
-from swinssl.networks.build import build_network
+from swinssl.networks.architectures import build_network
 from swinssl.networks.network_plan import NetworkPlan, encoder_preset
 
 torch.set_num_threads(1)

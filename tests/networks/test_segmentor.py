@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from swinssl.networks.build import build_network
+from swinssl.networks.architectures import build_network
 from swinssl.networks.network_plan import NetworkPlan, SwinEncoderPlan, encoder_preset
 
 TINY = SwinEncoderPlan(embed_dim=16, depths=(1, 2, 1, 1), heads=(1, 2, 4, 8), shrink_window=True)

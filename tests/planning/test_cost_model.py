@@ -54,7 +54,7 @@ def test_parameters_are_the_published_ones(preset: str, outputs: int, published:
 )
 def test_parameters_are_those_of_the_built_network(network: NetworkPlan) -> None:
     torch = pytest.importorskip("torch")
-    from swinssl.networks.build import build_network
+    from swinssl.networks.architectures import build_network
 
     with torch.device("meta"):
         built = build_network(network, in_channels=2, num_outputs=5)
@@ -93,7 +93,7 @@ def test_arithmetic_equals_what_torch_counts() -> None:
     torch = pytest.importorskip("torch")
     from torch.utils.flop_counter import FlopCounterMode
 
-    from swinssl.networks.build import build_network
+    from swinssl.networks.architectures import build_network
 
     network = plan("small", "light")
     # In training the attention is spelled out as matrix products, which the counter sees.

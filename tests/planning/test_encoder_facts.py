@@ -12,7 +12,7 @@ from support.raw_folders import make_raw
 from swinssl.core import files
 from swinssl.core.errors import UserError
 from swinssl.dataset.raw_dataset import RawDataset
-from swinssl.networks.build import build_network
+from swinssl.networks.architectures import build_network
 from swinssl.networks.checkpoints.weights_file import write_weights
 from swinssl.networks.network_plan import PRESETS, NetworkPlan, SwinEncoderPlan, encoder_preset
 from swinssl.planning.encoder_facts import read_encoder_facts

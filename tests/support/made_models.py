@@ -8,7 +8,7 @@ import torch
 from swinssl.dataset.labels import LabelSet
 from swinssl.imageio.volume import Geometry, Volume
 from swinssl.inference.trained_model import write_fold
-from swinssl.networks.build import build_network
+from swinssl.networks.architectures import build_network
 from swinssl.networks.network_plan import NetworkPlan, encoder_preset
 from swinssl.preprocessing.plans import Cost, Intensity, IntensityStatistics, Plans, TrainingPlan
 

@@ -19,7 +19,7 @@ from swinssl.core.text import counted, did_you_mean, listed
 from swinssl.evaluation.comparison.organ_groups import groups_within
 from swinssl.evaluation.comparison.paired_comparison import SIGNIFICANT, Compared, compare_groups, compare_pairs
 from swinssl.evaluation.comparison.performance_gap import performance_gaps
-from swinssl.evaluation.comparison.score_table import DICE, ScoreTable, less_is_better
+from swinssl.evaluation.comparison.score_table import ScoreTable
 from swinssl.evaluation.statistics.bootstrap import ENOUGH_DRAWS
 from swinssl.evaluation.statistics.paired_tests import holm
 from swinssl.evaluation.statistics.rankings import (
@@ -28,6 +28,7 @@ from swinssl.evaluation.statistics.rankings import (
     order_probabilities,
     standing,
 )
+from swinssl.metrics.registry import DICE, lower_is_better, metric_named
 
 ALL = "all structures"
 
@@ -132,7 +133,7 @@ def compare_models(
         paired: the models were tested on the same patients.
 
     Raises:
-        UserError: there are under two models, or a name is unknown.
+        UserError: there are fewer than two models, a name is unknown, or the metric is no score.
     """
     if len(table.models) < 2:
         raise UserError(f"only {listed(table.models)}: nothing to compare. Give the results of two models or more.")
@@ -142,6 +143,10 @@ def compare_models(
         raise UserError(
             f"--metric {metric}: no such score. {did_you_mean(metric, table.metrics)}Have {listed(table.metrics)}."
         )
+    known = metric_named(metric)
+    if known is not None and known.better is None:
+        usable = [name for name in table.metrics if (row := metric_named(name)) is None or row.better]
+        raise UserError(f"--metric {metric}: neither high nor low is better. Choose one of {listed(usable)}.")
     scopes = _scopes(table, groups_within(groups or {}, table.structures))
     chosen = [_named(one, table.models, scopes) for one in named]
     pairs = _pairs(table.models, reference, chosen)
@@ -230,7 +235,7 @@ def _scores(table: ScoreTable, scope: Scope, metric: str) -> list[ModelScores]:
         for model in table.models
     ]
     means = {one.model: one.mean for one in scores if one.mean is not None}
-    if not means or less_is_better(metric) or max(means.values()) <= 0:
+    if not means or lower_is_better(metric) or max(means.values()) <= 0:
         return scores
     gaps = performance_gaps(means)
     return [replace(one, gap=gaps.get(one.model)) for one in scores]

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from swinssl.evaluation.comparison.score_table import DICE, ScoreTable
+from swinssl.evaluation.comparison.score_table import ScoreTable
 from swinssl.evaluation.statistics.bootstrap import ENOUGH_DRAWS, TwoWayEstimate, two_way_bootstrap
 from swinssl.evaluation.statistics.paired_tests import (
     hodges_lehmann,
@@ -21,6 +21,7 @@ from swinssl.evaluation.statistics.paired_tests import (
     smallest_p,
 )
 from swinssl.evaluation.statistics.unpaired_tests import mann_whitney, shift, shift_interval, smallest_unpaired_p
+from swinssl.metrics.registry import DICE
 
 SIGNIFICANT = 0.05
 # A difference is found four times in five where it is so many standard errors large: 1.96 + 0.84.

@@ -13,14 +13,15 @@ from pathlib import Path
 from swinssl.core import files
 from swinssl.core.errors import UserError
 from swinssl.core.text import csv_rows, listed
-from swinssl.evaluation.comparison.score_table import DICE, Score, ScoreTable
+from swinssl.evaluation.comparison.score_table import Score, ScoreTable
 from swinssl.evaluation.summary import METRICS_FILE
+from swinssl.metrics.registry import DICE, aliases
 
 MODEL, SEED, CASE, STRUCTURE = "model", "seed", "case", "structure"
 # Columns of a table, by the field of a Score.
 WORDS = ("patient", "task", "modality", "shots")
 NUMBERS = ("volumes", "parameters")
-OTHER_NAMES = {"init": MODEL, "group": "patient", "dsc": DICE, "dice": DICE, "hd95": "HD95_mm"}
+OTHER_NAMES = {"init": MODEL, "group": "patient"}
 # Of metrics.csv and of the benchmark's table: they are no scores.
 NO_SCORES = ("label", "steps", "minutes", "mean")
 # Where a folder given for a model has its table.
@@ -96,7 +97,8 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
         lines = list(csv_rows(text, delimiter=max(",;\t", key=header.count)))
     except ValueError as error:
         raise UserError(f"{path}: cannot be read as CSV ({error}). {REMEDY}") from None
-    names = [OTHER_NAMES.get(name.strip().lower(), _plain(name.strip())) for name in lines[0][1]] if lines else []
+    other_names = OTHER_NAMES | aliases()
+    names = [other_names.get(name.strip().lower(), _plain(name.strip())) for name in lines[0][1]] if lines else []
     if len(set(names)) < len(names):
         raise UserError(f"{path}: two columns have one name ({listed(names)}). Rename or remove one.")
     rows = []

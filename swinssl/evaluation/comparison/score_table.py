@@ -11,9 +11,7 @@ from functools import cached_property
 
 import numpy as np
 
-DICE = "Dice"
-# Of these less is better; of all other scores more.
-ERRORS = ("HD95_mm", "MSD_mm", "far_false_positives")
+from swinssl.metrics.registry import DICE
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,7 @@ class Score:
     Args:
         model: what is compared: a model, or what its network started from.
         seed: of the run.
-        values: by the names of `columns.py`; what is undefined is not in it.
+        values: by the names of `metrics/registry.py`; what is undefined is not in it.
         patient: whom the case is of; empty for one case a patient.
         task: what was segmented, where a table has several; so are the others.
         modality: CT, MR.
@@ -149,8 +147,3 @@ class ScoreTable:
     @cached_property
     def _has(self) -> list[set[str]]:
         return [{score.structure for score in own} for own in self._of.values()]
-
-
-def less_is_better(metric: str) -> bool:
-    """Whether a low value is a good one."""
-    return metric in ERRORS

@@ -12,8 +12,9 @@ from swinssl.evaluation.comparison.convergence import TrainingCurve
 from swinssl.evaluation.comparison.expected_order import ExpectedOrder, OrderAgreement, agreement_with
 from swinssl.evaluation.comparison.model_comparison import ALL, ModelComparison, compare_models
 from swinssl.evaluation.comparison.organ_groups import groups_within
-from swinssl.evaluation.comparison.score_table import DICE, ScoreTable
+from swinssl.evaluation.comparison.score_table import ScoreTable
 from swinssl.evaluation.statistics.rankings import rank_correlation, standing
+from swinssl.metrics.registry import DICE
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from swinssl.evaluation.comparison.convergence import SHARE
 from swinssl.evaluation.comparison.expected_order import OrderAgreement
 from swinssl.evaluation.comparison.model_comparison import Contrast, ModelComparison, ModelScores
 from swinssl.evaluation.comparison.paired_comparison import SIGNIFICANT, signed_with_interval
-from swinssl.evaluation.comparison.score_table import DICE, less_is_better
 from swinssl.evaluation.comparison.study import Study
 from swinssl.evaluation.statistics.bootstrap import ENOUGH_DRAWS, LEVEL, RESAMPLES
+from swinssl.metrics.registry import DICE, lower_is_better
 
 JSON_FILE, CSV_FILE, TEXT_FILE = "comparison.json", "comparison.csv", "comparison.md"
 VERSION = 1
@@ -43,7 +43,7 @@ def report(study: Study) -> dict[str, Any]:
         "version": VERSION,
         "swinssl": __version__,
         "metric": study.metric,
-        "less_is_better": less_is_better(study.metric),
+        "less_is_better": lower_is_better(study.metric),
         "interval": {"level": LEVEL, "method": "BCa bootstrap of patients", "resamples": RESAMPLES},
         "interval_over_draws": {
             "level": LEVEL,
@@ -177,7 +177,7 @@ def _hardly_learnt(contrast: Contrast, whole: ModelComparison) -> str:
 
 def _better(contrast: Contrast, whole: ModelComparison, difference: float) -> str:
     one = contrast.compared
-    first_is_better = (difference > 0) != less_is_better(whole.metric)
+    first_is_better = (difference > 0) != lower_is_better(whole.metric)
     return "{} is better than {}".format(*((one.first, one.second)[:: 1 if first_is_better else -1]))
 
 
@@ -194,7 +194,7 @@ def _best(one: ModelComparison) -> str:
     scored = [(score.mean, score.model) for score in one.of_scope(one.scopes[0]) if score.mean is not None]
     if not scored:
         return "no model has a score."
-    pick = min if less_is_better(one.metric) else max
+    pick = min if lower_is_better(one.metric) else max
     mean, model = pick(scored, key=lambda entry: entry[0])
     line = f"{mean:.3f} is the best mean {one.metric}: {model}"
     if one.orders is None or len(one.models) < 2:

@@ -122,7 +122,7 @@ def _of_model(path: Path) -> ComparedEncoder:
             f"{fold_folder(path, model.folds[0])}"
         )
     plans, fold = model.plans, fold_folder(model.folder, model.folds[0])
-    if plans.network.architecture != "swin":
+    if not plans.network.has_swin_encoder:
         raise UserError(f"{path}: a {plans.network.architecture} network; it has no Swin encoder. Give another model.")
     (network,) = model.networks(torch.device("cpu"))
     assert isinstance(network.encoder, SwinEncoder)

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from swinssl.core.text import counted
-from swinssl.evaluation.comparison.score_table import DICE, ScoreTable, less_is_better
+from swinssl.evaluation.comparison.score_table import ScoreTable
 from swinssl.evaluation.statistics.bootstrap import bootstrap_interval, resamples
+from swinssl.metrics.registry import DICE, lower_is_better
 
 FEWEST_MODELS, FEWEST_PATIENTS = 3, 10
 SIGNIFICANT = 0.05
@@ -67,7 +68,7 @@ def standing(table: ScoreTable, *, metric: str = DICE, structures: Sequence[str]
     columns = [table.unit_means(model, metric=metric, structures=structures, seeds=seeds) for model in table.models]
     units = [unit for unit in columns[0] if all(unit in own for own in columns)]
     values = np.array([[own[unit] for own in columns] for unit in units]).reshape(len(units), len(columns))
-    return Standing(table.models, tuple(units), -values if less_is_better(metric) else values)
+    return Standing(table.models, tuple(units), -values if lower_is_better(metric) else values)
 
 
 def critical_difference(one: Standing) -> CriticalDifference:

@@ -16,7 +16,7 @@ from swinssl.evaluation.comparison.convergence import LOG_FILE
 from swinssl.evaluation.summary import METRICS_FILE
 from swinssl.experiments.benchmark.cells import ComparisonCell, PretrainingCell, TrainingCell
 from swinssl.experiments.benchmark.commands import run_swinssl
-from swinssl.experiments.benchmark.config import ALL, Init
+from swinssl.experiments.benchmark.config import ALL, BASELINES, Init
 from swinssl.experiments.benchmark.study import SCORES_FILE, Benchmark
 from swinssl.experiments.benchmark.zeroed_encoder import FOR_EVER, write_zeroed_encoder
 from swinssl.experiments.peers.nnunet_side import LEFT_RIGHT, PEER_PLANS, NnunetSide
@@ -154,7 +154,7 @@ def _start(benchmark: Benchmark, init: Init, cell: TrainingCell) -> list[object]
     encoder = benchmark.encoder(cell.init, cell.seed)
     if encoder is not None:
         return ["--init", encoder]
-    if init.start in ("resenc", "plainconv"):
+    if init.start in BASELINES:
         return ["--network", init.start]
     if init.start != "zeroed":
         return ["--init", "scratch"]

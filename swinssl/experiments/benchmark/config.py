@@ -6,7 +6,7 @@ import shlex
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -15,14 +15,19 @@ from swinssl.core.errors import UserError
 from swinssl.core.json_model import first_fault
 from swinssl.core.workspace import safe_name
 from swinssl.evaluation.comparison.expected_order import ExpectedOrder
+from swinssl.networks.architectures import ARCHITECTURES
 from swinssl.ssl.methods.registry import METHODS
 
 # nnU-Net itself, in an environment of its own.
 Peer = Literal["nnunet", "nnunet_resencm", "nnunet_small"]
-Start = Literal["scratch", "zeroed", "resenc", "plainconv", Peer]
-SCRATCH: Start = "scratch"
-STARTS: tuple[str, ...] = get_args(Start)
 PEERS = get_args(Peer)
+BASELINES = tuple(name for name, row in ARCHITECTURES.items() if not row.swin_encoder)
+SCRATCH = "scratch"
+STARTS = (SCRATCH, "zeroed", *BASELINES, *PEERS)
+if TYPE_CHECKING:
+    Start = str
+else:
+    Start = Literal[STARTS]
 ALL = "all"
 REMEDY = "Correct it; docs/benchmark-your-data.md says what may stand there."
 

@@ -22,7 +22,7 @@ from swinssl.dataset.channel_kind import named_ct
 from swinssl.evaluation.comparison.convergence import LOG_FILE, TrainingCurve, read_curve
 from swinssl.evaluation.comparison.expected_order import ExpectedOrder
 from swinssl.evaluation.comparison.score_files import read_scores
-from swinssl.evaluation.comparison.score_table import DICE, ScoreTable
+from swinssl.evaluation.comparison.score_table import ScoreTable
 from swinssl.evaluation.comparison.study import Study, make_study
 from swinssl.evaluation.comparison.study_files import summary, write_files
 from swinssl.evaluation.report.figures.drawing import draw_study, folder_of
@@ -37,6 +37,7 @@ from swinssl.experiments.benchmark.config import SCRATCH
 from swinssl.experiments.benchmark.encoder_sections import encoder_sections
 from swinssl.experiments.benchmark.study import SCORES_FILE, Benchmark, training_cells
 from swinssl.imageio.endings import required_ending
+from swinssl.metrics.registry import DICE
 from swinssl.metrics.structures import raw_structures
 
 # Inits whose outlines are drawn beside those of scratch, as in the paper.

@@ -10,7 +10,7 @@ from support.made_models import make_network, make_plans, write_model
 from swinssl.core.errors import UserError
 from swinssl.evaluation.encoders.compared_encoder import ComparedEncoder
 from swinssl.inference.trained_model import write_fold
-from swinssl.networks.build import build_network
+from swinssl.networks.architectures import build_network
 from swinssl.networks.checkpoints.shipped_encoders import shipped_names
 from swinssl.networks.checkpoints.weights_file import read_weights
 from swinssl.networks.network_plan import NetworkPlan

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from swinssl.core.errors import UserError
-from swinssl.networks.build import build_network
+from swinssl.networks.architectures import build_network
 from swinssl.networks.checkpoints.encoder_file import EncoderRecord, write_encoder
 from swinssl.networks.checkpoints.encoder_transfer import load_encoder
 from swinssl.networks.checkpoints.weight_adaptation import with_window

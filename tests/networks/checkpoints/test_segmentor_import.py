@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from swinssl.core.errors import UserError
-from swinssl.networks.build import build_network
+from swinssl.networks.architectures import build_network
 from swinssl.networks.checkpoints.encoder_import import import_encoder
 from swinssl.networks.checkpoints.foreign_checkpoint import open_checkpoint
 from swinssl.networks.checkpoints.segmentor_import import import_segmentor

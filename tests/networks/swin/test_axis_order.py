@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from swinssl.networks.build import build_network
+from swinssl.networks.architectures import build_network
 from swinssl.networks.network_plan import NetworkPlan, SwinEncoderPlan
 from swinssl.networks.swin.encoder import SwinEncoder
 

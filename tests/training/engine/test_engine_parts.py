@@ -15,7 +15,7 @@ from torch import nn
 
 from swinssl.core.errors import UserError
 from swinssl.core.rng import KeyedRng
-from swinssl.networks.build import build_network
+from swinssl.networks.architectures import build_network
 from swinssl.networks.network_plan import NetworkPlan, encoder_preset
 from swinssl.training.engine.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from swinssl.training.engine.optimiser import cosine_with_warm_up, make_optimiser

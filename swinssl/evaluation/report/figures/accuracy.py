@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from swinssl.core.pictures import new_figure, tick_names
-from swinssl.evaluation.comparison.score_table import DICE, ScoreTable
+from swinssl.evaluation.comparison.score_table import ScoreTable
 from swinssl.evaluation.report.figures.style import SMALL, TEXT, WIDTH, colour_of, marker_of, plain
 from swinssl.evaluation.statistics.bootstrap import mean_interval
+from swinssl.metrics.registry import DICE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from swinssl.core.pictures import new_figure, tick_names
 from swinssl.evaluation.comparison.model_comparison import Contrast, ModelComparison
 from swinssl.evaluation.comparison.paired_comparison import SIGNIFICANT
-from swinssl.evaluation.comparison.score_table import less_is_better
 from swinssl.evaluation.report.figures.style import COLOURS, SMALL, TEXT, WIDTH, plain
+from swinssl.metrics.registry import lower_is_better
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +41,7 @@ def differences_figure(one: ModelComparison) -> Figure | None:
     axes.axvline(0, color="black", linewidth=1)
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_yticks(range(len(shown)), tick_names(map(_name, shown)))
-    side = "below" if less_is_better(one.metric) else "above"
+    side = "below" if lower_is_better(one.metric) else "above"
     axes.set_xlabel(f"{one.metric}, first - second ({side} 0: the first is better)", fontsize=SMALL)
     over_draws = any(c.compared.over_draws is not None for c in shown)
     what = "Difference over draws and patients" if over_draws else "Typical difference, for these trainings,"

@@ -8,7 +8,7 @@ import numpy as np
 
 from swinssl.core.pictures import legend_name, new_figure
 from swinssl.evaluation.comparison.performance_gap import performance_gaps
-from swinssl.evaluation.comparison.score_table import DICE, ScoreTable, less_is_better
+from swinssl.evaluation.comparison.score_table import ScoreTable
 from swinssl.evaluation.report.figures.accuracy import Accuracy, accuracy_of
 from swinssl.evaluation.report.figures.style import (
     SMALL,
@@ -20,6 +20,7 @@ from swinssl.evaluation.report.figures.style import (
     marker_of,
     plain,
 )
+from swinssl.metrics.registry import DICE, lower_is_better
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +46,7 @@ def few_shot_figure(table: ScoreTable, *, metric: str = DICE) -> Figure | None:
 
     None without two kinds of shots, or where less is better or nothing was learnt: no gap is defined there.
     """
-    if less_is_better(metric):
+    if lower_is_better(metric):
         return None
     tasks = table.distinct(lambda score: (score.task, score.modality))
     parts = [ScoreTable(tuple(s for s in table.scores if (s.task, s.modality) == task)) for task in tasks]

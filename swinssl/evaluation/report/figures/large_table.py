@@ -9,7 +9,8 @@ import numpy as np
 
 from swinssl.core import files
 from swinssl.core.text import csv_text, html_text, markdown_cell
-from swinssl.evaluation.comparison.score_table import DICE, ScoreTable, less_is_better
+from swinssl.evaluation.comparison.score_table import ScoreTable
+from swinssl.metrics.registry import DICE, lower_is_better
 
 NAME = "table"
 MEAN = "mean"
@@ -39,14 +40,14 @@ class LargeTable:
     models: tuple[str, ...]
     columns: tuple[tuple[str, str], ...]
     cells: tuple[tuple[Cell, ...], ...]
-    less_is_better: bool
+    lower_is_better: bool
 
     def is_best(self, row: int, column: int) -> bool:
         """Whether no model has a better mean there, as printed."""
         means = [own[column].mean for own in self.cells]
         known = [round(mean, 3) for mean in means if mean is not None]
         mean = means[row]
-        return mean is not None and round(mean, 3) == (min if self.less_is_better else max)(known)
+        return mean is not None and round(mean, 3) == (min if self.lower_is_better else max)(known)
 
 
 def large_table(table: ScoreTable, *, metric: str = DICE) -> LargeTable:
@@ -61,7 +62,7 @@ def large_table(table: ScoreTable, *, metric: str = DICE) -> LargeTable:
             columns.append((name, title))
             for row, model in zip(cells, table.models, strict=True):
                 row.append(_cell(list(part.unit_means(model, metric=metric, structures=structures).values())))
-    return LargeTable(table.models, tuple(columns), tuple(map(tuple, cells)), less_is_better(metric))
+    return LargeTable(table.models, tuple(columns), tuple(map(tuple, cells)), lower_is_better(metric))
 
 
 def write_table(table: LargeTable, folder: Path) -> tuple[str, ...]:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from swinssl.core.pictures import new_figure, tick_names
 from swinssl.evaluation.comparison.paired_comparison import SIGNIFICANT, Compared, compare_groups
-from swinssl.evaluation.comparison.score_table import DICE, ScoreTable
+from swinssl.evaluation.comparison.score_table import ScoreTable
 from swinssl.evaluation.report.figures.style import COLOURS, SMALL, WIDTH, plain
+from swinssl.metrics.registry import DICE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from swinssl.evaluation.comparison.organ_groups import groups_within
-from swinssl.evaluation.comparison.score_table import DICE, ScoreTable
+from swinssl.evaluation.comparison.score_table import ScoreTable
 from swinssl.evaluation.report.figures.accuracy import accuracy_of, accuracy_panels
+from swinssl.metrics.registry import DICE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

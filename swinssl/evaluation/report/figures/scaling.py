@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from swinssl.core.pictures import legend_name, new_figure
-from swinssl.evaluation.comparison.score_table import DICE, ScoreTable
+from swinssl.evaluation.comparison.score_table import ScoreTable
 from swinssl.evaluation.report.figures.accuracy import Accuracy, accuracy_of
 from swinssl.evaluation.report.figures.style import SMALL, WIDTH, colour_of, dash_of, marker_of, plain
+from swinssl.metrics.registry import DICE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from swinssl.evaluation.comparison.score_table import DICE, ScoreTable
+from swinssl.evaluation.comparison.score_table import ScoreTable
 from swinssl.evaluation.report.figures.accuracy import accuracy_of, accuracy_panels
+from swinssl.metrics.registry import DICE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from swinssl.evaluation.report.html.content import Case, Cell, Figure, Section, Table
+from swinssl.metrics.registry import DICE, METRICS
 
 if TYPE_CHECKING:
     from swinssl.evaluation.aggregate import Report
@@ -19,16 +20,19 @@ CURVE_WIDTH = 5.0
 
 def score_tables(report: Report) -> list[Table]:
     """A row per structure; a second table for structures whose connected parts are counted."""
+    shown = [metric for metric in METRICS if "page" in metric.shown and metric.name != DICE]
     rows: list[list[Cell]] = []
     lesions: list[list[Cell]] = []
     for one in report.structures:
-        dice, distance = one.averages["Dice"], one.averages["HD95_mm"]
+        dice = one.averages[DICE]
         interval = "" if dice.interval is None else f"{dice.interval[0]:.3f} to {dice.interval[1]:.3f}"
-        rows.append([one.structure.name, dice.n, dice.mean, interval, distance.mean, one.worst_case])
+        further: list[Cell] = [one.averages[metric.name].mean for metric in shown]
+        rows.append([one.structure.name, dice.n, dice.mean, interval, *further, one.worst_case])
         if one.lesions is not None:
             total = one.lesions.total
             lesions.append([one.structure.name, total.reference, total.found, one.lesions.false_per_case])
-    columns = ["structure", "cases", "Dice", "95 % interval", "HD95, mm", "worst case"]
+    headings = [metric.heading(", ") for metric in shown]
+    columns = ["structure", "cases", DICE, "95 % interval", *headings, "worst case"]
     tables = [Table("Agreement with the reference labels", columns, rows)]
     if lesions:
         tables.append(Table("Lesions", ["structure", "in the references", "found", "false per case"], lesions))
