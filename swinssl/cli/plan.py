@@ -98,7 +98,6 @@ def explain_existing(folder: Path, workspace: Workspace, dataset: str, *, json: 
     Raises:
         UserError: the plans cannot be read.
     """
-    from swinssl.planning.explanation import notes
     from swinssl.preprocessing.plans import PLANS_FILE, Plans
 
     plans = Plans.read(folder)
@@ -108,8 +107,8 @@ def explain_existing(folder: Path, workspace: Workspace, dataset: str, *, json: 
         return plans
     print(f"{plans.dataset_name}: the existing plan, unchanged; recipe {plans.recipe}")
     _print_table(plans)
-    for note in notes(plans):
-        print(f"note: {note}")
+    for doubt in plans.warnings:
+        print(doubt)
     for line in stale:
         print(f"warning: {line}")
     print(f"plans: {folder / PLANS_FILE} (leave --explain out to plan anew)")
@@ -130,7 +129,7 @@ def changes_of_raw(folder: Path, workspace: Workspace, dataset: str) -> list[str
 
 def report(planned: PlannedDataset, folder: Path, results: Path, *, explain: bool, written: bool = True) -> None:
     """Print what was measured and decided, where it is, and what differs from the plans that were there."""
-    from swinssl.planning.explanation import notes, summary
+    from swinssl.planning.explanation import summary
     from swinssl.preprocessing.plans import PLANS_FILE
 
     plans, cases = planned.plans, planned.fingerprint.swinssl.cases
@@ -144,8 +143,8 @@ def report(planned: PlannedDataset, folder: Path, results: Path, *, explain: boo
         print("  --explain says why")
     for warning in planned.fingerprint.header_warnings:
         print(f"warning: {warning}")
-    for note in notes(plans):
-        print(f"note: {note}")
+    for doubt in plans.warnings:
+        print(doubt)
     if planned.encoder_kept and plans.encoder is not None:
         print(f"encoder: {plans.encoder.name}, as in the plan before (--init scratch plans without an encoder)")
     _report_changes(planned, folder, results)

@@ -65,22 +65,12 @@ def _values(plans: Plans) -> dict[str, str]:
 def summary(plans: Plans) -> list[str]:
     """The plan in a few lines."""
     by_name = {name: value for name, value, _ in explanation(plans)}
-    why_mirrored = plans.reasons.get("mirroring", "").split(". NOTE: ")[0]
     return [
         f"grid      {by_name['spacing']} (median case {dimensions(plans.median_shape)} voxels), {by_name['intensity']}",
         f"network   {by_name['network']}, {by_name['norm']} norm",
         f"training  patches of {by_name['patch']}, batch {by_name['batch']}, {by_name['sampling']} sampling, "
         f"{by_name['schedule']}",
-        f"mirror    {by_name['mirroring']} ({why_mirrored})",
+        f"mirror    {by_name['mirroring']} ({plans.reasons.get('mirroring', '')})",
         f"cost      {by_name['memory']}, {by_name['time']} on {plans.cost.device}",
         *([f"encoder   {by_name['encoder']}"] if plans.encoder is not None else []),
     ]
-
-
-def notes(plans: Plans) -> list[str]:
-    """What the user should look at: doubts that the reasons mention."""
-    doubts = []
-    for reason in plans.reasons.values():
-        for part in reason.split(" | "):
-            doubts += [note.strip() for note in part.split(". NOTE: ")[1:]]
-    return doubts

@@ -11,7 +11,7 @@ from swinssl.dataset.channel_kind import ChannelKind
 from swinssl.dataset.normalisations import NORMALISATIONS, normalisation_forms, normalisation_of_channel_name
 from swinssl.planning import options as paper_protocol
 from swinssl.preprocessing.fingerprint import Fingerprint
-from swinssl.preprocessing.plans import Intensity, IntensityStatistics
+from swinssl.preprocessing.plans import Intensity, IntensityStatistics, PlanWarning
 
 # nnU-Net's: below this share of the volume left by the crop, statistics are taken inside the mask alone.
 MASKED_BELOW = 0.75
@@ -25,8 +25,8 @@ def choose_intensities(
     kinds: Sequence[ChannelKind],
     paper: bool,
     encoder_intensity: Intensity | None = None,
-) -> tuple[tuple[Intensity, ...], str]:
-    """One scheme a channel, and why.
+) -> tuple[tuple[Intensity, ...], str, tuple[PlanWarning, ...]]:
+    """The normalisation of each channel, why, and warnings.
 
     Args:
         wish: the `--intensity` flag.
@@ -46,11 +46,14 @@ def choose_intensities(
             f"--intensity {wish}: {len(wishes)} schemes for {len(names)} channels ({', '.join(names)}). "
             f"{intensity_form()}"
         )
-    chosen, reasons = [], []
+    chosen: list[Intensity] = []
+    reasons: list[str] = []
+    warnings: list[PlanWarning] = []
     for channel, (name, one) in enumerate(zip(names, wishes, strict=True)):
         one = one.strip()
         if one == "auto":
             scheme, why = _automatic(name, channel, kinds[channel], fingerprint, paper=paper)
+            warnings += _warnings(name, kinds[channel], fingerprint)
         elif one == "encoder":
             if encoder_intensity is None:
                 raise UserError(
@@ -61,7 +64,7 @@ def choose_intensities(
             scheme, why = asked_intensity(one, wish or ""), "as asked"
         chosen.append(scheme)
         reasons.append(f"{name}: {why}")
-    return tuple(chosen), " | ".join(reasons)
+    return tuple(chosen), " | ".join(reasons), tuple(warnings)
 
 
 def intensity_form() -> str:
@@ -83,14 +86,21 @@ def _automatic(
         inside = NORMALISATIONS[scheme].masked and fingerprint.median_relative_size_after_cropping < MASKED_BELOW
         intensity = Intensity(scheme=scheme, low=low, high=high, inside_mask=inside)
         return intensity, f'since the channel is named "{name}"'
-    doubt = "".join(f". NOTE: {text}" for text in (kind.question, _unlike(kind, fingerprint), _slip(name)) if text)
     window = _ct_window(fingerprint.intensities[channel], kind, annotated=fingerprint.annotated, paper=paper)
     if kind.kind != "arbitrary" and window is not None:
         low, high, why = window
-        return Intensity(scheme="window", low=low, high=high), why + doubt
+        return Intensity(scheme="window", low=low, high=high), why
     low, high = paper_protocol.MR_PERCENTILES
     why = "the paper's choice for MR" if paper else "intensities have no common unit between cases"
-    return Intensity(scheme="percentile", low=low, high=high), why + doubt
+    return Intensity(scheme="percentile", low=low, high=high), why
+
+
+def _warnings(name: str, kind: ChannelKind, fingerprint: Fingerprint) -> list[PlanWarning]:
+    """Doubts about a channel whose normalisation is chosen from its name and values."""
+    if normalisation_of_channel_name(name):
+        return []
+    doubts = [kind.question, _unlike(kind, fingerprint), _slip(name)]
+    return [PlanWarning(decision="intensity", message=doubt) for doubt in doubts if doubt]
 
 
 def _ct_window(

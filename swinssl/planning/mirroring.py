@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from swinssl.core.errors import UserError
 from swinssl.dataset.labels import LabelSet
+from swinssl.preprocessing.plans import PlanWarning
 
 AXES = "zyx"
 LEFT_RIGHT = AXES.index("x")
 
 
-def choose_mirroring(labels: LabelSet, wish: str | None) -> tuple[tuple[int, ...], str]:
-    """Array axes (0 z, 1 y, 2 x) that may be mirrored, and why.
+def choose_mirroring(labels: LabelSet, wish: str | None) -> tuple[tuple[int, ...], str, tuple[PlanWarning, ...]]:
+    """Array axes (0 z, 1 y, 2 x) that may be mirrored, why, and warnings.
 
     Args:
         wish: the `--mirror` flag.
@@ -21,11 +22,13 @@ def choose_mirroring(labels: LabelSet, wish: str | None) -> tuple[tuple[int, ...
     laterality = labels.laterality
     if wish is None:
         if laterality:
-            return (0, 1), f"not left to right: {laterality}; --mirror overrules it"
-        return (0, 1, 2), f"along every axis: {laterality}; --mirror overrules it"
+            return (0, 1), f"not left to right: {laterality}; --mirror overrules it", ()
+        return (0, 1, 2), f"along every axis: {laterality}; --mirror overrules it", ()
     axes = mirror_axes(wish)
-    doubt = f". NOTE: --mirror {wish} mirrors left to right, but {laterality}" if LEFT_RIGHT in axes else ""
-    return axes, "as asked" + (doubt if laterality else "")
+    if not laterality or LEFT_RIGHT not in axes:
+        return axes, "as asked", ()
+    message = f"--mirror {wish} mirrors left to right, but {laterality}"
+    return axes, "as asked", (PlanWarning(decision="mirroring", message=message),)
 
 
 def mirror_axes(wish: str) -> tuple[int, ...]:

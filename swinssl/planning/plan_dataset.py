@@ -21,7 +21,15 @@ from swinssl.preprocessing.plans import PLANS_FILE, Plans
 from swinssl.preprocessing.store import CASES, PROPERTIES
 
 # Not decisions: they follow from others, or only speak of them.
-NOT_COMPARED = {"version", "reasons", "cost", "intensity_statistics", "training_spacings", "training_extent_mm"}
+NOT_COMPARED = {
+    "version",
+    "reasons",
+    "warnings",
+    "cost",
+    "intensity_statistics",
+    "training_spacings",
+    "training_extent_mm",
+}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from swinssl.core.geometry import Spacing
-from swinssl.core.text import dimensions, duration
+from swinssl.core.text import counted, dimensions, duration
 from swinssl.dataset.checks.unlike_cases import unlike_volumes
 from swinssl.planning import options as paper_protocol
 from swinssl.planning.context import TRAINING_SHARE, PlanningContext
@@ -23,7 +23,7 @@ from swinssl.planning.size import Sizing, choose_sizing
 from swinssl.planning.target_machine import TargetMachine
 from swinssl.planning.target_spacing import as_triple, show
 from swinssl.preprocessing.fingerprint import Fingerprint
-from swinssl.preprocessing.plans import Cost, Plans, Resampling, TrainingPlan
+from swinssl.preprocessing.plans import Cost, Plans, PlanWarning, Resampling, TrainingPlan
 
 
 def make_plans(
@@ -46,7 +46,7 @@ def make_plans(
     own = fingerprint.swinssl
     sizing = choose_sizing(context)
     kinds = fingerprint.channel_kinds
-    intensity, why_intensity = choose_intensities(
+    intensity, why_intensity, intensity_warnings = choose_intensities(
         fingerprint,
         options.intensity,
         kinds=kinds,
@@ -56,7 +56,7 @@ def make_plans(
     sampling, why_sampling = choose_sampling(fingerprint, options.sampling)
     training, hours, why_schedule = choose_schedule(context, sizing)
     memory = context.memory(sizing.network, sizing.patch, sizing.batch)
-    mirror_axes, why_mirroring = choose_mirroring(own.labels, options.mirror)
+    mirror_axes, why_mirroring, mirroring_warnings = choose_mirroring(own.labels, options.mirror)
     spacings, extents = np.asarray(fingerprint.spacings, float), fingerprint.extents_mm
     reasons = {
         **sizing.reasons,
@@ -71,12 +71,15 @@ def make_plans(
             else "-log(Dice): small structures keep their gradient while their Dice is near 0"
         ),
         "mirroring": why_mirroring,
-        "cases": _cases_reason(fingerprint),
+        "cases": counted(len(own.cases), "case"),
         **why_schedule,
-        "memory": f"{memory:.2g} GB expected at the peak of a step, process included"
-        + (f". NOTE: more than the {machine.memory_gb:.3g} GB there are" if memory > machine.memory_gb else ""),
+        "memory": f"{memory:.2g} GB expected at the peak of a step, process included",
         "machine": str(machine),
     }
+    warnings = [*sizing.warnings, *intensity_warnings, *mirroring_warnings, *_case_warnings(fingerprint)]
+    if memory > machine.memory_gb:
+        message = f"training takes {memory:.2g} GB of memory, more than the {machine.memory_gb:.3g} GB available"
+        warnings.append(PlanWarning(decision="memory", message=message))
     plans = Plans(
         dataset_name=own.dataset_name,
         recipe=options.recipe,
@@ -109,22 +112,28 @@ def make_plans(
         training_extent_mm=(as_triple(extents.min(axis=0)), as_triple(extents.max(axis=0))),
         intensity_statistics=fingerprint.intensities,
         reasons=reasons,
+        warnings=tuple(warnings),
     )
     if encoder is not None:
-        plans = plans.model_copy(update={"reasons": {**reasons, "encoder": _encoder_reason(encoder, plans)}})
+        differing = (*warnings, *_encoder_notes(encoder, plans))
+        plans = plans.model_copy(
+            update={"reasons": {**reasons, "encoder": _encoder_reason(encoder)}, "warnings": differing}
+        )
     return plans
 
 
-def _cases_reason(fingerprint: Fingerprint) -> str:
-    """How many cases, and those whose structures are unlike those of all others."""
+def _case_warnings(fingerprint: Fingerprint) -> list[PlanWarning]:
+    """Cases with a structure whose volume is unlike that of all other cases."""
     own = fingerprint.swinssl
     volumes: dict[str, dict[str, float]] = {
         name: {c.id: c.structures[name].volume_mm3 / 1000 for c in own.cases if c.structures and name in c.structures}
         for name, tumour in zip(own.labels.names, own.labels.tumour_like, strict=True)
         if not tumour
     }
-    doubts = [f". NOTE: case {unlike.case_id}: {unlike}; look at its label" for unlike in unlike_volumes(volumes)]
-    return f"{len(own.cases)} cases" + "".join(doubts)
+    return [
+        PlanWarning(decision="cases", message=f"case {unlike.case_id}: {unlike}; look at its label")
+        for unlike in unlike_volumes(volumes)
+    ]
 
 
 def _crop_reason(fingerprint: Fingerprint) -> str:
@@ -147,19 +156,23 @@ def _loss_reason(context: PlanningContext) -> str:
     return f"cross-entropy + Dice over background and {len(labels.names)} exclusive structures"
 
 
-def _encoder_reason(encoder: EncoderFacts, plans: Plans) -> str:
+def _encoder_reason(encoder: EncoderFacts) -> str:
     known = [
         f"spacing {show(encoder.reference.spacing)} mm" if encoder.reference.spacing else "",
         f"patch {dimensions(encoder.patch_size)}" if encoder.patch_size else "",
         f"axis order {encoder.reference.axis_order}",
     ]
-    reason = f"{encoder.reference.name} ({encoder.reference.sha256[:12]}), " + ", ".join(filter(None, known))
-    notes = [
-        f". NOTE: {encoder.reference.name} learnt {words}"
-        + ("; --intensity encoder plans with the encoder's" if words.startswith("intensity") else "")
-        for words in learnt_otherwise(encoder, plans)
-    ]
-    return "".join([reason, *notes])
+    return f"{encoder.reference.name} ({encoder.reference.sha256[:12]}), " + ", ".join(filter(None, known))
+
+
+def _encoder_notes(encoder: EncoderFacts, plans: Plans) -> list[PlanWarning]:
+    """How the plan differs from the encoder's pretraining."""
+    notes = []
+    for words in learnt_otherwise(encoder, plans):
+        remedy = "; --intensity encoder plans with the encoder's" if words.startswith("intensity") else ""
+        message = f"{encoder.reference.name} learnt {words}{remedy}"
+        notes.append(PlanWarning(decision="encoder", severity="note", message=message))
+    return notes
 
 
 STEPS_PER_EPOCH, AUTO_EPOCHS, MOST_EPOCHS = 100, 300, 1000

@@ -22,6 +22,7 @@ from swinssl.planning.patch import (
     window_count,
 )
 from swinssl.planning.target_spacing import coarsened, coarsest_for_structures, median_spacing, show
+from swinssl.preprocessing.plans import PlanWarning
 
 # A patch of the paper's larger networks; beyond it the field of view grows slower than the cost.
 MOST_PATCH_VOXELS = 128**3
@@ -43,13 +44,14 @@ MOST_WINDOWS = 150
 
 @dataclass(frozen=True)
 class Sizing:
-    """Decisions that depend on each other, and their reasons."""
+    """Decisions that depend on each other, their reasons, and warnings."""
 
     spacing: Spacing
     network: NetworkPlan
     patch: Shape
     batch: int
     reasons: dict[str, str] = field(default_factory=dict)
+    warnings: tuple[PlanWarning, ...] = ()
 
 
 def choose_sizing(context: PlanningContext) -> Sizing:
@@ -110,7 +112,7 @@ def _choose_network(context: PlanningContext, spacing: Spacing) -> Sizing:
     merits = [merit(patch, shape, spacing) if fits else 0.0 for patch, fits, _ in patches]
     good = min(max(merits), GOOD_VIEW_CPU if context.machine.on_cpu else GOOD_VIEW_GPU)
     chosen = next((i for i, m in enumerate(merits) if m >= VIEW_SHARE * good > 0), len(networks) - 1)
-    network, (patch, _, why_patch) = networks[chosen], patches[chosen]
+    network, (patch, fits, why_patch) = networks[chosen], patches[chosen]
     if chosen > 0:
         passed = ", ".join(dict.fromkeys(_name(n) for n in networks[:chosen]))
         limit = "time or memory" if context.machine.on_cpu else "memory"
@@ -120,7 +122,8 @@ def _choose_network(context: PlanningContext, spacing: Spacing) -> Sizing:
     why_patch += f"; the median case has {dimensions(shape)} voxels here, the patch sees {view} mm"
     if padded >= 0.005:
         why_patch += f" and is {padded:.0%} padding"
-    return Sizing(spacing, network, patch, LEAST_BATCH, {"network": why_network, "patch": why_patch})
+    warnings = () if fits else (PlanWarning(decision="patch", message="even the smallest patch exceeds the limits"),)
+    return Sizing(spacing, network, patch, LEAST_BATCH, {"network": why_network, "patch": why_patch}, warnings)
 
 
 def _candidates(context: PlanningContext) -> tuple[list[NetworkPlan], str]:
@@ -186,7 +189,7 @@ def _patch_for(
             "median case and is least lopsided"
         )
         return found, True, why
-    return (MULTIPLE,) * 3, False, "the smallest patch. NOTE: even it exceeds the time or memory there is"
+    return (MULTIPLE,) * 3, False, "the smallest patch"
 
 
 def _choose_batch(context: PlanningContext, choice: Sizing) -> Sizing:

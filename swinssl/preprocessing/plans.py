@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, model_validator
 
@@ -17,7 +17,7 @@ from swinssl.dataset.normalisations import normalisation_error
 from swinssl.networks.network_plan import NetworkPlan
 
 PLANS_FILE = "swinsslPlans.json"
-PLANS_VERSION = 1
+PLANS_VERSION = 2
 REMEDY = "Run swinssl_plan, or give a complete folder."
 # Five halvings of a patch.
 PATCH_MULTIPLE = 32
@@ -144,6 +144,23 @@ class IntensityStatistics(_Frozen):
     std: Annotated[Finite, Field(ge=0)]
 
 
+class PlanWarning(_Frozen):
+    """Something about a plan that the user should know.
+
+    Args:
+        decision: what it concerns, a key of `Plans.reasons`.
+        severity: `warning` where the user should act or check something, `note` where it is good to know.
+        message: what it is; no full stop at its end.
+    """
+
+    decision: str
+    severity: Literal["warning", "note"] = "warning"
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.severity}: {self.message}"
+
+
 class Plans(_Frozen):
     """What was decided for a data set. All triples are (z, y, x).
 
@@ -163,6 +180,7 @@ class Plans(_Frozen):
         training_extent_mm: lowest and highest field of view per axis, likewise.
         intensity_statistics: foreground statistics per channel, likewise.
         reasons: per decision, why, in words.
+        warnings: what the user should know about the decisions.
     """
 
     version: int = PLANS_VERSION
@@ -185,6 +203,7 @@ class Plans(_Frozen):
     training_extent_mm: tuple[tuple[Extent, Extent, Extent], tuple[Extent, Extent, Extent]]
     intensity_statistics: tuple[IntensityStatistics, ...]
     reasons: dict[str, str] = {}
+    warnings: tuple[PlanWarning, ...] = ()
 
     @model_validator(mode="after")
     def _one_entry_a_channel(self) -> Self:
@@ -207,7 +226,7 @@ class Plans(_Frozen):
         path = Path(path)
         if path.is_dir():
             path = path / PLANS_FILE
-        plans = read_model(cls, path, what="plans", remedy=remedy, version=PLANS_VERSION)
+        plans = read_model(cls, path, what="plans", remedy=remedy, version=PLANS_VERSION, upgrade=_upgraded)
         if any(edge % PATCH_MULTIPLE for edge in plans.patch_size):
             raise UserError(f"{path}: patch_size {plans.patch_size}; expected multiples of {PATCH_MULTIPLE}. {remedy}")
         return plans
@@ -223,18 +242,13 @@ class Plans(_Frozen):
         return self.model_dump(mode="json", include=chosen)
 
     @property
-    def decisions(self) -> dict[str, object]:
-        """Everything that was decided, without why and what it costs."""
-        return self.model_dump(mode="json", exclude={"reasons", "cost"})
-
-    @property
     def prediction_key(self) -> dict[str, object]:
         """The decisions that a trained model's predictions and warnings depend on, as far as they are not defaults.
 
         A field that a later version adds with a default leaves the key, and its hash, as they are. So a field's default
         must never change.
         """
-        how = {"recipe", "encoder", "median_shape", "training", "cost", "reasons", "version"}
+        how = {"recipe", "encoder", "median_shape", "training", "cost", "reasons", "warnings", "version"}
         kept = self.model_dump(mode="json", exclude=how, exclude_defaults=True)
         return {**kept, "mirror_axes": list(self.training.mirror_axes)}
 
@@ -242,6 +256,19 @@ class Plans(_Frozen):
     def prediction_sha256(self) -> str:
         """Hash of `prediction_key`; the weights that were trained with these plans keep it."""
         return sha256_of_json(self.prediction_key)
+
+
+def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
+    """Plans of version 1 as ones of this version: warnings stood in the reasons, after `NOTE:`."""
+    reasons = content.get("reasons", {})
+    if content.get("version") != 1 or not isinstance(reasons, dict):
+        return content
+    warnings, plain = [], {}
+    for decision, reason in reasons.items():
+        parts = [part.split(". NOTE: ") for part in str(reason).split(" | ")]
+        plain[decision] = " | ".join(why for why, *_ in parts)
+        warnings += [{"decision": decision, "message": note.strip()} for _, *notes in parts for note in notes]
+    return {**content, "version": PLANS_VERSION, "reasons": plain, "warnings": warnings}
 
 
 def sha256_of_json(value: object) -> str:

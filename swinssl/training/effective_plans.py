@@ -46,9 +46,10 @@ def effective_plans(plans: Plans, config: TrainingConfig) -> Plans:
     }
     asked = {row: "as asked" for name, row in ROW_OF.items() if getattr(config, name) is not None}
     reasons = {**plans.reasons, **asked}
+    warnings = tuple(warning for warning in plans.warnings if warning.decision not in asked)
     if config.mirror is not None:
-        chosen["mirror_axes"], why = choose_mirroring(plans.labels, config.mirror)
-        reasons["mirroring"] = why
+        chosen["mirror_axes"], reasons["mirroring"], mirroring = choose_mirroring(plans.labels, config.mirror)
+        warnings = (*(warning for warning in warnings if warning.decision != "mirroring"), *mirroring)
     training = plans.training.model_copy(update={name: v for name, v in chosen.items() if v is not None})
     encoder = None if plans.encoder is None else plans.encoder.model_copy(update={"place": None})
     return plans.model_copy(
@@ -57,6 +58,7 @@ def effective_plans(plans: Plans, config: TrainingConfig) -> Plans:
             "network": _network(plans.network, config),
             "encoder": encoder,
             "reasons": reasons,
+            "warnings": warnings,
         }
     )
 

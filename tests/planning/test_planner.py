@@ -12,7 +12,7 @@ from support.fabricated import ARBITRARY, fabricated
 from swinssl.core.errors import UserError
 from swinssl.dataset.channel_kind import ImageValues
 from swinssl.planning.encoder_facts import EncoderFacts
-from swinssl.planning.explanation import explanation, notes, summary
+from swinssl.planning.explanation import explanation, summary
 from swinssl.planning.options import PlanOptions
 from swinssl.planning.patch import covering_edge, padded_share, window_count
 from swinssl.planning.planner import make_plans
@@ -157,7 +157,7 @@ EXPECTED = {
         GPU,
         {"mirror": "x,z"},
         {"mirror": (0, 2)},
-        {"mirroring": "NOTE: --mirror x,z mirrors left to right, but"},
+        {"mirroring": "as asked"},
     ),
     "where all axes are covered the volume decides": (
         HEAD_NECK,
@@ -266,7 +266,7 @@ def test_every_plan_fits_its_machine_and_explains_itself(index: int, machine: Ta
     if machine.on_cpu:
         assert plans.cost.hours <= 8.01
     assert all(value and reason for _, value, reason in explanation(plans))
-    assert summary(plans) and not notes(plans)
+    assert summary(plans) and not plans.warnings
     assert Plans.model_validate(plans.model_dump(mode="json")) == plans
 
 
@@ -335,7 +335,7 @@ def test_what_cannot_be_met_is_refused_in_words(options: dict[str, object], word
 def test_a_patch_beyond_the_memory_is_planned_as_asked_and_noted() -> None:
     plans = make_plans(LUNG_CT, PlanOptions(patch=(192, 192, 192)), machine=TargetMachine("cuda", 8.0))
     assert plans.patch_size == (192, 192, 192)
-    assert any("8 GB" in note for note in notes(plans))
+    assert any("8 GB" in warning.message for warning in plans.warnings)
 
 
 def seen(low: float, median: float, high: float) -> IntensityStatistics:
@@ -368,7 +368,7 @@ def test_values_decide_the_intensity_and_names_raise_questions(
         fabricated(20, (1, 1, 1), (64, 64, 64), channels=(channel,), intensity=statistics), PlanOptions(), machine=GPU
     )
     assert plans.intensity[0].scheme == scheme
-    assert [note in found for found in notes(plans)] == ([True] if note else [])
+    assert [note in found.message for found in plans.warnings] == ([True] if note else [])
 
 
 def test_cases_in_another_unit_are_named() -> None:
@@ -381,8 +381,8 @@ def test_cases_in_another_unit_are_named() -> None:
     )
     own = fingerprint.swinssl.model_copy(update={"cases": cases})
     plans = make_plans(fingerprint.model_copy(update={"swinssl": own}), PlanOptions(), machine=GPU)
-    (note,) = notes(plans)
-    assert note.startswith(
+    (warning,) = plans.warnings
+    assert warning.message.startswith(
         "2 of 20 cases are not in Hounsfield units: case_003, case_007. The first: 0.0% of the voxels"
     )
     assert plans.intensity[0].scheme == "window" and plans.channel_kinds == ("hounsfield",)
@@ -394,8 +394,10 @@ def test_a_structure_unlike_that_of_all_other_cases_is_named() -> None:
     large = StructureFacts(voxels=10**6, volume_mm3=10**6, components=1, largest_mm3=10**6)
     cases[4] = cases[4].model_copy(update={"structures": {"organ": large}})
     own = fingerprint.swinssl.model_copy(update={"cases": tuple(cases)})
-    (note,) = notes(make_plans(fingerprint.model_copy(update={"swinssl": own}), PlanOptions(), machine=GPU))
-    assert note == "case case_004: 'organ' has 1e+03 ml, 50 times the median over the cases (20 ml); look at its label"
+    plans = make_plans(fingerprint.model_copy(update={"swinssl": own}), PlanOptions(), machine=GPU)
+    assert [str(warning) for warning in plans.warnings] == [
+        "warning: case case_004: 'organ' has 1e+03 ml, 50 times the median over the cases (20 ml); look at its label"
+    ]
 
 
 @pytest.mark.parametrize(

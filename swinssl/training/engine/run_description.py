@@ -293,7 +293,11 @@ def sha256_of_init(init: str | None) -> str | None:
 
 def sha256_of_decisions(plans: Plans) -> str:
     """Of the plans' decisions that a run is tied to: neither reasons and costs, nor how long it trains."""
-    decisions = plans.model_dump(mode="json", exclude={"reasons": True, "cost": True, "training": LENGTH_OPTIONS})
+    # Decisions have the same form in both versions of plans, so that runs begun with version 1 can be resumed.
+    decisions = plans.model_dump(
+        mode="json", exclude={"reasons": True, "warnings": True, "cost": True, "training": LENGTH_OPTIONS}
+    )
+    decisions["version"] = 1
     return hashlib.sha256(json.dumps(decisions, sort_keys=True).encode()).hexdigest()
 
 
