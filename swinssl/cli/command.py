@@ -20,6 +20,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from typer.exceptions import TyperException
 
+from swinssl.core import files
 from swinssl.core.errors import Interrupted, UserError
 from swinssl.core.machine import limit_threads, set_omp_wait_policy
 from swinssl.core.provenance import __version__
@@ -34,7 +35,7 @@ FULL = "Free some space there, or choose another folder."
 FORBIDDEN = "Change its permissions, or choose another folder."
 IN_THE_WAY = "It is where a folder should be: move it away, or choose another folder."
 USER_ERRNOS = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), FULL),
+    **dict.fromkeys(files.FULL_ERRNOS, FULL),
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), FORBIDDEN),
     **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), IN_THE_WAY),
 }

@@ -38,6 +38,8 @@ SPECIAL_FILES = (
     (stat.S_ISBLK, "a device"),
     (stat.S_ISSOCK, "a socket"),
 )
+# Of a disk, quota or file that takes no more.
+FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 # Written to find out whether a disk takes any more.
 TRIAL_BYTES = 1 << 20
 

@@ -51,7 +51,6 @@ MOST_TEXT_BYTES = 16 * 2**20
 MOST_RATIO = 200
 PIECE = 1 << 20
 ASK = "Ask whoever made it for another copy."
-FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FREE_SPACE = "Free some space there; verify unpacks into the folder that TMPDIR names."
 
 
@@ -212,7 +211,7 @@ def _unpack(path: Path, folder: Path, *, room: Path) -> Manifest:
             try:
                 written = _extract(path, archive, name, folder / name, digest.update, limit=expected.bytes)
             except OSError as error:
-                if error.errno not in FULL_ERRNOS:
+                if error.errno not in files.FULL_ERRNOS:
                     raise
                 raise UserError(f"{room}: no space left to unpack {name} of {path}. {FREE_SPACE}") from None
             if written != expected.bytes or digest.hexdigest() != expected.sha256:

@@ -6,7 +6,6 @@ and who finds it locked does the others first.
 
 from __future__ import annotations
 
-import errno
 import logging
 import time
 import traceback
@@ -267,8 +266,9 @@ def _guarded(job: _Job, work: Callable[[_Job], CaseReport]) -> CaseReport:
         message = f"{error.filename}: no such file. Put it there, or take the case out."
         return CaseReport(job.case.id, "failed", message=message)
     except OSError as error:
-        if error.errno == errno.ENOSPC:
-            return CaseReport(job.case.id, "failed", message=f"{job.folder}: the disk is full. Free some space.")
+        if error.errno in files.FULL_ERRNOS:
+            message = f"{error.filename or job.folder}: {error.strerror}. Free some space there, and rerun the command."
+            return CaseReport(job.case.id, "failed", message=message)
         return CaseReport(job.case.id, "failed", message=f"{error.filename}: {error.strerror}")
     except Exception:
         return CaseReport(job.case.id, "failed", message=f"unexpected: {traceback.format_exc()}")

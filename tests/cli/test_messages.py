@@ -28,6 +28,7 @@ SLURM = {
     *("--ntasks", "--open-mode", "--gpus-per-node", "--mem"),
 }
 FOREIGN = {
+    "run.py": {"--all"},
     "torchrun": {"--standalone", "--nproc-per-node", "--no-python", "--max-restarts"},
     "pip": {"--index-url", "--force-reinstall"},
     "SBATCH": SLURM,
@@ -37,7 +38,7 @@ FOREIGN = {
     "benchmarks/": {"--quick", "--edge", "--threads", "--options"},
 }
 # Modules that run another program: a string that is nothing but a flag is an argument of that.
-RUN_OTHERS = ("provenance.py", "diagnosis/machine.py", "experiments/nnunet_peer.py", "experiments/nnunet_side.py")
+RUN_OTHERS = ("provenance.py", "diagnosis/machine.py", "peers/nnunet_peer.py", "peers/nnunet_side.py")
 # Commands that run what is in a folder; in others a flag may be anybody's.
 OWNERS = {"ssl": "swinssl_pretrain_"}
 
