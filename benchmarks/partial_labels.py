@@ -25,7 +25,7 @@ from swinssl.dataset.raw_dataset import RawDataset
 from swinssl.dataset.splits import SPLITS_FILE, make_splits
 from swinssl.evaluation.summary import METRICS_FILE
 from swinssl.experiments.benchmark.commands import run_swinssl
-from swinssl.imageio.endings import required_ending
+from swinssl.imageio.formats import required_ending
 from swinssl.imageio.reader import read_label
 from swinssl.imageio.writer import write_volume
 

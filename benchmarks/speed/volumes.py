@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from swinssl.imageio.reader import read_channels
 from swinssl.imageio.volume import Geometry
-from swinssl.imageio.writer import ISAL_LEVEL, ZLIB_LEVEL, write_volume
+from swinssl.imageio.voxel_stream import ISAL_LEVEL, ZLIB_LEVEL
+from swinssl.imageio.writer import write_volume
 
 SIMPLEITK, NIBABEL = "SimpleITK", "nibabel"
 SPACING = (1.5, 0.8, 0.8)

@@ -94,7 +94,7 @@ def evaluate(
     from swinssl.evaluation.reference_labels import find_reference_labels
     from swinssl.evaluation.report.pictures.overlay import OVERLAYS_FILE, draw_overlays
     from swinssl.evaluation.summary import METRICS_FILE, SUMMARY_FILE, summary, write_files
-    from swinssl.imageio.endings import unread_images
+    from swinssl.imageio.formats import unread_images
     from swinssl.metrics.case_metrics import DEFAULT_TOLERANCES
 
     if images is not None and not images.exists():

@@ -72,7 +72,7 @@ def predict(
     <case>_0000.nii.gz, <case>_0001.nii.gz and so on by channel; one channel needs no number.
     """
     from swinssl.core.devices import select_device, use_bf16
-    from swinssl.imageio.endings import unread_images
+    from swinssl.imageio.formats import unread_images
     from swinssl.inference.input_cases import find_cases
     from swinssl.inference.output_folder import OutputFile, OutputFolder, names_a_file
     from swinssl.inference.prediction_record import PredictionRecord

@@ -13,7 +13,7 @@ from swinssl.core.errors import UserError
 from swinssl.core.text import sentences
 from swinssl.core.workspace import RESERVED_NAMES, SAFE_NAME
 from swinssl.dataset.checks.finding import Finding
-from swinssl.imageio.endings import images_in, without_ending
+from swinssl.imageio.formats import images_in, without_ending
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from swinssl.core.text import did_you_mean, nearest
 from swinssl.dataset.case import CHANNEL, FIRST_CHANNEL, Case, case_name, id_findings, split_channels
 from swinssl.dataset.checks.finding import Finding
 from swinssl.dataset.description import DESCRIPTION_FILE, Description, ListedCase
-from swinssl.imageio.endings import ENDINGS, image_ending, without_ending
+from swinssl.imageio.formats import image_ending, is_companion, known_endings, without_ending
 
 IMAGES, LABELS = "imagesTr", "labelsTr"
 # What systems leave behind everywhere; names that begin with a dot are passed over as well.
@@ -57,9 +57,9 @@ def list_cases(folder: Path, description: Description) -> Listing:
 
 
 def usual_ending(cases: Sequence[Case]) -> str:
-    """Of the cases' images; the first in `ENDINGS` that occurs where there are several."""
+    """Of the cases' images; the first in `known_endings()` that occurs where there are several."""
     used = {image_ending(path) for case in cases for path in case.images}
-    return next((ending for ending in ENDINGS if ending in used), ENDINGS[0])
+    return next((ending for ending in known_endings() if ending in used), known_endings()[0])
 
 
 def resolve_listed(written: str, folder: Path) -> Path:
@@ -135,12 +135,12 @@ class _Lister:
                 continue
             if path.is_dir():
                 self.report("W102", path, "is a folder, and not looked into", "Put its images beside it, or move it.")
-            elif image_ending(path) is None and not path.name.lower().endswith((".raw", ".zraw")):  # an .mhd's voxels
-                remedy = f"Convert it to one of {', '.join(ENDINGS)}, or move it elsewhere."
+            elif image_ending(path) is None and not is_companion(path):
+                remedy = f"Convert it to one of {', '.join(known_endings())}, or move it elsewhere."
                 self.report("W102", path, "is no image that swinssl reads, and left out", remedy)
             elif image_ending(path) is not None:
                 found.append(path)
-        capitals = [path for path in found if not path.name.endswith(ENDINGS)]
+        capitals = [path for path in found if not path.name.endswith(known_endings())]
         if capitals:
             message = f"file endings in capitals: {len(capitals)}, such as {capitals[0].name}"
             self.report("N106", folder, message, "Nothing to do; nnU-Net itself wants small letters.")

@@ -20,7 +20,7 @@ from swinssl.dataset.case import normal_form
 from swinssl.dataset.checks.finding import Finding
 from swinssl.dataset.label_declaration import declared_labels, labels_as_json
 from swinssl.dataset.labels import LabelSet
-from swinssl.imageio.endings import ENDINGS
+from swinssl.imageio.formats import known_endings
 
 DESCRIPTION_FILE = "dataset.json"
 # Ours beside nnU-Net's own; all others pass unread.
@@ -197,8 +197,8 @@ class _Parser:
         if value is None:
             return None
         ending = f".{str(value).lower().lstrip('.')}"
-        if ending not in ENDINGS:
-            found = f'"file_ending" is {json.dumps(value)}; swinssl reads {", ".join(ENDINGS)}'
+        if ending not in known_endings():
+            found = f'"file_ending" is {json.dumps(value)}; swinssl reads {", ".join(known_endings())}'
             self.report("E103", found, "Convert the images, or correct the ending.")
             return None
         return ending

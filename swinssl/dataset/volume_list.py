@@ -23,7 +23,7 @@ from swinssl.dataset.case import Case, case_name, id_findings, normal_form
 from swinssl.dataset.case_listing import Listing, resolve_listed, usual_ending
 from swinssl.dataset.checks.finding import Finding
 from swinssl.dataset.description import Description
-from swinssl.imageio.endings import ENDINGS, image_ending, without_ending
+from swinssl.imageio.formats import image_ending, known_endings, without_ending
 
 CHANNEL = re.compile(r"#\s*channel\s*:\s*(\S.*)", re.IGNORECASE)
 NOT_TEXT = re.compile(r"[\x00-\x08\x0e-\x1f]")
@@ -138,7 +138,7 @@ def _of_no_image(path: Path) -> Problem | None:
     if stat.S_ISDIR(mode):
         return "E114", "is a folder", "Name the images in it, one a line."
     if image_ending(path) is None or not stat.S_ISREG(mode):
-        remedy = f"Convert it to one of {', '.join(ENDINGS)}, or take the line out."
+        remedy = f"Convert it to one of {', '.join(known_endings())}, or take the line out."
         return "E114", "is no image that swinssl reads", remedy
     return None
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from swinssl.dataset.case import FIRST_CHANNEL, case_name
-from swinssl.imageio.endings import images_in
+from swinssl.imageio.formats import images_in
 
 IMAGE_FOLDERS = ("imagesTr", "imagesTs")
 

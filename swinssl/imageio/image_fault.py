@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -40,3 +41,17 @@ class ImageFault(UserError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.found}. {self.remedy}"
+
+
+RemarkKind = Literal["unplaced", "forms", "sizes", "units", "patient"]
+# What makes a result doubtful, so that not only the check says it.
+CONTRADICTIONS: tuple[RemarkKind, ...] = ("unplaced", "forms", "sizes")
+
+
+@dataclass(frozen=True)
+class HeaderRemark:
+    """Something odd about a header that can be read: what, in words without a full stop, and what to do about it."""
+
+    kind: RemarkKind
+    message: str
+    remedy: str

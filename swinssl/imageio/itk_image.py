@@ -7,6 +7,7 @@ encodings that nobody uses for images (text).
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -16,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from swinssl.core import files
 from swinssl.imageio.grid_rules import AFFINE_REMEDY, check_size, checked_affine, spatial_shape
-from swinssl.imageio.image_fault import ImageFault
+from swinssl.imageio.image_fault import HeaderRemark, ImageFault
 from swinssl.imageio.volume import Geometry, reversed_axes
 from swinssl.imageio.voxel_place import VoxelPlace, voxel_place
 from swinssl.imageio.voxel_stream import GET_ANEW, open_voxels
@@ -35,7 +37,7 @@ class _Header:
     reader: Any
 
 
-def read_itk_geometry(path: Path) -> Geometry:
+def read_geometry(path: Path) -> Geometry:
     """The grid of a `.nrrd`, `.mha` or `.mhd`; no voxel is read.
 
     Raises:
@@ -44,14 +46,14 @@ def read_itk_geometry(path: Path) -> Geometry:
     return _read_header(path).geometry
 
 
-def read_itk(path: Path) -> tuple[NDArray, Geometry]:
+def read(path: Path) -> tuple[NDArray, Geometry]:
     """The voxels of a `.nrrd`, `.mha` or `.mhd`, read to the end of the file and verified; their type stays.
 
     Returns:
         (Z, Y, X) in native byte order, and the grid.
 
     Raises:
-        ImageFault: as `read_itk_geometry`, or the voxels are cut off, damaged or followed by others.
+        ImageFault: as `read_geometry`, or the voxels are cut off, damaged or followed by others.
     """
     header = _read_header(path)
     shape, place = header.geometry.shape, header.place
@@ -68,6 +70,31 @@ def read_itk(path: Path) -> tuple[NDArray, Geometry]:
         voxels = stream.read_array(shape, dtype)
         stream.finish()
     return voxels, header.geometry
+
+
+def header_remarks(path: Path) -> tuple[HeaderRemark, ...]:
+    """Nothing: these headers place an image once."""
+    return ()
+
+
+def write(path: Path, array: NDArray, geometry: Geometry, *, target: Path) -> None:
+    """Write a `.nrrd`, `.mha` or `.mhd`, compressed; the voxels of an `.mhd` go to a `.zraw` beside it."""
+    import SimpleITK as sitk
+
+    affine = LPS_TO_RAS @ reversed_axes(geometry.affine)
+    spacing = np.array(geometry.spacing[::-1])
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(affine[:3, 3].tolist())
+    image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
+    # In a folder of its own: an .mhd names the file of its voxels after itself.
+    with tempfile.TemporaryDirectory(prefix=files.PREFIX, dir=target.parent, ignore_cleanup_errors=True) as folder:
+        written = Path(folder) / target.name
+        sitk.WriteImage(image, str(written), useCompression=True)
+        for beside in Path(folder).iterdir():  # those voxels; they must be there before their header is
+            if beside != written:
+                beside.replace(target.parent / beside.name)
+        written.replace(path)
 
 
 def _read_header(path: Path) -> _Header:

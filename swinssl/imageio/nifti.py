@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -15,14 +15,19 @@ from numpy.typing import ArrayLike, NDArray
 from swinssl.core.geometry import Shape, Spacing
 from swinssl.core.text import dimensions
 from swinssl.imageio.grid_rules import AFFINE_REMEDY, check_size, checked_affine, spatial_shape
-from swinssl.imageio.image_fault import ImageFault
+from swinssl.imageio.image_fault import HeaderRemark, ImageFault
 from swinssl.imageio.same_grid import NOTICEABLE_VOXELS
 from swinssl.imageio.volume import Geometry, NiftiPlacement, reversed_axes
-from swinssl.imageio.voxel_stream import GET_ANEW, VoxelStream, open_voxels
+from swinssl.imageio.voxel_stream import GET_ANEW, VoxelStream, gzip_writer, open_voxels
 
 HEADERS = {348: (nibabel.Nifti1Header, b"n+1\0", 344), 540: (nibabel.Nifti2Header, b"n+2\0", 4)}
 # xyzt_units' spatial part: metre, micron; 0 (unknown) is taken for mm, as everybody does.
 MM_PER_UNIT = {1: 1000.0, 3: 0.001}
+SCANNER_ANATOMY = 1
+# Cosines between axes above this are shear, which a quaternion cannot hold; float32 rounds at 1e-7.
+SHEAR = 1e-5
+# NIfTI-1 counts voxels in int16.
+MOST_NIFTI1_VOXELS = 32767
 DICOM_EXTENSION = 2
 # Header extensions are skipped, but not without end.
 MOST_EXTENSION_BYTES = 2**28
@@ -32,19 +37,6 @@ MOST_EXTENSION_BYTES = 2**28
 SIZE_TOLERANCE = 1e-3
 # How much longer than 1 rounding makes a quaternion. NIfTI's own library, and ITK with it, normalise any length.
 QUATERNION_ROUNDING = 1e-3
-
-RemarkKind = Literal["unplaced", "forms", "sizes", "units", "patient"]
-# What makes a result doubtful, so that not only the check says it.
-CONTRADICTIONS: tuple[RemarkKind, ...] = ("unplaced", "forms", "sizes")
-
-
-@dataclass(frozen=True)
-class HeaderRemark:
-    """Something odd about a header that can be read: what, in words without a full stop, and what to do about it."""
-
-    kind: RemarkKind
-    message: str
-    remedy: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +102,7 @@ class NiftiHeader:
         return tuple(remarks)
 
 
-def read_nifti_header(path: Path) -> NiftiHeader:
+def read_header(path: Path) -> NiftiHeader:
     """The header of a `.nii` or `.nii.gz`; no voxel is read.
 
     Raises:
@@ -120,7 +112,7 @@ def read_nifti_header(path: Path) -> NiftiHeader:
         return _read_header(stream)
 
 
-def read_nifti(path: Path) -> tuple[NDArray, Geometry]:
+def read(path: Path) -> tuple[NDArray, Geometry]:
     """The voxels of a `.nii` or `.nii.gz`, read to the end of the file and verified.
 
     Integers stay what they are where no scaling applies; scaled ones become float32, or float64 where they have more
@@ -130,13 +122,65 @@ def read_nifti(path: Path) -> tuple[NDArray, Geometry]:
         (Z, Y, X) in native byte order, and the grid.
 
     Raises:
-        ImageFault: as `read_nifti_header`, or the voxels are cut off, damaged or followed by others.
+        ImageFault: as `read_geometry`, or the voxels are cut off, damaged or followed by others.
     """
     with open_voxels(path) as stream:
         header = _read_header(stream)
         voxels = stream.read_array(header.geometry.shape, header.dtype)
         stream.finish()
     return _scaled(voxels, header), header.geometry
+
+
+def read_geometry(path: Path) -> Geometry:
+    """The grid of a `.nii` or `.nii.gz`; raises as `read_header`."""
+    return read_header(path).geometry
+
+
+def header_remarks(path: Path) -> tuple[HeaderRemark, ...]:
+    """What is odd about the header of a `.nii` or `.nii.gz`; raises as `read_header`."""
+    return read_header(path).remarks
+
+
+def write(path: Path, array: NDArray, geometry: Geometry, *, target: Path) -> None:
+    """Write a `.nii` or `.nii.gz`; a grid that was read from a NIfTI file is placed by the same fields, to the bit."""
+    placement = geometry.nifti
+    nifti1 = max(array.shape) <= MOST_NIFTI1_VOXELS and (placement is None or placement.version == 1)
+    header = (nibabel.Nifti1Header if nifti1 else nibabel.Nifti2Header)()
+    header.set_data_dtype(array.dtype)
+    header.set_data_shape(array.shape[::-1])
+    if placement is None:
+        _place(header, geometry)
+    else:
+        _place_as_read(header, placement)
+    header.set_slope_inter(1, 0)
+    header["vox_offset"] = header.sizeof_hdr + 4
+    with open(path, "wb") as file:
+        squeeze, end = gzip_writer() if target.name.lower().endswith(".gz") else (lambda piece: piece, lambda: b"")
+        file.write(squeeze(header.binaryblock + bytes(4)))
+        for plane in array:
+            file.write(squeeze(np.ascontiguousarray(plane).data))
+        file.write(end())
+
+
+def _place(header: Any, geometry: Geometry) -> None:
+    affine = reversed_axes(geometry.affine)
+    header.set_zooms(geometry.spacing[::-1])
+    if geometry.shear <= SHEAR:
+        header.set_qform(affine, SCANNER_ANATOMY)
+    header.set_sform(affine, SCANNER_ANATOMY)
+    header.set_xyzt_units("mm")
+
+
+def _place_as_read(header: Any, placement: NiftiPlacement) -> None:
+    """As the file was that the grid comes from, contradictions included: any viewer lays the one over the other."""
+    header["pixdim"][:4] = placement.pixdim
+    header["xyzt_units"] = placement.xyzt_units
+    header["qform_code"], header["sform_code"] = placement.qform_code, placement.sform_code
+    fields = ("quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z")
+    for name, value in zip(fields, placement.qform, strict=True):
+        header[name] = value
+    for row, name in enumerate(("srow_x", "srow_y", "srow_z")):
+        header[name] = placement.sform[4 * row : 4 * row + 4]
 
 
 def _read_header(stream: VoxelStream) -> NiftiHeader:

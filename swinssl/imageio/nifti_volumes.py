@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from swinssl.imageio.endings import image_ending
+from swinssl.imageio.formats import image_ending
 from swinssl.imageio.grid_rules import check_size, spatial_shape
 from swinssl.imageio.image_fault import ImageFault
 from swinssl.imageio.nifti import parse_header, skip_to_voxels, voxel_type
-from swinssl.imageio.voxel_stream import VoxelStream, open_voxels
-from swinssl.imageio.writer import gzip_writer
+from swinssl.imageio.voxel_stream import VoxelStream, gzip_writer, open_voxels
 
 # Fields of free text, which may name the patient.
 FREE_TEXT = ("descrip", "aux_file", "db_name", "intent_name")

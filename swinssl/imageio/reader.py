@@ -8,10 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from swinssl.imageio.endings import required_ending
-from swinssl.imageio.image_fault import ImageFault
-from swinssl.imageio.itk_image import read_itk, read_itk_geometry
-from swinssl.imageio.nifti import CONTRADICTIONS, HeaderRemark, read_nifti, read_nifti_header
+from swinssl.imageio.formats import format_of
+from swinssl.imageio.image_fault import CONTRADICTIONS, HeaderRemark, ImageFault
 from swinssl.imageio.same_grid import on_grid_of
 from swinssl.imageio.volume import Geometry, Volume
 
@@ -82,13 +80,13 @@ def read_label(path: Path) -> Volume:
 
 
 def header_remarks(path: Path) -> tuple[HeaderRemark, ...]:
-    """What is odd about the header of an image; only NIfTI says twice where an image lies.
+    """What is odd about the header of an image.
 
     Raises:
         ImageFault: the header cannot be read.
     """
     path = Path(path)
-    return read_nifti_header(path).remarks if required_ending(path).startswith(".nii") else ()
+    return format_of(path).load().header_remarks(path)
 
 
 def header_contradictions(paths: Sequence[Path]) -> dict[str, str]:
@@ -128,10 +126,8 @@ def read_geometry(path: Path) -> Geometry:
         ImageFault: the header cannot be read.
     """
     path = Path(path)
-    if required_ending(path).startswith(".nii"):
-        return read_nifti_header(path).geometry
-    return read_itk_geometry(path)
+    return format_of(path).load().read_geometry(path)
 
 
 def _read(path: Path) -> tuple[NDArray, Geometry]:
-    return read_nifti(path) if required_ending(path).startswith(".nii") else read_itk(path)
+    return format_of(path).load().read(path)

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any, BinaryIO, Literal
@@ -26,6 +26,9 @@ WINDOW_BITS = {"gzip": 31, "zlib": 15}
 PIECE = 128 * 1024
 # Some writers fill up their last block with zeros.
 MOST_PADDING = 1024 * 1024
+
+# Level 2 of isal writes label maps and CT at 0.1 and 0.3 of SimpleITK's time; its files are 4 % larger for CT.
+ISAL_LEVEL, ZLIB_LEVEL = 2, 1
 
 GET_ANEW = "Get the file anew: copy or export it again."
 
@@ -197,3 +200,15 @@ def _inflater_module() -> ModuleType:
     except ImportError:
         return zlib
     return isal_zlib
+
+
+def gzip_writer() -> tuple[Callable[[Any], bytes], Callable[[], bytes]]:
+    """gzip, from isal if it is installed; without name and time, so that equal content gives equal files."""
+    gzip_window = 31
+    try:
+        from isal import isal_zlib
+    except ImportError:
+        deflater: Any = zlib.compressobj(ZLIB_LEVEL, zlib.DEFLATED, gzip_window)
+    else:
+        deflater = isal_zlib.compressobj(ISAL_LEVEL, zlib.DEFLATED, gzip_window)
+    return deflater.compress, deflater.flush

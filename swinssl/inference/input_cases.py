@@ -10,7 +10,7 @@ from swinssl.core import files
 from swinssl.core.errors import UserError
 from swinssl.core.text import counted, listed
 from swinssl.dataset.case import CHANNEL, case_name, label_names, refuse_unusable, split_channels
-from swinssl.imageio.endings import ENDINGS, images_in, required_ending
+from swinssl.imageio.formats import images_in, known_endings, required_ending, single_file_ending
 
 # Cases named in one message; a folder may have hundreds.
 NAMED = 5
@@ -26,8 +26,7 @@ class InputCase:
     @property
     def result_name(self) -> str:
         """File name of its label map: the id with the images' ending, a single file in any case."""
-        ending = required_ending(self.images[0])
-        return self.id + (".mha" if ending == ".mhd" else ending)
+        return self.id + single_file_ending(self.images[0])
 
 
 def find_cases(inputs: Sequence[Path], channel_names: Sequence[str]) -> tuple[InputCase, ...]:
@@ -91,7 +90,7 @@ def _cases_of_folder(folder: Path, channel_names: Sequence[str]) -> tuple[InputC
     if not paths:
         within = next((name for name in ("imagesTs", "imagesTr") if (folder / name).is_dir()), None)
         hint = f" Did you mean {folder / within}?" if within else ""
-        raise UserError(f"{folder}: no images here; expected files ending with {', '.join(ENDINGS)}.{hint}")
+        raise UserError(f"{folder}: no images here; expected files ending with {', '.join(known_endings())}.{hint}")
     by_case = _channels_by_case(paths, channels=len(channel_names))
     refuse_unusable(sorted(by_case), source=folder)
     wanted = list(range(len(channel_names)))

@@ -21,7 +21,7 @@ import numpy as np
 from swinssl.core import files
 from swinssl.core.errors import UserError
 from swinssl.core.locks import FileLock
-from swinssl.imageio.endings import image_ending, required_ending, without_ending
+from swinssl.imageio.formats import image_ending, required_ending, single_file_ending, without_ending
 from swinssl.imageio.volume import Geometry
 from swinssl.imageio.voxel_stream import image_sha256
 from swinssl.imageio.writer import write_volume
@@ -200,8 +200,8 @@ class OutputFile(OutputFolder):
             raise UserError(
                 f"-o {path}: a file for one case; {len(cases)} are given. Give a folder for the label maps."
             )
-        if required_ending(path) == ".mhd":
-            raise UserError(f"-o {path}: would need a second file for its voxels. Give a name that ends in .mha.")
+        if (ending := single_file_ending(path)) != required_ending(path):
+            raise UserError(f"-o {path}: needs a second file for its voxels. Give a name that ends in {ending}.")
         if (in_the_way := next((p for p in path.parents if p.is_file()), None)) is not None:
             raise UserError(f"-o {path}: {in_the_way} is a file, so nothing can lie in it. Give another place.")
         if path.exists() and any(path.samefile(image) for image in cases[0].images):

@@ -24,7 +24,7 @@ from torch import nn
 from swinssl.core import files
 from swinssl.core.errors import UserError
 from swinssl.dataset.label_declaration import labels_as_json
-from swinssl.imageio.endings import ENDINGS
+from swinssl.imageio.formats import known_endings
 from swinssl.inference.postprocessing import CleanUp
 from swinssl.inference.predictor import Predictor
 from swinssl.networks.architectures import build_network
@@ -223,7 +223,7 @@ def public_description(plans: Plans, file_ending: object = None) -> dict[str, An
     return {
         "channel_names": {str(i): name for i, name in enumerate(plans.channel_names)},
         **labels_as_json(plans.labels),
-        **({"file_ending": file_ending} if file_ending in ENDINGS else {}),
+        **({"file_ending": file_ending} if file_ending in known_endings() else {}),
     }
 
 

@@ -78,7 +78,7 @@ def make_plans(
     }
     warnings = [*sizing.warnings, *intensity_warnings, *mirroring_warnings, *_case_warnings(fingerprint)]
     if memory > machine.memory_gb:
-        message = f"training takes {memory:.2g} GB of memory, more than the {machine.memory_gb:.3g} GB available"
+        message = f"training takes {memory:.3g} GB of memory, more than the {machine.memory_gb:.3g} GB available"
         warnings.append(PlanWarning(decision="memory", message=message))
     plans = Plans(
         dataset_name=own.dataset_name,

@@ -23,7 +23,7 @@ from swinssl.core.pools import Cluster, Crash, fitting_workers, run_jobs
 from swinssl.core.terminal import track
 from swinssl.dataset.raw_dataset import Case, RawDataset
 from swinssl.dataset.splits import READ_ONLY_ERRNOS
-from swinssl.imageio.endings import required_ending
+from swinssl.imageio.formats import required_ending
 from swinssl.imageio.image_fault import ImageFault
 from swinssl.imageio.reader import read_case
 from swinssl.imageio.voxel_stream import image_sha256

@@ -20,7 +20,7 @@ from swinssl.core.terminal import track
 from swinssl.dataset.case import case_name
 from swinssl.dataset.case_tables import read_groups
 from swinssl.dataset.splits import Fold, fold_of, load_or_make_splits, shots_subset
-from swinssl.imageio.endings import images_in
+from swinssl.imageio.formats import images_in
 from swinssl.imageio.writer import write_volume
 from swinssl.inference.predictor import Predictor
 from swinssl.inference.source_grid import WayBack

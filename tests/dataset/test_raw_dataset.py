@@ -13,7 +13,7 @@ from support.raw_folders import LABELS, describe, make_raw
 from swinssl.core.errors import UserError
 from swinssl.dataset.case_tables import read_groups
 from swinssl.dataset.raw_dataset import RawDataset, survey
-from swinssl.imageio.endings import unread_images
+from swinssl.imageio.formats import unread_images
 
 
 def touch(folder, *names):

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from swinssl.imageio import voxel_stream
 from swinssl.imageio.image_fault import ImageFault
-from swinssl.imageio.nifti import read_nifti_header
+from swinssl.imageio.nifti import read_header
 from swinssl.imageio.reader import read_channels, read_geometry, read_label
 from swinssl.imageio.volume import reversed_axes
 
@@ -125,7 +125,7 @@ class TestSound:
         expected = reversed_axes(image.header.get_sform())
         expected[:3] *= factor
         assert np.array_equal(read_geometry(tmp_path / "a.nii").affine, expected)
-        assert read_nifti_header(tmp_path / "a.nii").mm_per_unit == factor
+        assert read_header(tmp_path / "a.nii").mm_per_unit == factor
 
     def test_place_from_qform_and_from_nothing(self, tmp_path):
         rotation = np.linalg.qr(OBLIQUE[:3, :3])[0]
@@ -138,7 +138,7 @@ class TestSound:
         assert np.allclose(read_geometry(tmp_path / "q.nii").affine, reversed_axes(affine), atol=1e-5)
         image.set_qform(affine, 0)
         nibabel.save(image, tmp_path / "n.nii")
-        header = read_nifti_header(tmp_path / "n.nii")
+        header = read_header(tmp_path / "n.nii")
         assert not header.placed and np.allclose(header.geometry.spacing, (3, 2, 1))
         assert np.array_equal(header.geometry.affine, reversed_axes(nibabel.load(tmp_path / "n.nii").affine))
 
@@ -148,7 +148,7 @@ class TestSound:
         shifted[0, 3] = 4
         image.set_qform(shifted, 1)
         nibabel.save(image, tmp_path / "a.nii")
-        header = read_nifti_header(tmp_path / "a.nii")
+        header = read_header(tmp_path / "a.nii")
         assert header.forms_apart == pytest.approx(4) and header.geometry.origin == (0, 0, 0)
 
     def test_an_unused_broken_qform_is_no_matter(self, tmp_path):
@@ -179,7 +179,7 @@ class TestSound:
         for qform_code in (0, 1):
             path = edit(tmp_path / "a.nii", 252, "<2h", qform_code, 1)
             path = edit(path, 280, "<12f", -1, 0, 0, 7, 0, -1, 0, 8, 0, 0, 1, 9)
-            header = read_nifti_header(path)
+            header = read_header(path)
             assert np.allclose(header.geometry.spacing, sitk.ReadImage(str(path)).GetSpacing()[::-1])
             assert np.allclose(header.geometry.affine, reversed_axes(right), atol=1e-6)
             (remark,) = (remark for remark in header.remarks if remark.kind == "sizes")
@@ -188,7 +188,7 @@ class TestSound:
 
     def test_an_sform_with_sizes_stands_against_pixdim(self, tmp_path):
         path = edit(save(tmp_path / "a.nii", some(), affine=np.diag([2.0, 2, 5, 1])), 80, "<3f", 1, 1, 3)
-        header = read_nifti_header(path)
+        header = read_header(path)
         assert header.geometry.spacing == (5, 2, 2)
         (remark,) = header.remarks
         assert "5 x 2 x 2 mm" in remark.message and "3 x 1 x 1 mm" in remark.message
@@ -196,7 +196,7 @@ class TestSound:
 
     def test_rounded_sizes_are_no_contradiction(self, tmp_path):
         path = save(tmp_path / "a.nii", some(), affine=np.diag([0.78125, 0.78125, 5, 1]))
-        assert read_nifti_header(edit(path, 80, "<3f", 0.7812, 0.7812, 5)).remarks == ()
+        assert read_header(edit(path, 80, "<3f", 0.7812, 0.7812, 5)).remarks == ()
 
     def test_world_is_right_anterior_superior_listed_backwards(self, tmp_path):
         """nibabel's RAS+ coordinates of every corner."""
@@ -219,7 +219,7 @@ class TestSound:
         for code, names in ((6, False), (2, True)):
             image.header.extensions.append(nibabel.nifti1.Nifti1Extension(code, b"x" * 300))
             nibabel.save(image, tmp_path / "a.nii.gz")
-            assert read_nifti_header(tmp_path / "a.nii.gz").names_patient == names
+            assert read_header(tmp_path / "a.nii.gz").names_patient == names
             assert np.array_equal(read_label(tmp_path / "a.nii.gz").array[0], some().T)
 
 

@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from swinssl.imageio.endings import image_ending, required_ending, without_ending
+from swinssl.imageio.formats import image_ending, required_ending, without_ending
 from swinssl.imageio.volume import AxisMap, Geometry, Volume, reversed_axes
 
 ORIENTATIONS = list(itertools.product(itertools.permutations(range(3)), itertools.product((False, True), repeat=3)))

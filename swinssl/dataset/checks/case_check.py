@@ -19,7 +19,7 @@ from swinssl.dataset.channel_kind import FILL_HU, ImageValues, named_ct
 from swinssl.dataset.checks.finding import Finding
 from swinssl.dataset.checks.label_check import check_label_values, side_findings, value_counts
 from swinssl.dataset.labels import LabelSet
-from swinssl.imageio.endings import ENDINGS
+from swinssl.imageio.formats import known_endings
 from swinssl.imageio.image_fault import ImageFault
 from swinssl.imageio.reader import VALUES_REMEDY, header_remarks, read_label, unusable_voxels
 from swinssl.imageio.same_grid import GRID_TOLERANCE_VOXELS, compare_grids, resample_remedy
@@ -130,7 +130,7 @@ class _Checker:
                 self.report(FAULT_CODES[fault.kind], fault.path, fault.found, remedy)
             return None
         except UserError:  # the ending
-            remedy = f"Convert it to one of {', '.join(ENDINGS)}."
+            remedy = f"Convert it to one of {', '.join(known_endings())}."
             self.report("E203", path, f"does not end as an image does ({path.suffix or 'no ending'})", remedy)
             return None
         if volume.geometry.shear > SHEAR_COSINE:

@@ -9,7 +9,7 @@ from swinssl.core.provenance import __version__
 from swinssl.dataset.case import FIRST_CHANNEL, case_name
 from swinssl.dataset.conversion.raw_writer import Conversion, SourceCase
 from swinssl.dataset.description import DESCRIPTION_FILE, read_description
-from swinssl.imageio.endings import required_ending
+from swinssl.imageio.formats import required_ending
 
 # Of the source's own dataset.json, what is wrong once it is converted.
 OUTDATED = ("test", "numTest", "tensorImageSize")

@@ -18,7 +18,7 @@ from swinssl.core.text import sentences
 from swinssl.dataset.case import refuse_unusable
 from swinssl.dataset.case_listing import LABELS
 from swinssl.dataset.description import DESCRIPTION_FILE
-from swinssl.imageio.endings import required_ending
+from swinssl.imageio.formats import required_ending
 from swinssl.imageio.nifti_volumes import count_volumes, write_volumes
 
 SHOWN = 5

@@ -36,7 +36,7 @@ from swinssl.experiments.benchmark.cells import TrainingCell
 from swinssl.experiments.benchmark.config import SCRATCH
 from swinssl.experiments.benchmark.encoder_sections import encoder_sections
 from swinssl.experiments.benchmark.study import SCORES_FILE, Benchmark, training_cells
-from swinssl.imageio.endings import required_ending
+from swinssl.imageio.formats import required_ending
 from swinssl.metrics.registry import DICE
 from swinssl.metrics.structures import raw_structures
 

@@ -23,7 +23,7 @@ from swinssl.dataset.raw_dataset import RawDataset
 from swinssl.dataset.splits import SPLITS_FILE
 from swinssl.experiments.benchmark.commands import run_swinssl
 from swinssl.experiments.benchmark.config import Task
-from swinssl.imageio.endings import required_ending
+from swinssl.imageio.formats import required_ending
 from swinssl.preprocessing.plans import PLANS_FILE, Plans
 
 PREPARED = "prepared.json"
