@@ -95,7 +95,7 @@ class TestStart:
         assert said[1:] == [
             "note: simmim learnt spacing 1.5 x 1.5 x 1.5 mm (plan: 1 x 1 x 1 mm)",
             "note: simmim learnt patch 64 x 32 x 32 (plan: 32 x 32 x 32)",
-            "note: simmim learnt intensity window [-500, 500] to [0, 1] (plan: as it is)",
+            "note: simmim learnt intensity window [-500, 500] to [0, 1] (plan: unchanged)",
         ]
 
     def test_from_another_encoder_names_the_plan_that_it_needs(self, root, tmp_path):
