@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from swinssl.core.machine import limit_threads
 from swinssl.core.provenance import __version__
-from swinssl.core.terminal import print
+from swinssl.core.terminal import print_lines
 from swinssl.core.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def main() -> None:
     from swinssl.diagnosis.diagnosis import diagnose
 
     found = diagnose(Workspace.locate(arguments.root).root)
-    print(_as_json(found) if arguments.json else _as_block(found))
+    print_lines(_as_json(found) if arguments.json else _as_block(found))
     broken = any(advice.severity == "error" for advice in found.advice)
     raise SystemExit(EXIT_USER_ERROR if broken else 0)
 

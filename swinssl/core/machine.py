@@ -76,8 +76,8 @@ def _groups(controller: str) -> Iterator[Path]:
             continue
         top = CGROUP / controller if controllers else CGROUP
         # In a container the path may be the one outside: then only the top is there.
-        own = top / path.lstrip("/")
-        yield from (group for group in (own, *own.parents) if group.is_relative_to(top))
+        group_folder = top / path.lstrip("/")
+        yield from (group for group in (group_folder, *group_folder.parents) if group.is_relative_to(top))
 
 
 def _read(path: Path) -> str:

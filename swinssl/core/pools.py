@@ -52,7 +52,7 @@ class Crash:
         if self.said:
             return self.said
         if self.exit_code == -9:  # SIGKILL, which Windows does not name
-            return "its process was killed, most likely for want of memory. Use fewer --workers."
+            return "its process was killed, most likely because memory ran out. Use fewer --workers."
         return f"its process died (exit code {self.exit_code}). Try it alone with --workers 0."
 
 
@@ -129,7 +129,7 @@ def fitting_workers(jobs: int, bytes_each: int) -> int:
     workers = max(1, min(cores, fitting, jobs))
     if workers < min(cores, jobs):
         logger.info(
-            "Working in %s instead of %d: each may take %.1f GB, and %.1f GB are free.",
+            "Using %s instead of %d: each may take %.1f GB, and %.1f GB are free.",
             counted(workers, "process", "processes"),
             min(cores, jobs),
             (PROCESS_BYTES + bytes_each) / 1e9,
@@ -139,14 +139,14 @@ def fitting_workers(jobs: int, bytes_each: int) -> int:
 
 
 def _start(function: Callable[[J], R]) -> _Worker:
-    ours, theirs = multiprocessing.Pipe()
+    parent_end, child_end = multiprocessing.Pipe()
     context: Any = multiprocessing.get_context(START_METHOD)
     import_early(getattr(function, "__module__", type(function).__module__))  # heeded until the server runs
-    process = context.Process(target=_serve, args=(theirs, function), daemon=True)
+    process = context.Process(target=_serve, args=(child_end, function), daemon=True)
     with _environment(ONE_THREAD):
         process.start()
-    theirs.close()  # so that the end of the process is the end of the connection
-    return _Worker(process, ours)
+    child_end.close()  # so that the end of the process is the end of the connection
+    return _Worker(process, parent_end)
 
 
 def _assign(worker: _Worker, left: Iterator[int], jobs: Sequence[Any]) -> None:
@@ -263,7 +263,7 @@ class Cluster:
             raise UserError(f"--cluster {self.address}: no dask scheduler answers ({error}). Start one.") from None
         except (TypeError, ValueError, RuntimeError) as error:
             raise UserError(
-                f"--cluster {self.address}: cannot be talked to ({error}). Name the certificates in dask's "
+                f"--cluster {self.address}: the connection failed ({error}). Name the certificates in dask's "
                 "configuration, distributed.comm.tls (docs/cluster.md)."
             ) from None
 

@@ -123,11 +123,11 @@ def id_findings(ids: Sequence[str]) -> list[Finding]:
             message = f"the id has {size} bytes; names of files that are made of it must fit into 255"
             found.append(Finding("E109", file, message, f"Rename it to at most {LONGEST_ID} bytes."))
         elif other != case_id:
-            message = f"differs from case {other} in capitals only, which many systems do not tell apart"
+            message = f"differs from case {other} in upper or lower case only, which many systems do not distinguish"
             found.append(Finding("E109", file, message, "Rename one of them."))
         elif not SAFE_NAME.fullmatch(case_id):
             message = f"the id {case_id!r} has spaces, other characters than letters, digits, '.', '_', '-', or is long"
-            found.append(Finding("W106", file, message, "Rename it, if other programs are to read the results."))
+            found.append(Finding("W106", file, message, "Rename it if other programs have to read the results."))
     return found
 
 

@@ -122,7 +122,7 @@ class _Lister:
         unnumbered = [case.images[0] for case in cases if case_name(case.images[0]) == case.id]
         if unnumbered and self.channels == 1:
             message = f"images without the channel number (_0000) in their names: {len(unnumbered)}"
-            remedy = "Nothing to do; nnU-Net itself wants CASE_0000 as the name."
+            remedy = "No action needed; nnU-Net itself expects CASE_0000 as the name."
             self.report("N102", unnumbered[0] if len(unnumbered) == 1 else IMAGES, message, remedy)
         return cases
 
@@ -134,16 +134,16 @@ class _Lister:
             if path.name.startswith(".") or path.name.lower() in LEFTOVERS:
                 continue
             if path.is_dir():
-                self.report("W102", path, "is a folder, and not looked into", "Put its images beside it, or move it.")
+                self.report("W102", path, "is a folder; it is ignored", "Put its images beside it, or move it.")
             elif image_ending(path) is None and not is_companion(path):
                 remedy = f"Convert it to one of {', '.join(known_endings())}, or move it elsewhere."
-                self.report("W102", path, "is no image that swinssl reads, and left out", remedy)
+                self.report("W102", path, "is not an image that swinssl reads; it is ignored", remedy)
             elif image_ending(path) is not None:
                 found.append(path)
         capitals = [path for path in found if not path.name.endswith(known_endings())]
         if capitals:
-            message = f"file endings in capitals: {len(capitals)}, such as {capitals[0].name}"
-            self.report("N106", folder, message, "Nothing to do; nnU-Net itself wants small letters.")
+            message = f"file endings in upper case: {len(capitals)}, such as {capitals[0].name}"
+            self.report("N106", folder, message, "No action needed; nnU-Net itself expects small letters.")
         return found
 
     def with_ending(self, paths: list[Path]) -> list[Path]:
@@ -153,12 +153,12 @@ class _Lister:
         if declared is None:
             if len(endings) > 1:
                 message = f"has images ending in {', '.join(sorted(endings))}; all are read"
-                self.report("W104", IMAGES, message, "Convert them to one format, or say file_ending in dataset.json.")
+                self.report("W104", IMAGES, message, "Convert them to one format, or set file_ending in dataset.json.")
             return paths
         left_out = [path for path in paths if image_ending(path) != declared]
         if left_out:
             message = (
-                f"images left out, since they do not end in {declared}: {len(left_out)}, such as {left_out[0].name}"
+                f"images ignored, since they do not end in {declared}: {len(left_out)}, such as {left_out[0].name}"
             )
             self.report("W104", IMAGES, message, "Convert them, or correct file_ending in dataset.json.")
         return [path for path in paths if image_ending(path) == declared]
@@ -225,7 +225,7 @@ class _Lister:
         for stem, path in labels.items():
             if stem not in ids:
                 near = nearest(stem, [case_id for case_id in ids if case_id not in labels])
-                rename = f" Rename it {near}{image_ending(path)}, if it belongs to that." if near else ""
+                rename = f" Rename it {near}{image_ending(path)}, if it belongs to that case." if near else ""
                 self.report("W103", path, "has no image", f"Add the image, or remove the label.{rename}")
 
     def check_training(self, ids: Sequence[str]) -> None:
@@ -233,7 +233,7 @@ class _Lister:
         missing = [name for name in listed if name not in ids and name.removesuffix(FIRST_CHANNEL) not in ids]
         if missing:
             message = f'"training" lists images that {IMAGES} does not have: {len(missing)}, such as {missing[0]}'
-            self.report("E106", DESCRIPTION_FILE, message, "Add them, or take them out of the list.")
+            self.report("E106", DESCRIPTION_FILE, message, "Add them, or remove them from the list.")
 
     def check_files(self, cases: Sequence[Case]) -> None:
         used = {path for case in cases for path in (*case.images, case.label)}
@@ -249,4 +249,4 @@ class _Lister:
             return "Set the variable in its path, or correct dataset.json."
         siblings = {*missing.parent.iterdir()} - used if os.path.isdir(missing.parent) else set()  # noqa: PTH112
         near = did_you_mean(missing.name, sorted(path.name for path in siblings))
-        return f"{near}Put it there, or take the case out."
+        return f"{near}Put the file there, or remove the case."

@@ -216,4 +216,4 @@ def _check_cases(listed: Mapping[str, object], ids: Sequence[str], where: str, f
 def _report_without(ids: Sequence[str], where: str, meaning: str, findings: list[Finding]) -> None:
     if ids:
         message = f"cases without an entry: {len(ids)} ({listed(ids, most=SHOWN)}); {meaning}"
-        findings.append(Finding("W108", where, message, "Add them, if that is not meant."))
+        findings.append(Finding("W108", where, message, "Add them if this is not intended."))

@@ -146,7 +146,7 @@ class _Parser:
         self.findings.append(Finding(code, DESCRIPTION_FILE, message, remedy))
 
     def older(self, message: str) -> None:
-        self.report("N101", message, "Nothing to do; nnU-Net v2 itself wants the newer form.")
+        self.report("N101", message, "No action needed; nnU-Net v2 itself expects the newer form.")
 
     def misspelt(self) -> None:
         for key in self.content:

@@ -112,7 +112,7 @@ def _whole(item: object) -> int | None:
 def _without_background(lists: dict[str, tuple[int, ...]], remarks: list[Remark]) -> dict[str, tuple[int, ...]]:
     zero = [name for name, values in lists.items() if values == (0,)]
     if not zero:
-        remedy = 'Nothing to do; nnU-Net itself wants "background": 0.'
+        remedy = 'No action needed; nnU-Net itself expects "background": 0.'
         remarks.append(("N104", '"labels" declares no background; 0 is taken for it', remedy))
     for name in zero:
         if name.strip().lower() not in BACKGROUND_NAMES:
@@ -143,12 +143,12 @@ def _check_values(
             message = f'"labels": "ignore" is {list(ignore)}; expected is one value that nothing else has'
             remarks.append(("E104", message, "Give it the highest value plus 1."))
         elif declared and ignore[0] < declared[-1]:
-            remedy = "Nothing to do; nnU-Net itself wants it highest."
+            remedy = "No action needed; nnU-Net itself expects it highest."
             remarks.append(("N105", f'"ignore" is {ignore[0]}, below {declared[-1]}', remedy))
         declared = sorted({*declared, ignore[0]})
     if declared and declared != list(range(1, declared[-1] + 1)):
         missing = sorted(set(range(1, declared[-1])) - set(declared))
-        remedy = "Nothing to do, if that is meant; nnU-Net itself wants 0, 1, 2 and so on."
+        remedy = "No action needed if this is intended; nnU-Net itself expects 0, 1, 2 and so on."
         remarks.append(("N103", f"label values have gaps ({listed(missing, most=5)} not declared)", remedy))
 
 

@@ -179,7 +179,7 @@ def _remarks(folder: Path, description: Description, cases: int) -> list[Finding
             message = f"no such file, and {LABELS} has labels whose meaning it would say"
             return [Finding("E101", DESCRIPTION_FILE, message, f"Write it, such as {EXAMPLE}")]
         message = f"no such file; the channel is called {UNNAMED_CHANNEL!r}, and its values decide whether it is CT"
-        remedy = f"Nothing to do for pretraining; else write it, such as {EXAMPLE}"
+        remedy = f"No action needed for pretraining; otherwise write it, such as {EXAMPLE}"
         return [Finding("N107", DESCRIPTION_FILE, message, remedy)]
     if description.num_training not in (None, cases):
         message = f'"numTraining" is {description.num_training}; there are {cases} cases'

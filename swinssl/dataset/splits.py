@@ -171,12 +171,14 @@ def check_splits(
             continue
         both = sorted({*fold.train} & {*fold.val})
         if both:
-            raise UserError(f"{named} has {both[0]} on both sides. Keep it on one, or the result says nothing.")
+            raise UserError(
+                f"{named} has {both[0]} on both sides. Keep it on one side; otherwise the result is meaningless."
+            )
         of_both = sorted({group_of[case] for case in fold.train} & {group_of[case] for case in fold.val})
         if of_both:
             raise UserError(
-                f"{named} has cases of group {of_both[0]} on both sides. Keep a group on one, or the result says "
-                "nothing; or correct the groups."
+                f"{named} has cases of group {of_both[0]} on both sides. Keep each group on one side, or the result is "
+                "meaningless; or correct the groups."
             )
 
 
@@ -208,7 +210,7 @@ def shots_subset(
     path = Path(folder) / SHOTS_FILE
     if not 1 <= shots <= len(train):
         raise UserError(f"--shots {shots}: fold {fold} has {len(train)} training cases. Give 1 to {len(train)}.")
-    remedy = "Delete it, and it is made anew; runs before then used other subsets."
+    remedy = "Delete it to draw a new order; earlier runs used other subsets."
     kept: dict[str, Any] = (
         files.read_json(path, what="few-shot order", remedy=remedy) if not files.is_missing(path) else {}
     )
@@ -222,7 +224,7 @@ def shots_subset(
         if keep:
             _keep(path, kept)
     elif not isinstance(order, list) or sorted(order) != sorted(train):
-        raise UserError(f"{path}: fold {fold}, seed {seed} has an order of other cases than train now. {remedy}")
+        raise UserError(f"{path}: fold {fold}, seed {seed} orders other cases than those that train now. {remedy}")
     return tuple(order[:shots])
 
 
@@ -292,15 +294,17 @@ def stratified_order(structures: Mapping[str, Collection[str]], *, seed: int) ->
     Args:
         structures: by case, the structures that it has.
     """
-    share = {name: sum(name in own for own in structures.values()) / len(structures) for name in _names(structures)}
+    share = {
+        name: sum(name in present for present in structures.values()) / len(structures) for name in _names(structures)
+    }
     left = sorted(structures, key=lambda case: _key(seed, "shots", case))
     chosen: list[str] = []
     count: Counter[str] = Counter()
 
     def fitness(case: str) -> tuple[int, float]:
-        own = structures[case]
-        new = sum(count[name] == 0 for name in own)
-        apart = sum(abs(count[name] + (name in own) - share[name] * (len(chosen) + 1)) for name in share)
+        present = structures[case]
+        new = sum(count[name] == 0 for name in present)
+        apart = sum(abs(count[name] + (name in present) - share[name] * (len(chosen) + 1)) for name in share)
         return -new, apart
 
     while left:
@@ -339,7 +343,7 @@ def _neediest(folds: Sequence[_Fold], unit: _Unit, structure: str | None, cases:
 
 
 def _names(structures: Mapping[str, Collection[str]]) -> list[str]:
-    return sorted({name for own in structures.values() for name in own})
+    return sorted({name for names in structures.values() for name in names})
 
 
 def _key(seed: int, *parts: str) -> str:

@@ -27,7 +27,7 @@ from swinssl.imageio.formats import image_ending, known_endings, without_ending
 
 CHANNEL = re.compile(r"#\s*channel\s*:\s*(\S.*)", re.IGNORECASE)
 NOT_TEXT = re.compile(r"[\x00-\x08\x0e-\x1f]")
-FORM = "Give a text file in UTF-8 with the path of one image a line."
+FORM = "Give a text file in UTF-8 with the path of one image per line."
 # Looking for a near name takes 16 ms in a folder of 1000 files, which for a long list of missing ones adds up.
 NEAR_NAMES = 5
 
@@ -75,7 +75,7 @@ class _Reader:
         except UnicodeDecodeError:
             text = "\0"
         if NOT_TEXT.search(text):
-            self.report("E114", self.file, "is no text in UTF-8", FORM)
+            self.report("E114", self.file, "is not UTF-8 text", FORM)
             return []
         lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
         if all(line.startswith("#") for _, line in lines):
@@ -90,7 +90,7 @@ class _Reader:
             self.report("E114", self.file, message, "Keep one of these lines; make a list for each modality.")
         elif not names and not self.findings:
             message = "does not name the channel; its values decide whether it is CT"
-            self.report("N107", self.file, message, 'Nothing to do; the line "# channel: CT" would say it.')
+            self.report("N107", self.file, message, 'No action needed; the line "# channel: CT" would declare it.')
         return names[:1]
 
     def case(self, number: int, text: str) -> Case | None:
@@ -118,10 +118,10 @@ class _Reader:
     def repeated(self, path: Path, number: int) -> Problem | None:
         first = self.line_of.setdefault(path.resolve(), number)
         if first != number:
-            return "E112", f"is named in line {first} already", "Take one of these lines out."
+            return "E112", f"is named in line {first} already", "Remove one of these lines."
         other = self.of_stem.setdefault(os.path.normpath(path.with_name(without_ending(path))), path)
         if other != path:
-            return "E112", f"is the same image as {other.name} by its name", "Take one of these lines out."
+            return "E112", f"is the same image as {other.name} by its name", "Remove one of these lines."
         return None
 
 
@@ -131,15 +131,15 @@ def _of_no_image(path: Path) -> Problem | None:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         if "*" in path.name:
-            return "E114", "is a pattern, which is not filled in", "Name the images one a line, as ls -1 does."
+            return "E114", "is a pattern, and patterns are not expanded", "List the images one per line, as ls -1 does."
         mode = stat.S_IFREG
     except OSError as error:  # too long a name, a folder that may not be entered
         return "E114", f"cannot be opened: {error.strerror}", "Correct the line, or change permissions."
     if stat.S_ISDIR(mode):
-        return "E114", "is a folder", "Name the images in it, one a line."
+        return "E114", "is a folder", "List the images in it, one per line."
     if image_ending(path) is None or not stat.S_ISREG(mode):
-        remedy = f"Convert it to one of {', '.join(known_endings())}, or take the line out."
-        return "E114", "is no image that swinssl reads", remedy
+        remedy = f"Convert it to one of {', '.join(known_endings())}, or remove the line."
+        return "E114", "is not an image that swinssl reads", remedy
     return None
 
 
@@ -147,8 +147,8 @@ def _way_to(missing: Path, *, look: bool) -> str:
     """What to do about a missing image."""
     if "$" in str(missing):
         return "Set the variable in its path, or correct the line."
-    there = sorted(path.name for path in missing.parent.iterdir()) if look and missing.parent.is_dir() else ()
-    return f"{did_you_mean(missing.name, there)}Put it there, or correct the line."
+    siblings = sorted(path.name for path in missing.parent.iterdir()) if look and missing.parent.is_dir() else ()
+    return f"{did_you_mean(missing.name, siblings)}Put the file there, or correct the line."
 
 
 def _free_id(path: Path, taken: set[str]) -> str:

@@ -95,7 +95,7 @@ def _on_torchvision(sections: dict[str, Facts], built_for: str | None) -> Iterat
         "libraries again with one pip install command, from one package index."
     )
     if built_for is not None and numbers(torch) != numbers(built_for):
-        yield Advice("warning", f"torchvision {torchvision} was made for torch {built_for}, here is {torch}", remedy)
+        yield Advice("warning", f"torchvision {torchvision} was built for torch {built_for}, here is {torch}", remedy)
     elif failure is not None:
         message = (
             f"torchvision {torchvision} does not work with torch {torch} ({failure}); one may be for CPU, one for CUDA"
@@ -109,7 +109,7 @@ def _on_devices(graphics: Facts, torch: Facts) -> Iterator[Advice]:
         remedy = (
             "Install the CUDA build of torch: pip install -c constraints.txt --force-reinstall torch torchvision"
             if torch.get("built_for") == "CPU"
-            else "Update the NVIDIA driver, and see that CUDA_VISIBLE_DEVICES does not hide the card."
+            else "Update the NVIDIA driver, and check that CUDA_VISIBLE_DEVICES does not hide the card."
         )
         yield Advice("warning", f"torch, built for {torch['built_for']}, cannot use the {cards[0]}", remedy)
     if torch and not (torch["cuda"] or torch["mps"] or cards):
@@ -127,12 +127,12 @@ def _on_cores(cpu: Facts, torch: Facts, threads: Facts) -> Iterator[Advice]:
         message = f"torch would start {used} threads, but {cores:g} cores may be used"
         yield Advice("warning", message, f"Set OMP_NUM_THREADS={math.ceil(cores)}")
     elif used < cores and "OMP_NUM_THREADS" in threads:
-        message = f"OMP_NUM_THREADS={threads['OMP_NUM_THREADS']} leaves cores idle, there are {cores:g}"
+        message = f"OMP_NUM_THREADS={threads['OMP_NUM_THREADS']} leaves cores idle; available are {cores:g}"
         yield Advice("note", message, "Unset it, unless several programs share this machine.")
     if cpu.get("load", 0) > cores / 2:
         message = f"other programs keep the cores busy (load {cpu['load']:.1f} on {cores:g} cores)"
         yield Advice(
-            "warning", message, "Times that swinssl_plan tells hold for free cores. Wait, or expect longer ones."
+            "warning", message, "Times that swinssl_plan reports assume free cores. Wait, or expect longer times."
         )
         if threads.get("OMP_WAIT_POLICY", "passive").lower() != "passive":
             yield Advice("warning", "OMP_WAIT_POLICY makes waiting threads spin on busy cores", "Unset it.")

@@ -44,13 +44,13 @@ def spatial_shape(path: Path, dims: Sequence[int]) -> Shape:
     listed = dimensions(dims)
     if not dims or min(dims) < 1:
         found = f"the header has impossible dimensions ({listed or 'none'})"
-        raise ImageFault(path, "not_an_image", found, "Get the file anew: copy or export it again.")
+        raise ImageFault(path, "not_an_image", found, "Copy or export the file again.")
     spatial = [n for n in dims[:3] if n > 1]
     if len(spatial) < 3:
         found = f"is a 2D image ({listed} voxels); swinssl segments 3D volumes"
         raise ImageFault(path, "not_3d", found, "Stack the slices of a scan into one volume.")
     if math.prod(dims[3:]) > 1:
-        found = f"has {math.prod(dims[3:])} volumes or components ({listed}); one volume a file is expected"
+        found = f"has {math.prod(dims[3:])} volumes or components ({listed}); expected one volume per file"
         raise ImageFault(path, "not_3d", found, SPLIT_REMEDY)
     x, y, z = dims[:3]
     return z, y, x
@@ -67,7 +67,7 @@ def checked_affine(path: Path, affine: NDArray[np.float64]) -> NDArray[np.float6
     edges = np.linalg.norm(affine[:3, :3], axis=0)
     spacing = dimensions(edges, ".4g")
     if edges.max() > MOST_SPACING_MM or 0 < edges.min() < LEAST_SPACING_MM:
-        found = f"the header has voxels of {spacing} mm along z, y, x, which no scanner makes"
+        found = f"the header has voxels of {spacing} mm along z, y, x, which no scanner produces"
         raise ImageFault(path, "affine", found, AFFINE_REMEDY)
     if np.abs(affine[:3, 3]).max() > MOST_ORIGIN_MM:
         found = f"the header's origin is {np.abs(affine[:3, 3]).max():.4g} mm away"
@@ -94,14 +94,14 @@ def check_size(path: Path, shape: Sequence[int], itemsize: int, *, stored_bytes:
     voxels = math.prod(shape)
     asked, limit = _asked_limit(), voxel_limit()
     claim = f"the header claims {dimensions(shape)} voxels"
-    mend = f"If the image is genuine, set {LIMIT_VARIABLE}={voxels}; otherwise get the file anew."
+    remedy = f"If the image is genuine, set {LIMIT_VARIABLE}={voxels}; otherwise copy or export the file again."
     if voxels > limit:
-        raise ImageFault(path, "too_large", f"{claim}, more than the limit of {limit}", mend)
+        raise ImageFault(path, "too_large", f"{claim}, more than the limit of {limit}", remedy)
     if asked is None and stored_bytes is not None and voxels > BOMB_VOXELS:
         ratio = voxels * itemsize / max(stored_bytes, 1)
         if ratio > BOMB_RATIO:
-            found = f"{claim} in a file of {stored_bytes / 1e6:.3g} MB, {ratio:.0f} times less than they take"
-            raise ImageFault(path, "too_large", found, mend)
+            found = f"{claim} in a file of {stored_bytes / 1e6:.3g} MB, {ratio:.0f} times smaller than the voxels"
+            raise ImageFault(path, "too_large", found, remedy)
     needed, free = voxels * itemsize, free_memory()
     if needed > free:
         found = f"{claim}, {needed / 1e9:.3g} GB; {free / 1e9:.3g} GB of memory are free"

@@ -19,7 +19,7 @@ FaultKind = Literal[
     "too_large",  # more voxels than allowed, or than fit into memory
     "not_3d",  # a single slice, or several volumes
     "voxel_type",  # colour, complex, or a type that numpy has not
-    "affine",  # a place in space that cannot be
+    "affine",  # an impossible position in space
     "grids",  # files of one case on different grids
     "values",  # voxels that cannot be computed with
 ]

@@ -112,7 +112,7 @@ def _read_header(path: Path) -> _Header:
         spacing, origin = reader.GetSpacing(), reader.GetOrigin()
     dtype = _voxel_types().get(reader.GetPixelID())
     if dtype is None:
-        found = "has voxels that are no plain numbers (colour or complex)"
+        found = "has voxels that are not plain numbers (colour or complex)"
         raise ImageFault(path, "voxel_type", found, "Convert it to whole numbers or float32.")
     shape = spatial_shape(path, dims)
     check_size(path, shape, dtype.itemsize, stored_bytes=_compressed_bytes(place))

@@ -80,24 +80,24 @@ class NiftiHeader:
             else:
                 used = "the sform is used, as NIfTI says"
             message = f"the sform has voxels of {sform} mm, pixdim has {pixdim} mm (z, y, x); {used}"
-            remedy = "Correct the one that is wrong; ITK, and nnU-Net with it, uses pixdim, nibabel the sform."
+            remedy = "Correct the wrong one; ITK, and so nnU-Net, uses pixdim; nibabel uses the sform."
             remarks.append(HeaderRemark("sizes", message, remedy))
         elif self.forms_apart > NOTICEABLE_VOXELS:
             message = f"sform and qform differ by {self.forms_apart:.2g} voxels at the worst corner; the sform is used"
             if self.forms_apart == float("inf"):
                 message = "the qform is not a rotation; the sform is used"
-            remedy = "Correct the one that is wrong; other programs may use the qform."
+            remedy = "Correct the wrong one; other programs may use the qform."
             remarks.append(HeaderRemark("forms", message, remedy))
         if not self.placed:
             message = "the header says neither how the image is oriented nor where it lies (sform and qform code 0)"
-            remedy = "Convert it from its source again; left and right are a guess."
+            remedy = "Convert it from its source again; left and right are only assumed."
             remarks.append(HeaderRemark("unplaced", message, remedy))
         if self.mm_per_unit != 1:
             message = f"lengths are in units of {self.mm_per_unit:g} mm; they are converted"
-            remarks.append(HeaderRemark("units", message, "Nothing to do; many other programs take them for mm."))
+            remarks.append(HeaderRemark("units", message, "No action needed; many other programs read them as mm."))
         if self.names_patient:
             message = "the header has a field that may name the patient (db_name or a DICOM extension)"
-            remedy = "Remove it before the file leaves the house; swinssl copies neither."
+            remedy = "Remove it before you share the file; swinssl never copies it."
             remarks.append(HeaderRemark("patient", message, remedy))
         return tuple(remarks)
 
@@ -224,7 +224,7 @@ def parse_header(stream: VoxelStream) -> Any:
     kind, magic, magic_at = HEADERS[size]
     content = start + stream.read(size - len(start))
     if content[magic_at : magic_at + len(magic)] != magic:
-        found = "is not a NIfTI file of one piece (it may be Analyze, or have its voxels in an .img file)"
+        found = "is not a single-file NIfTI (it may be Analyze, or have its voxels in an .img file)"
         raise ImageFault(stream.path, "not_an_image", found, "Convert it to .nii.gz.")
     return kind(content, endianness=endianness, check=False)
 
@@ -280,7 +280,7 @@ def _affine(path: Path, raw: Any, shape: Shape, mm_per_unit: float) -> tuple[NDA
         try:
             first = raw.get_best_affine()
         except (HeaderDataError, ValueError) as error:
-            raise ImageFault(path, "affine", f"the header's quaternion is none ({error})", AFFINE_REMEDY) from None
+            raise ImageFault(path, "affine", f"the header's quaternion is invalid ({error})", AFFINE_REMEDY) from None
         return checked_affine(path, _in_mm(first, mm_per_unit)), 0.0, False
     sizes, pixdim = np.linalg.norm(sform[:3, :3], axis=0), np.asarray(raw["pixdim"][1:4], np.float64)
     if unscaled := _lacks_scales(sizes, pixdim):

@@ -40,7 +40,7 @@ def write_volumes(path: Path, targets: Sequence[Path]) -> None:
         count = _count(stream, header)
         if count != len(targets):
             found = f"has {count} volumes; {len(targets)} are expected"
-            raise ImageFault(path, "not_3d", found, "Correct dataset.json, or get the file anew.")
+            raise ImageFault(path, "not_3d", found, "Correct dataset.json, or copy the file again.")
         skip_to_voxels(stream, header)
         block = _of_one_volume(header)
         voxels = math.prod(header["dim"].tolist()[1:4])
@@ -71,14 +71,14 @@ def _count(stream: VoxelStream, header: Any) -> int:
 
 
 def _of_one_volume(header: Any) -> bytes:
-    """The header of a volume of its own: place, type and scaling as in the whole."""
-    own = header.copy()
-    own["dim"][0] = 3
-    own["dim"][4:] = 1
-    own["pixdim"][4:] = 1
+    """The header of a single volume: place, type and scaling as in the whole."""
+    single = header.copy()
+    single["dim"][0] = 3
+    single["dim"][4:] = 1
+    single["pixdim"][4:] = 1
     for name in FREE_TEXT:
-        if name in own.keys():  # noqa: SIM118 (not a mapping)
-            own[name] = b""
-    own["vox_offset"] = own.sizeof_hdr + 4
-    block: bytes = own.binaryblock
+        if name in single.keys():  # noqa: SIM118 (not a mapping)
+            single[name] = b""
+    single["vox_offset"] = single.sizeof_hdr + 4
+    block: bytes = single.binaryblock
     return block

@@ -15,7 +15,7 @@ from swinssl.imageio.volume import Geometry, Volume
 
 # Differences of larger values overflow float32, in which intensities are normalised and resampled.
 LARGEST_INTENSITY = 1e30
-VALUES_REMEDY = "Replace them, or leave the case out."
+VALUES_REMEDY = "Replace them, or remove the case."
 
 
 def read_channels(paths: Sequence[Path]) -> Volume:

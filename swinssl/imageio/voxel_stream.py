@@ -30,7 +30,7 @@ MOST_PADDING = 1024 * 1024
 # Level 2 of isal writes label maps and CT at 0.1 and 0.3 of SimpleITK's time; its files are 4 % larger for CT.
 ISAL_LEVEL, ZLIB_LEVEL = 2, 1
 
-GET_ANEW = "Get the file anew: copy or export it again."
+GET_ANEW = "Copy or export the file again."
 
 
 @contextlib.contextmanager
@@ -63,11 +63,11 @@ def open_image_file(path: Path) -> io.BufferedReader:
     try:
         return files.open_regular(path)
     except FileNotFoundError:
-        raise ImageFault(path, "missing", "no such file", "Put it there, or leave the case out.") from None
+        raise ImageFault(path, "missing", "no such file", "Put the file there, or remove the case.") from None
     except PermissionError as error:
         raise ImageFault(path, "unreadable", f"cannot be read ({error.strerror})", "Change its permissions.") from None
     except OSError as error:
-        found, remedy = f"cannot be read ({error.strerror})", "Put the image file itself there, or leave the case out."
+        found, remedy = f"cannot be read ({error.strerror})", "Put the image file itself there, or remove the case."
         raise ImageFault(path, "unreadable", found, remedy) from None
 
 
@@ -122,7 +122,7 @@ class VoxelStream:
                 out[filled : filled + got] = piece[:got]
                 self._ready = piece[got:]
             if got == 0:
-                found = f"is cut off: {filled} of {len(out)} bytes are there"
+                found = f"is truncated: {filled} of {len(out)} bytes are present"
                 raise ImageFault(self.path, "truncated", found, GET_ANEW)
             filled += got
 
@@ -147,7 +147,7 @@ class VoxelStream:
             self._ready = memoryview(b"")
             surplus += len(piece)
             if surplus > MOST_PADDING or bytes(piece).strip(b"\0"):
-                self._refuse_surplus("goes on after the voxels that its header describes")
+                self._refuse_surplus("continues after the voxels that its header describes")
 
     def _next_piece(self) -> memoryview:
         """What is ready, else what the next bytes of the file give; empty at the end."""
@@ -159,7 +159,7 @@ class VoxelStream:
             stored = self._from_file()
             if not stored:
                 if not self._inflater.eof:
-                    raise ImageFault(self.path, "truncated", "its compressed stream is cut off", GET_ANEW)
+                    raise ImageFault(self.path, "truncated", "its compressed stream is truncated", GET_ANEW)
                 return memoryview(b"")
             if piece := self._inflate(stored):
                 return memoryview(piece)
@@ -189,7 +189,7 @@ class VoxelStream:
         return stored
 
     def _refuse_surplus(self, found: str) -> None:
-        remedy = "Header and voxels do not belong together: get the file anew, or correct its dimensions."
+        remedy = "Header and voxels do not belong together: copy the file again, or correct its dimensions."
         raise ImageFault(self.path, "surplus", found, remedy)
 
 

@@ -73,5 +73,5 @@ class PlanningContext:
         return in_time and self.memory(network, patch, batch) <= self.machine.usable_gb
 
     def _channels(self) -> dict[str, int]:
-        own = self.fingerprint.swinssl
-        return {"in_channels": len(own.channel_names), "num_outputs": max(own.labels.num_outputs, 1)}
+        facts = self.fingerprint.swinssl
+        return {"in_channels": len(facts.channel_names), "num_outputs": max(facts.labels.num_outputs, 1)}

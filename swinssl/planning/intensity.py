@@ -136,20 +136,20 @@ def _slip(name: str) -> str:
     return f'"{name}" is not "{near}"; correct channel_names in dataset.json if you mean that' if near else ""
 
 
-def asked_intensity(one: str, whole: str) -> Intensity:
-    """The scheme of one channel as it was typed, `one` of a `whole` flag.
+def asked_intensity(typed: str, whole: str) -> Intensity:
+    """The normalisation of one channel, as typed; `whole` is the complete flag, for the message.
 
     Raises:
         UserError: it cannot be read.
     """
-    scheme, *bounds = one.split(":")
+    scheme, *bounds = typed.split(":")
     if scheme not in NORMALISATIONS or len(bounds) != (2 if NORMALISATIONS[scheme].bounds else 0):
-        raise UserError(f"--intensity {whole}: {one!r} is not known. {intensity_form()}")
+        raise UserError(f"--intensity {whole}: {typed!r} is not known. {intensity_form()}")
     try:
         low, high = map(float, bounds or (0, 0))
     except ValueError:
         low = high = math.nan
     if error := NORMALISATIONS[scheme].bounds_error(low, high):
-        needed = f"{one} needs two numbers, the lower first (percentiles 0 to 100): {error}"
+        needed = f"{typed} needs two numbers, the lower first (percentiles 0 to 100): {error}"
         raise UserError(f"--intensity {whole}: {needed}. {intensity_form()}")
     return Intensity(scheme=scheme, low=low, high=high)

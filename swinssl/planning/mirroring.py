@@ -22,8 +22,8 @@ def choose_mirroring(labels: LabelSet, wish: str | None) -> tuple[tuple[int, ...
     laterality = labels.laterality
     if wish is None:
         if laterality:
-            return (0, 1), f"not left to right: {laterality}; --mirror overrules it", ()
-        return (0, 1, 2), f"along every axis: {laterality}; --mirror overrules it", ()
+            return (0, 1), f"not left to right: {laterality}; override with --mirror", ()
+        return (0, 1, 2), f"along every axis: {laterality}; override with --mirror", ()
     axes = mirror_axes(wish)
     if not laterality or LEFT_RIGHT not in axes:
         return axes, "as asked", ()

@@ -43,7 +43,7 @@ def make_plans(
         UserError: an option cannot be read or met.
     """
     context = PlanningContext(fingerprint, options, machine, encoder)
-    own = fingerprint.swinssl
+    facts = fingerprint.swinssl
     sizing = choose_sizing(context)
     kinds = fingerprint.channel_kinds
     intensity, why_intensity, intensity_warnings = choose_intensities(
@@ -56,7 +56,7 @@ def make_plans(
     sampling, why_sampling = choose_sampling(fingerprint, options.sampling)
     training, hours, why_schedule = choose_schedule(context, sizing)
     memory = context.memory(sizing.network, sizing.patch, sizing.batch)
-    mirror_axes, why_mirroring, mirroring_warnings = choose_mirroring(own.labels, options.mirror)
+    mirror_axes, why_mirroring, mirroring_warnings = choose_mirroring(facts.labels, options.mirror)
     spacings, extents = np.asarray(fingerprint.spacings, float), fingerprint.extents_mm
     reasons = {
         **sizing.reasons,
@@ -71,7 +71,7 @@ def make_plans(
             else "-log(Dice): small structures keep their gradient while their Dice is near 0"
         ),
         "mirroring": why_mirroring,
-        "cases": counted(len(own.cases), "case"),
+        "cases": counted(len(facts.cases), "case"),
         **why_schedule,
         "memory": f"{memory:.2g} GB expected at the peak of a step, process included",
         "machine": str(machine),
@@ -81,10 +81,10 @@ def make_plans(
         message = f"training takes {memory:.3g} GB of memory, more than the {machine.memory_gb:.3g} GB available"
         warnings.append(PlanWarning(decision="memory", message=message))
     plans = Plans(
-        dataset_name=own.dataset_name,
+        dataset_name=facts.dataset_name,
         recipe=options.recipe,
-        channel_names=own.channel_names,
-        labels=own.labels,
+        channel_names=facts.channel_names,
+        labels=facts.labels,
         spacing=sizing.spacing,
         patch_size=sizing.patch,
         median_shape=fingerprint.median_shape(sizing.spacing),
@@ -96,7 +96,7 @@ def make_plans(
             update={
                 "batch_size": sizing.batch,
                 "sampling": sampling,
-                "loss": "sigmoid" if own.labels.regions else "softmax",
+                "loss": "sigmoid" if facts.labels.regions else "softmax",
                 "dice": "linear" if context.paper else "log",
                 "mirror_axes": mirror_axes,
             }
@@ -124,10 +124,10 @@ def make_plans(
 
 def _case_warnings(fingerprint: Fingerprint) -> list[PlanWarning]:
     """Cases with a structure whose volume is unlike that of all other cases."""
-    own = fingerprint.swinssl
+    facts = fingerprint.swinssl
     volumes: dict[str, dict[str, float]] = {
-        name: {c.id: c.structures[name].volume_mm3 / 1000 for c in own.cases if c.structures and name in c.structures}
-        for name, tumour in zip(own.labels.names, own.labels.tumour_like, strict=True)
+        name: {c.id: c.structures[name].volume_mm3 / 1000 for c in facts.cases if c.structures and name in c.structures}
+        for name, tumour in zip(facts.labels.names, facts.labels.tumour_like, strict=True)
         if not tumour
     }
     return [

@@ -116,7 +116,7 @@ def _choose_network(context: PlanningContext, spacing: Spacing) -> Sizing:
     if chosen > 0:
         passed = ", ".join(dict.fromkeys(_name(n) for n in networks[:chosen]))
         limit = "time or memory" if context.machine.on_cpu else "memory"
-        why_network += f"; {passed} would get too small a patch for want of {limit}"
+        why_network += f"; {passed} would get too small a patch, limited by {limit}"
     padded = padded_share(patch, shape)
     view = " x ".join(f"{p * mm:.0f}" for p, mm in zip(patch, spacing, strict=True))
     why_patch += f"; the median case has {dimensions(shape)} voxels here, the patch sees {view} mm"
@@ -153,8 +153,9 @@ def _candidates(context: PlanningContext) -> tuple[list[NetworkPlan], str]:
         return [network], f"the pretrained encoder's own, {why_decoder}"
     if context.paper:
         return [_network(paper_protocol.PRESET, decoder)], f"the paper's encoder, {why_decoder}"
-    pairs = [(preset, options.decoder or theirs) for preset, theirs in (CPU_NETWORKS if on_cpu else GPU_NETWORKS)]
-    networks = [_network(preset, theirs) for preset, theirs in dict.fromkeys(pairs)]
+    defaults = CPU_NETWORKS if on_cpu else GPU_NETWORKS
+    pairs = [(preset, options.decoder or default) for preset, default in defaults]
+    networks = [_network(*pair) for pair in dict.fromkeys(pairs)]
     if on_cpu:
         return (
             networks,

@@ -15,7 +15,7 @@ from swinssl.imageio.volume import Geometry, NiftiPlacement
 from swinssl.preprocessing.plans import Plans, sha256_of_json
 
 STORE_VERSION = 2
-REMEDY = "Run swinssl_preprocess: it makes missing, outdated and damaged cases anew."
+REMEDY = "Run swinssl_preprocess: it makes missing, outdated and damaged cases again."
 
 
 class StoredFile(BaseModel):
@@ -88,7 +88,7 @@ class CaseProperties(BaseModel):
         """
         properties = read_model(cls, path, what="preprocessed case", remedy=REMEDY, version=STORE_VERSION)
         if properties.sha256 != properties.own_sha256:
-            raise UserError(f"{path}: damaged: it is not what was written. {REMEDY}")
+            raise UserError(f"{path}: damaged: its content has changed since it was written. {REMEDY}")
         return properties
 
     @property

@@ -136,7 +136,7 @@ def extract_fingerprint(raw: RawDataset, *, workers: int | None = None, known_ha
         )
         if not measures or any(case.label is not None for case in cases):
             raise UserError(said)
-        logger.warning("%s Meanwhile the plan is made from the others.", said)
+        logger.warning("%s The plan uses the other cases.", said)
     return pooled([measures[i] for i in sorted(measures)], raw, content_hash=known_hash or content_hash(raw))
 
 

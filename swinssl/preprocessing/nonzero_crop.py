@@ -59,7 +59,7 @@ def _reach_border(places: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[n
     graph = sparse.coo_matrix((np.ones(len(links[0]), bool), links), shape=(len(places),) * 2)
     count, piece = csgraph.connected_components(graph, directed=False)
     reaches = np.zeros(count, bool)
-    at_border = [(own == 0) | (own == size - 1) for own, size in zip(position, shape, strict=True)]
+    at_border = [(index == 0) | (index == size - 1) for index, size in zip(position, shape, strict=True)]
     reaches[piece[np.logical_or.reduce(at_border)]] = True
     return reaches[piece]
 

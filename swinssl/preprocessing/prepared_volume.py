@@ -213,4 +213,5 @@ def _structure_voxels(codes: NDArray | None, labels: LabelSet) -> dict[str, int]
         return {}
     foreground = codes[codes != 0]  # bincount would turn the whole volume into int64
     counts = np.bincount(foreground, minlength=len(labels.raw_values) + 1)
-    return {name: int(counts[list(own)].sum()) for name, own in zip(labels.names, labels.structure_codes, strict=True)}
+    codes_of = zip(labels.names, labels.structure_codes, strict=True)
+    return {name: int(counts[list(members)].sum()) for name, members in codes_of}

@@ -263,7 +263,7 @@ def _guarded(job: _Job, work: Callable[[_Job], CaseReport]) -> CaseReport:
     except MemoryError:
         return CaseReport(job.case.id, "failed", message="not enough memory. Use fewer --workers, or crop the image.")
     except FileNotFoundError as error:
-        message = f"{error.filename}: no such file. Put it there, or take the case out."
+        message = f"{error.filename}: no such file. Put the file there, or remove the case."
         return CaseReport(job.case.id, "failed", message=message)
     except OSError as error:
         if error.errno in files.FULL_ERRNOS:
@@ -334,7 +334,7 @@ def _prepared(case: Case, plans: Plans) -> PreparedVolume:
         # Nobody else holds them, so that each goes when it is not needed any more.
         return prepare(volumes.pop(0), plans, label=volumes.pop())
     except ValueError as error:
-        raise UserError(f"{case.label or case.images[0]}: {error}. Run swinssl_check for the whole list.") from None
+        raise UserError(f"{case.label or case.images[0]}: {error}. Run swinssl_check for the complete list.") from None
     except UserError as error:
         raise UserError(f"{case.images[0]}: {error}") from None
 

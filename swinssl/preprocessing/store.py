@@ -140,14 +140,14 @@ class PreprocessedCase:
         Raises:
             UserError: it is missing, of another version, or a file of it is missing or has another length.
         """
-        own = case_folder(folder, case_id)
-        properties = CaseProperties.read(own / PROPERTIES)
+        case_dir = case_folder(folder, case_id)
+        properties = CaseProperties.read(case_dir / PROPERTIES)
         for name, expected in properties.files.items():
-            found = _length(own / name)
+            found = _length(case_dir / name)
             if found != expected.bytes:
                 has = "missing" if found is None else f"{found} bytes"
-                raise UserError(f"{own / name}: {has}; {expected.bytes} bytes were written. {REMEDY}")
-        return cls(own, properties)
+                raise UserError(f"{case_dir / name}: {has}; {expected.bytes} bytes were written. {REMEDY}")
+        return cls(case_dir, properties)
 
     @property
     def shape(self) -> Shape:
@@ -275,26 +275,26 @@ def write_case(
         labels: the meaning of the codes.
         codec: `lz4` writes and reads fastest, `zstd` is about 15 % smaller.
     """
-    own = case_folder(folder, properties.case_id)
-    own.mkdir(parents=True, exist_ok=True)
+    case_dir = case_folder(folder, properties.case_id)
+    case_dir.mkdir(parents=True, exist_ok=True)
     for stale in (PROPERTIES, IMAGE, LABEL, LOCATIONS):  # properties first: from here on the case does not exist
-        (own / stale).unlink(missing_ok=True)
-    files.clear_unfinished(own)
+        (case_dir / stale).unlink(missing_ok=True)
+    files.clear_unfinished(case_dir)
     # Nothing waits for the disk: what a power cut leaves has other lengths or hashes than the properties say.
     written = [IMAGE]
     stored = to_half(image) if is_half_enough(image) else image.astype(np.float32, copy=False)
-    _write_array(own / IMAGE, stored, codec)
+    _write_array(case_dir / IMAGE, stored, codec)
     if label is not None:
         written += [LABEL, LOCATIONS]
-        _write_array(own / LABEL, label.astype(labels.code_dtype, copy=False), codec)
-        with files.atomic_path(own / LOCATIONS, durable=False) as temporary:
+        _write_array(case_dir / LABEL, label.astype(labels.code_dtype, copy=False), codec)
+        with files.atomic_path(case_dir / LOCATIONS, durable=False) as temporary:
             save_file(
                 _locations(label, labels, properties.case_id), temporary, metadata={"version": str(STORE_VERSION)}
             )
-    kept = {n: StoredFile(bytes=(own / n).stat().st_size, sha256=files.sha256_of(own / n)) for n in written}
+    kept = {n: StoredFile(bytes=(case_dir / n).stat().st_size, sha256=files.sha256_of(case_dir / n)) for n in written}
     complete = properties.model_copy(update={"files": kept})
     complete = complete.model_copy(update={"sha256": complete.own_sha256})
-    files.write_json(own / PROPERTIES, complete.model_dump(mode="json"), durable=False)
+    files.write_json(case_dir / PROPERTIES, complete.model_dump(mode="json"), durable=False)
 
 
 def _locations(label: NDArray, labels: LabelSet, case_id: str) -> dict[str, NDArray]:
@@ -422,7 +422,7 @@ def to_half(image: NDArray[np.float32]) -> NDArray[np.float16]:
     below = np.empty(len(space[0]), np.bool_)
     for start in range(0, source.size, AT_ONCE):
         bits = source[start : start + AT_ONCE]
-        half, size, small = (one[: len(bits)] for one in (*space, below))
+        half, size, small = (buffer[: len(bits)] for buffer in (*space, below))
         np.bitwise_and(bits, REST, out=size)
         np.less(size, NORMAL, out=small)
         np.right_shift(size, MANTISSA, out=half)

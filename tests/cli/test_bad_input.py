@@ -149,9 +149,9 @@ def flat(path):
 
 FLAT = ("is a 2D image (12 x 10 voxels)", "Stack the slices")
 IMAGE_FAULTS = {
-    "empty": (lambda path: path.write_bytes(b""), "has no content (0 bytes)", "Get the file anew"),
-    "truncated": (cut, "its compressed stream is cut off", "Get the file anew"),
-    "NaN": (with_nan, "NaN or infinite", "Replace them, or leave the case out"),
+    "empty": (lambda path: path.write_bytes(b""), "has no content (0 bytes)", "Copy or export the file again"),
+    "truncated": (cut, "its compressed stream is truncated", "Copy or export the file again"),
+    "NaN": (with_nan, "NaN, infinite or beyond", "Replace them, or remove the case"),
     "2D": (flat, *FLAT),
 }
 LABEL_FAULTS = {
@@ -159,7 +159,7 @@ LABEL_FAULTS = {
     "truncated": IMAGE_FAULTS["truncated"],
     "2D": (flat, *FLAT),
     "of another shape": (of_another_shape, "6 x 12 x 9", "esample"),
-    "elsewhere": (elsewhere, "lies 9 voxels", "esample"),
+    "elsewhere": (elsewhere, "(9 voxels) from", "esample"),
     "undeclared value": (with_value_9, "9", "elabel the file"),
 }
 
@@ -181,13 +181,13 @@ class TestImage:
     def test_fails_alone_in_preprocessing(self, place, refused, fault):
         spoil, found, remedy = IMAGE_FAULTS[fault]
         spoil(place.image)
-        refused("preprocess", "1 of 3 cases failed: case_1", "Mend them", anywhere=(place.image, found, remedy))
+        refused("preprocess", "1 of 3 cases failed: case_1", "Fix them", anywhere=(place.image, found, remedy))
 
     def test_fails_alone_in_prediction(self, place, refused, fault):
         spoil, found, remedy = IMAGE_FAULTS[fault]
         spoil(place.new_image)
         shown = (place.new_image, found, remedy)
-        new = refused("predict", "1 of 2 cases failed: new_1", "Mend or remove them", anywhere=shown)
+        new = refused("predict", "1 of 2 cases failed: new_1", "Fix or remove them", anywhere=shown)
         assert {path.name for path in new} == {"new_0.nii.gz", "dataset.json", "predict_args.json"}
 
 
@@ -223,30 +223,30 @@ class TestMissing:
         }
         describe(place.raw, dataset=cases)
         place.image.unlink()
-        refused("check", "1 error in", anywhere=("imagesTr/case_1_0000.nii.gz", "no such file", "Put it there"))
-        assert refused("plan_and_preprocess", place.image, "no such file", "Put it there") == set()
+        refused("check", "1 error in", anywhere=("imagesTr/case_1_0000.nii.gz", "no such file", "Put the file there"))
+        assert refused("plan_and_preprocess", place.image, "no such file", "Put the file there") == set()
         assert "1 of 3 cases failed: case_1" in type_in("preprocess").error
-        assert f"{place.image}: no such file. Put it there" in caplog.text
-        assert "would preprocess 1 of 3 cases" in type_in("preprocess", dry_run=True).out
+        assert f"{place.image}: no such file. Put the file there" in caplog.text
+        assert "would preprocess 0 of 3 cases" in type_in("preprocess", dry_run=True).out
 
     def test_channel(self, place, refused):
         describe(place.raw, channels=2)
         for number in (0, 2):
             write_volume(place.raw / "imagesTr" / f"case_{number}_0001.nii.gz", ct(number), GRID)
         second = place.raw / "imagesTr" / "case_1_0001.nii.gz"
-        refused("check", "1 error in", anywhere=("imagesTr/case_1_0001.nii.gz", "no such file", "Put it there"))
-        assert refused("plan_and_preprocess", second, "no such file", "Put it there") == set()
+        refused("check", "1 error in", anywhere=("imagesTr/case_1_0001.nii.gz", "no such file", "Put the file there"))
+        assert refused("plan_and_preprocess", second, "no such file", "Put the file there") == set()
 
     def test_label(self, place, refused):
         place.label.unlink()
-        refused("check", "1 error in", anywhere=("labelsTr/case_1.nii.gz", "no such file", "Put it there"))
-        assert refused("plan_and_preprocess", place.label, "no such file", "Put it there") == set()
+        refused("check", "1 error in", anywhere=("labelsTr/case_1.nii.gz", "no such file", "Put the file there"))
+        assert refused("plan_and_preprocess", place.label, "no such file", "Put the file there") == set()
 
-    def test_image_of_a_label_is_pointed_out_and_the_others_go_on(self, place, type_in, caplog):
+    def test_image_of_a_label_is_pointed_out_and_the_others_go_on(self, place, type_in):
         place.image.unlink()
         done = type_in("plan_and_preprocess")
         assert done.code == 0 and "2 cases measured" in done.out
-        assert f"{place.label}: has no image. Add the image, or remove the label." in caplog.text
+        assert f"{place.label}: has no image. Add the image, or remove the label." in done.out
 
     def test_prediction(self, place, refused):
         place.prediction.unlink()

@@ -57,7 +57,12 @@ def test_errors(folder, monkeypatch, capsys):
     (folder / "labelsTr" / "case_4.nii.gz").unlink()
     assert typed(monkeypatch, folder) == 2
     out, err = capsys.readouterr()
-    assert "E204" in out and "imagesTr/case_2_0000.nii.gz" in out and "E107" in out and "Get the file anew" in out
+    assert (
+        "E204" in out
+        and "imagesTr/case_2_0000.nii.gz" in out
+        and "E107" in out
+        and "Copy or export the file again" in out
+    )
     assert "2 errors" in out and "next:" not in out
     assert err.splitlines()[-1] == "error: 2 errors in Dataset007_Toy. Fix the problems listed, then check again."
 

@@ -74,4 +74,4 @@ def test_without_any_library_it_still_speaks_and_exits_2(tmp_path):
     done = typed(python=python)
     assert done.returncode == 2, done.stdout + done.stderr
     assert "Traceback" not in done.stderr + done.stdout
-    assert "error:" in done.stdout and "pip install -c constraints.txt -e ." in done.stdout
+    assert "error:" in done.stdout and "pip install -c constraints.txt -e ." in " ".join(done.stdout.split())

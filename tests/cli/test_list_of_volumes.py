@@ -104,5 +104,5 @@ def test_a_damaged_volume_is_listed_and_fails_alone(folder, scans, typed, caplog
 def test_a_bad_line_is_refused_before_anything_is_done(scans, typed, tmp_path, step):
     scans.write_text(f"{scans.read_text()}\n{tmp_path}\n")
     done = typed(step, "scans.txt")
-    assert done.code == 2 and f"{tmp_path}: is a folder (line 5 of scans.txt). Name the images" in done.error
+    assert done.code == 2 and f"{tmp_path}: is a folder (line 5 of scans.txt). List the images" in done.error
     assert not (tmp_path / "root").exists()

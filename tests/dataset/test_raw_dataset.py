@@ -339,7 +339,7 @@ class TestLeftOut:
     def test_nii_among_nii_gz(self, typed, folder, name):
         small = ["--preset", "tiny", "--patch", 32, 32, 32] if name != "check" else []
         done = typed(name, folder, *small)
-        (line,) = [line for line in done.out.splitlines() if line.startswith("warning: ") and "left out" in line]
+        (line,) = [line for line in done.out.splitlines() if line.startswith("warning: ") and "ignored" in line]
         assert "case_7_0000.nii" in line and "Convert them, or correct file_ending" in line
         assert not done.out.split(line)[1].strip().partition("next: ")[0].strip()  # nothing else but what comes next
         beside_json = typed(name, folder, *small, "--json")

@@ -192,7 +192,7 @@ class TestShots:
 
     def test_other_training_cases_than_before(self, tmp_path):
         self.subset(tmp_path, 5)
-        with pytest.raises(UserError, match="other cases than train now"):
+        with pytest.raises(UserError, match="orders other cases than"):
             self.subset(tmp_path, 5, number=41)
 
     @pytest.mark.parametrize("content", ["[]", '{"fold_0": 3}', '{"fold_0": {"seed_0": 3}}', "{"])

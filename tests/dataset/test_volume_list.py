@@ -190,18 +190,18 @@ class TestFaults:
     @pytest.mark.parametrize(
         ("line", "code", "message", "remedy"),
         [
-            ("b.nii", "E106", "no such file", "Put it there"),
+            ("b.nii", "E106", "no such file", "Put the file there"),
             ("far/bb.nrrd", "E106", "no such file", "Did you mean b.nrrd?"),
             ("$NOT_SET/b.nii", "E106", "no such file", "Set the variable"),
             ("~nobody_at_all/b.nii", "E106", "no such file", "correct the line"),
             ("a.nii.gz/b.nii", "E106", "no such file", "correct the line"),
-            ("a.nii.gz", "E112", "is named in line 2 already", "Take one of these lines out"),
-            ("./far/../a.nii.gz", "E112", "is named in line 2 already", "Take one of these lines out"),
-            ("a.mha", "E112", "is the same image as a.nii.gz by its name", "Take one of these lines out"),
-            ("far", "E114", "is a folder", "Name the images in it"),
-            ("far.nii", "E114", "is a folder", "Name the images in it"),
-            ("notes.pdf", "E114", "is no image that swinssl reads", "Convert it to one of .nii.gz"),
-            ("far/*.nrrd", "E114", "is a pattern", "Name the images"),
+            ("a.nii.gz", "E112", "is named in line 2 already", "Remove one of these lines"),
+            ("./far/../a.nii.gz", "E112", "is named in line 2 already", "Remove one of these lines"),
+            ("a.mha", "E112", "is the same image as a.nii.gz by its name", "Remove one of these lines"),
+            ("far", "E114", "is a folder", "List the images in it"),
+            ("far.nii", "E114", "is a folder", "List the images in it"),
+            ("notes.pdf", "E114", "is not an image that swinssl reads", "Convert it to one of .nii.gz"),
+            ("far/*.nrrd", "E114", "is a pattern", "List the images"),
             (f"{'x' * 300}.nii", "E114", "cannot be opened", "Correct the line"),
         ],
     )
@@ -242,7 +242,7 @@ class TestFaults:
         file.write_bytes(content)
         finding = only_finding(file)
         assert (finding.code, finding.file) == ("E114", "scans.txt") and "UTF-8" in finding.message
-        with pytest.raises(UserError, match=r"scans\.txt: is no text in UTF-8"):
+        with pytest.raises(UserError, match=r"scans\.txt: is not UTF-8 text"):
             RawDataset.load(file)
 
     @pytest.mark.parametrize("line", ["far", "a.nii.gz"])

@@ -89,7 +89,7 @@ def test_a_machine_without_card_trains_on_the_cpu_and_hears_of_its_speed():
 
 def test_torchvision_of_another_torch_version_is_told():
     (told,) = advice_for(torch_for_torchvision="2.12.1")
-    assert "torchvision 0.28.0 was made for torch 2.12.1, here is 2.13.0+cu130" in told and "Install both" in told
+    assert "torchvision 0.28.0 was built for torch 2.12.1, here is 2.13.0+cu130" in told and "Install both" in told
 
 
 def test_torchvision_of_another_build_of_the_same_torch_is_told():

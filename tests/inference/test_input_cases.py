@@ -115,7 +115,7 @@ class TestRefusals:
                 find_cases(inputs, ("CT",))
 
     def test_ids_that_differ_in_capitals(self, folder):
-        with pytest.raises(UserError, match="differs from case A in capitals only"):
+        with pytest.raises(UserError, match="differs from case A in upper or lower case only"):
             found(folder("a.nii.gz", "A_0000.nii.gz"))
 
 

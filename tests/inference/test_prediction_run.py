@@ -375,7 +375,7 @@ class TestFailures:
         os.mkfifo(images / "b_0000.nii.gz")
         outcomes = run()
         assert statuses(outcomes) == {"a": "done", "b": "failed", "c": "done"}
-        assert "is a FIFO" in outcomes["b"].record.message and "leave the case out." in outcomes["b"].record.message
+        assert "is a FIFO" in outcomes["b"].record.message and "remove the case." in outcomes["b"].record.message
 
     @pytest.mark.parametrize("value", [np.nan, np.inf, 3.4e38])
     def test_voxels_that_are_not_finite(self, run, images, value):

@@ -178,7 +178,7 @@ EXPECTED = {
         CPU,
         {"max_minutes": 30},
         {"network": "tiny light", "sampling": "tumour"},
-        {"schedule": "30 min", "network": "want of time", "patience": "time is the limit"},
+        {"schedule": "30 min", "network": "limited by time", "patience": "time is the limit"},
     ),
     "without labels the window is the paper's for pretraining": (
         UNLABELLED,

@@ -364,7 +364,7 @@ class TestDataset:
         monkeypatch.setattr(case_pool, "free_memory", lambda: 10**8)
         with caplog.at_level("INFO"):
             assert default_workers(raw, make_plans()) == 1
-        assert "Working in 1 process instead of 3" in caplog.text
+        assert "Using 1 process instead of 3" in caplog.text
 
 
 PROCESS = """

@@ -134,7 +134,7 @@ class _Checker:
             self.report("E203", path, f"does not end as an image does ({path.suffix or 'no ending'})", remedy)
             return None
         if volume.geometry.shear > SHEAR_COSINE:
-            remedy = "Nothing to do; many other programs refuse it. Resample it, if they are to read it."
+            remedy = "No action needed; many other programs refuse such images. Resample it if they have to read it."
             self.report("N205", path, "its axes are not at right angles", remedy)
         return volume
 
@@ -163,8 +163,8 @@ class _Checker:
         for what, values, (low, high) in (("spacing", geometry.spacing, SPACING_MM), ("extent", extent, EXTENT_MM)):
             if min(values) < low or max(values) > high:
                 listed = dimensions(values, ".4g")
-                message = f"a {what} of {listed} mm (z, y, x) is hardly that of a patient"
-                self.report("W307", path, message, "Look whether the header's unit is right, and its spacing.")
+                message = f"a {what} of {listed} mm (z, y, x) is implausible for a patient"
+                self.report("W307", path, message, "Check the unit and the spacing in the header.")
                 return
 
     def intensities(self, path: Path, array: NDArray, channel: int, name: str) -> None:
@@ -173,17 +173,17 @@ class _Checker:
             return
         low, high = float(array.min()), float(array.max())
         if low == high:
-            self.report("W303", path, f"every voxel is {low:g}", "Get the image anew, or leave the case out.")
+            self.report("W303", path, f"every voxel is {low:g}", "Export the image again, or remove the case.")
             return
         self.values[channel] = ImageValues.of(array)
         if not named_ct(name):
             return
         values = f"values go from {low:g} to {high:g}"
         if low < FILL_HU:
-            remedy = "Set what is outside the field of view to -1024."
+            remedy = "Set voxels outside the field of view to -1024."
             self.report("W305", path, f"{values}: a fill value far below air shifts the statistics", remedy)
         if high > HIGHEST_HU:
-            remedy = "Look at the brightest voxels; set what is no tissue to -1024, or get the image anew."
+            remedy = "Inspect the brightest voxels; set all that are not tissue to -1024, or export the image again."
             self.report("W305", path, f"{values}: no CT has more than {HIGHEST_HU} HU", remedy)
 
     def grids(

@@ -98,7 +98,7 @@ def _repeated(raw: RawDataset, cases: Sequence[CheckedCase]) -> list[Finding]:
         known = images[first] is not None and images[other] is not None
         if path is not None and known and images[first] != images[other]:
             message = f"has the same voxels as the label of case {first}, but the images differ"
-            found.append(Finding("W411", _file(raw, path), message, "Put the right label there."))
+            found.append(Finding("W411", _file(raw, path), message, "Replace it with the right label."))
     return found
 
 
@@ -122,7 +122,7 @@ def _other_units(raw: RawDataset, cases: Sequence[CheckedCase]) -> list[Finding]
             "W307",
             _file(raw, raw.case(case_id).images[0]),
             f"voxels of {edge:.3g} mm on average; the others have {usual:.3g} mm",
-            "Look whether the header's unit is right, and its spacing.",
+            "Check the unit and the spacing in the header.",
         )
         for case_id, edge in edges.items()
         if max(edge / usual, usual / edge) > OTHER_UNIT
@@ -144,7 +144,7 @@ def _intensities(raw: RawDataset, cases: Sequence[CheckedCase]) -> list[Finding]
             found.append(Finding("W306", where, f"channel {kind.question}", remedy))
         for i, why in unlike.items():
             path = _file(raw, raw.case(measured[i].case_id).images[channel])
-            remedy = "Apply the DICOM rescale slope and intercept once, or get the image anew."
+            remedy = "Apply the DICOM rescale slope and intercept once, or export the image again."
             found.append(Finding("W305", path, f"is not in Hounsfield units: {why}", remedy))
     return found
 
@@ -164,7 +164,7 @@ def _unlike(raw: RawDataset, cases: Sequence[CheckedCase]) -> list[Finding]:
     for unlike in unlike_volumes(volumes):
         label = raw.case(unlike.case_id).label
         if label is not None:
-            remedy = "Compare it with another case: is it the same structure, contoured as far? If so, nothing to do."
+            remedy = "Compare it with another case. If the structure and its extent are the same, no action is needed."
             found.append(Finding("W415", _file(raw, label), str(unlike), remedy))
     return found
 
@@ -174,11 +174,13 @@ def _structures(cases: Sequence[CheckedCase], structures: Mapping[str, int]) -> 
     found = []
     if labelled and structures and not any(structures.values()):
         message = f"none of the {labelled} labels has a voxel of any structure"
-        return [Finding("E410", DESCRIPTION_FILE, message, "Put the right labels there, or declare their values.")]
+        return [
+            Finding("E410", DESCRIPTION_FILE, message, "Replace them with the right labels, or declare their values.")
+        ]
     if labelled:
         for name, number in structures.items():
             if not number:
-                remedy = "Take it out of dataset.json, or look whether it has another value in the labels."
+                remedy = "Remove it from dataset.json, or check whether it has another value in the labels."
                 found.append(Finding("W409", DESCRIPTION_FILE, f"declares {name!r}, which no case has", remedy))
     return found
 
@@ -197,7 +199,7 @@ def _splits(raw: RawDataset) -> list[Finding]:
         return []
     units = len({groups.get(case.id, f"case {case.id}") for case in annotated})
     if units == 1:
-        remedy = "Nothing to do to try things out; add cases before believing a number."
+        remedy = "No action needed for a trial; add cases before you rely on a number."
         return [Finding("N501", DESCRIPTION_FILE, "one case or group: it trains and validates on itself", remedy)]
     if 1 < units < FOLDS:
         message = f"{units} cases or groups: there will be {units} folds instead of {FOLDS}"

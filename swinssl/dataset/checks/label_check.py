@@ -100,18 +100,18 @@ def _structure_remarks(structures: Mapping[str, int], case: Case, *, undeclared:
         for name, voxels in structures.items():
             present = name in case.labels_present
             if present and not voxels:
-                remedy = "Keep it, if the patient has none of it; else take it out of labels_present."
+                remedy = "Keep it if the patient lacks the structure; otherwise remove it from labels_present."
                 remarks.append(("W407", f"{name!r} is said to be annotated and has no voxel", remedy))
             if not present and voxels:
-                remedy = "Add it to labels_present, or it counts for nothing."
+                remedy = "Add it to labels_present; otherwise its voxels are ignored."
                 remarks.append(("W408", f"{name!r} is said not to be annotated and has voxels ({voxels})", remedy))
     elif structures and not any(structures.values()) and not undeclared:
-        remedy = "Look whether the right file is here. Keep it, if the patient has none of the structures."
+        remedy = "Check that this is the right file. Keep it if the patient has none of the structures."
         remarks.append(("W406", "has no voxel of any structure", remedy))
     for name, voxels in structures.items():
         if 0 < voxels < FEW_VOXELS:
             message = f"{name!r} is tiny (voxels: {voxels})"
-            remarks.append(("W412", message, "Look whether it is a slip of the hand."))
+            remarks.append(("W412", message, "Check whether it was drawn by accident."))
     return remarks
 
 
