@@ -18,8 +18,7 @@ from swinssl.core import files
 from swinssl.core.text import did_you_mean, nearest
 from swinssl.dataset.case import normal_form
 from swinssl.dataset.checks.finding import Finding
-from swinssl.dataset.label_declaration import declared_labels, labels_as_json
-from swinssl.dataset.labels import LabelSet
+from swinssl.dataset.labels import LabelSet, declared_labels, labels_as_json
 from swinssl.imageio.formats import known_endings
 
 DESCRIPTION_FILE = "dataset.json"

@@ -23,7 +23,7 @@ from torch import nn
 
 from swinssl.core import files
 from swinssl.core.errors import UserError
-from swinssl.dataset.label_declaration import labels_as_json
+from swinssl.dataset.labels import labels_as_json
 from swinssl.imageio.formats import known_endings
 from swinssl.inference.postprocessing import CleanUp
 from swinssl.inference.predictor import Predictor

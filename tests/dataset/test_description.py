@@ -7,8 +7,7 @@ import json
 import pytest
 
 from swinssl.dataset.description import ListedCase, read_description
-from swinssl.dataset.label_declaration import labels_as_json
-from swinssl.dataset.labels import LabelSet
+from swinssl.dataset.labels import LabelSet, labels_as_json
 
 V2 = {
     "channel_names": {"0": "CT", "1": "PET"},
