@@ -98,10 +98,14 @@ def main() -> None:
     if COMPLETION_VARIABLE in os.environ or (words and words[0].split("=")[0] in COMPLETION_FLAGS):
         _complete()
     elif not words or words[0] in ("--help", "-h", "help"):
-        print(help_text())
+        from swinssl.core.terminal import print_lines
+
+        print_lines(help_text())
         raise SystemExit(0 if words else EXIT_USER_ERROR)
     elif words[0] == "--version":
-        print(f"swinssl {__version__}")
+        from swinssl.core.terminal import print_lines
+
+        print_lines(f"swinssl {__version__}")
     else:
         entry, arguments = _typed(words)
         # The command sees itself as its own script: messages, records and `--gpus` need no second rule.
@@ -144,7 +148,9 @@ def _typed(words: Sequence[str]) -> tuple[Entry, Sequence[str]]:
         what = f"pretrain {others[0]}" if others else "pretrain"
         if others and others[0] in ("--help", "-h"):
             summaries = (f"  {name}: {COMMANDS[f'pretrain_{name}'].summary}" for name in METHODS)
-            print("Usage: swinssl pretrain METHOD DATASET... [OPTIONS]", "", *summaries, sep="\n")
+            from swinssl.core.terminal import print_lines
+
+            print_lines("\n".join(["Usage: swinssl pretrain METHOD DATASET... [OPTIONS]", "", *summaries]))
             raise SystemExit(0)
         _refuse(what, method, METHODS, "method")
     if name not in COMMANDS:
