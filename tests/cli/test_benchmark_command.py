@@ -69,6 +69,7 @@ def test_a_dry_run_lists_the_cells_and_writes_nothing(folder):
         assert sorted(folder.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_every_test_case_and_structure_of_every_cell_has_a_row(folder, ran):
     out = folder / "root" / "results" / "benchmarks" / "toy"
     with (out / "report" / "scores.csv").open() as stream:
@@ -84,6 +85,7 @@ def test_every_test_case_and_structure_of_every_cell_has_a_row(folder, ran):
     assert planned["numTraining"] == 4 and not stored & tested  # no plan and no training has seen them
 
 
+@pytest.mark.slow
 def test_encoders_are_compared_on_the_test_cases_and_shown(folder, ran):
     out = folder / "root" / "results" / "benchmarks" / "toy"
     found = json.loads((out / "cka" / "balls" / "shipped" / "2shots" / "seed0" / "cka.json").read_text())
@@ -102,17 +104,20 @@ def test_encoders_are_compared_on_the_test_cases_and_shown(folder, ran):
     assert all((out / "report" / "balls" / f"{name}.svg").is_file() for name in ("cka_curves", "overlays"))
 
 
+@pytest.mark.slow
 def test_a_second_call_trains_nothing(folder, ran):
     assert "begins" in ran.stderr
     again = typed(folder)
     assert "begins" not in again.stderr and "report" in again.stdout
 
 
+@pytest.mark.slow
 def test_of_what_is_done_models_are_kept_and_not_what_going_on_would_need(folder, ran):
     kept = {path.name for path in (folder / "root" / "results" / "benchmarks").rglob("*")}
     assert {"model.safetensors", "log.jsonl"} <= kept and "checkpoints" not in kept
 
 
+@pytest.mark.slow
 def test_small_files_of_the_cells_are_enough_for_tables_and_curves_and_to_go_on(folder, ran, tmp_path):
     out, elsewhere = (root / "root" / "results" / "benchmarks" / "toy" for root in (folder, tmp_path))
     small = [path for name in ("cell.json", "scores.csv", "log.jsonl") for path in (out / "cells").rglob(name)]
@@ -128,6 +133,7 @@ def test_small_files_of_the_cells_are_enough_for_tables_and_curves_and_to_go_on(
     assert str(folder) not in "".join(path.read_text() for path in (out / "cells").rglob("cell.json"))
 
 
+@pytest.mark.slow
 def test_options_that_no_plan_could_be_made_with_may_be_mended(folder, tmp_path):
     (tmp_path / "root").mkdir()
     (tmp_path / "root" / "raw").symlink_to(folder / "root" / "raw")

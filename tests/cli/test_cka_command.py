@@ -106,6 +106,7 @@ def test_an_encoder_is_like_itself(cka, encoders, tmp_path):
     assert report["attention"]["A"] == report["attention"]["B"]
 
 
+@pytest.mark.slow
 def test_numbers_depend_on_the_seed_alone(cka, encoders, tmp_path):
     first, again, other = (
         json.loads(cka(*encoders, *SHORT, "--out", tmp_path / str(i), "--seed", seed, "--json").out)["cka"]

@@ -125,6 +125,7 @@ def test_settings_are_compared_apart_and_their_orders_with_each_other(typed, tmp
     assert (tmp_path / "o" / "liver" / "scores.png").exists()
 
 
+@pytest.mark.slow
 def test_convergence_of_logs_is_said(typed, tmp_path):
     (tmp_path / "run").mkdir()
     entries = [{"step": s, "loss": 1, "validation_score": v} for s, v in ((100, 0.2), (200, 0.58), (300, 0.6))]
@@ -150,6 +151,7 @@ def test_mistakes_are_answered_with_the_remedy(typed, tmp_path, arguments, said)
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_neither_help_nor_the_work_needs_torch(tmp_path):
     program = "import sys; from swinssl.cli.compare import main; sys.argv[1:] = {}\ntry: main()\nfinally: print({})"
     told = "'torch' in sys.modules or 'numpy' in sys.modules"

@@ -48,6 +48,7 @@ def arguments(folder, *more):
 
 @pytest.mark.usefixtures("shortened")
 class TestTheWholeWay:
+    @pytest.mark.slow
     def test_every_command_runs_and_a_bad_result_is_called_one(self, folder, capsys):
         with pytest.raises(
             UserError, match=r"not as expected: organs, mean Dice 0\.\d\d, expected 0\..*swinssl_doctor"
@@ -71,6 +72,7 @@ class TestTheWholeWay:
         assert "Result: not as expected" in page and "swinssl_train 999 --root" in page and "<svg" in page
         assert {"phantom_006", "phantom_007"} <= set(re.findall(r'data-case="\w+"[^>]*>(.*?)<', page))
 
+    @pytest.mark.slow
     def test_a_second_run_repeats_nothing_and_a_good_result_says_what_to_type_next(self, folder, capsys, monkeypatch):
         easy = [Expected(one.name, 0.0, math.inf, better=one.better) for one in EXPECTED]
         monkeypatch.setattr(module, "EXPECTED", easy)

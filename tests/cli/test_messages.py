@@ -28,12 +28,12 @@ SLURM = {
     *("--ntasks", "--open-mode", "--gpus-per-node", "--mem"),
 }
 FOREIGN = {
-    "run.py": {"--all"},
     "torchrun": {"--standalone", "--nproc-per-node", "--no-python", "--max-restarts"},
     "pip": {"--index-url", "--force-reinstall"},
     "SBATCH": SLURM,
     "Slurm": SLURM,
     "container": {"--shm-size"},
+    "run.py": {"--all"},
     "dask": {"--nthreads", "--nworkers"},
     "benchmarks/": {"--quick", "--edge", "--threads", "--options"},
 }

@@ -154,11 +154,13 @@ class TestFineTuning:
         assert done.returncode == 0, done.stderr
         return weights(root, "whole")
 
+    @pytest.mark.slow
     def test_two_are_one_with_batch_norm_over_both(self, root, whole):
         done = train(root, "ranks", "--gpus", "2")
         assert done.returncode == 0 and done.stdout.count("next: swinssl_predict") == 1, done.stderr
         assert apart(weights(root, "ranks"), whole) <= 1e-7
 
+    @pytest.mark.slow
     def test_torchrun_restarts_from_the_last_checkpoint(self, root, whole, tmp_path):
         script = tmp_path / "restarted.py"
         script.write_text(RESTARTED)
@@ -202,6 +204,7 @@ def test_a_rank_that_is_done_is_spared_the_interpreter_s_teardown(options, code)
     assert done.returncode == code and done.stdout == "closed\n", done.stderr
 
 
+@pytest.mark.slow
 def test_a_batch_smaller_than_the_ranks_is_refused(root):
     done = train(root, "m", "--gpus", "3")
     assert done.returncode == 2 and "error: --batch-size 2: each of 3 processes needs a sample" in done.stderr

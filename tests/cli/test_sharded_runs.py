@@ -66,6 +66,7 @@ def states(state):
     }
 
 
+@pytest.mark.slow
 def test_fine_tuning_is_that_of_ranks_with_everything(root):
     model = root / "results" / NAME
     for name, options in (("sharded", ()), ("replicated", ("--no-shard",))):
@@ -83,6 +84,7 @@ def test_fine_tuning_is_that_of_ranks_with_everything(root):
     assert runs[0]["parameters"] == runs[1]["parameters"]
 
 
+@pytest.mark.slow
 def test_stopped_killed_and_gone_on_with_other_ranks_is_the_same_run(root):
     """In float64, since ranks and one process round differently."""
     doubled = {"program": ("-m", "support.in_doubles")}
@@ -116,6 +118,7 @@ def wait_for_epochs(run, epochs, process):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_pretraining_with_a_teacher_and_a_probe(root, tmp_path):
     program = ("-c", "from swinssl.cli.pretrain import smit; smit()")
     options = ("--gpus", 2, "--probe", NAME, "--probe-cases", 1, "--prototypes", 64, "--steps", 4)

@@ -108,6 +108,7 @@ def test_a_request_is_passed_on_waited_for_and_queued_again(program, script, tmp
     assert (tmp_path / "said.scontrol").read_text() == "requeue 4711\n"
 
 
+@pytest.mark.slow
 def test_trains_the_fold_that_slurm_names(typed, tmp_path, monkeypatch):
     if not module.Path(sys.executable).with_name("swinssl_train").exists():
         pytest.skip("swinssl is not installed beside this Python")

@@ -68,6 +68,7 @@ def written(folder):
 
 
 class TestResult:
+    @pytest.mark.slow
     def test_each_fold_is_what_it_would_be_alone(self, validated, folder, tmp_path):
         alone = train_and_judge(folder, tmp_path, fold="1", config=CONFIG, name="model")
         assert same(weights(validated.model, 1), weights(alone.fold.model, 1))
@@ -103,6 +104,7 @@ class TestResult:
 
 
 class TestGoingOn:
+    @pytest.mark.slow
     def test_after_a_stop_the_same_call_goes_on_and_does_nothing_twice(self, validated, folder, tmp_path, monkeypatch):
         after_step = SegmentationTask.after_step
         second = tmp_path / "model" / "fold_1"
@@ -141,6 +143,7 @@ class TestGoingOn:
             dice = {one.structure.name: one.averages["Dice"].mean for one in judged.report.structures}
             assert run.final_dice == pytest.approx(dice)
 
+    @pytest.mark.slow
     def test_predictions_that_are_gone_are_made_again(self, folder, tmp_path):
         done = validate(folder, tmp_path, steps=2)
         path = next(done.folds[0].fold.predictions.glob("*.nii.gz"))
@@ -148,6 +151,7 @@ class TestGoingOn:
         path.unlink()
         assert validate(folder, tmp_path, steps=2).report == done.report and path.read_bytes() == content
 
+    @pytest.mark.slow
     def test_folds_that_begin_anew_are_predicted_and_measured_anew(self, folder, tmp_path):
         model, other = tmp_path / "model", CONFIG.model_copy(update={"steps": 1, "seed": 4})
         validate(folder, tmp_path, steps=1)
@@ -162,6 +166,7 @@ class TestGoingOn:
 
 
 class TestFolds:
+    @pytest.mark.slow
     def test_those_that_are_done_complete_a_cross_validation(self, folder, tmp_path):
         everything = {f"ball_{number}" for number in range(6)}
         for fold in ("4", "0"):
@@ -209,6 +214,7 @@ class TestFolds:
 
 
 class TestRanks:
+    @pytest.mark.slow
     def test_the_first_alone_writes(self, folder, tmp_path):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))

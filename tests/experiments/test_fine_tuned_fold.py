@@ -60,6 +60,7 @@ def test_a_single_fold_is_measured_on_its_validation_cases(train):
     assert judged.training_dice is None and not (judged.fold.folder / "training_cases").exists()
 
 
+@pytest.mark.slow
 def test_folds_of_single_calls_count_together_where_they_were_trained_alike(train):
     train("0")
     assert train("1").clean_up.fold_sha256.keys() == {"0", "1"}
@@ -88,6 +89,7 @@ def test_all_cases_are_measured_on_themselves_once_and_by_the_strict_criterion(t
     assert again.clean_up == judged.clean_up and strict == [True]
 
 
+@pytest.mark.slow
 def test_all_takes_the_cross_validation_of_the_same_choices(folder, train, tmp_path):
     validated = cross_validate(folder, tmp_path / "results", folds=["0", "1"], config=CONFIG, name="model")
     judged = train("all")
@@ -97,6 +99,7 @@ def test_all_takes_the_cross_validation_of_the_same_choices(folder, train, tmp_p
     assert train("all", steps=3).clean_up == validated.clean_up
 
 
+@pytest.mark.slow
 def test_shots_are_measured_like_any_other_fold(train):
     few = train("all", shots=3)
     assert few.clean_up.measured_on == "training cases" and tried(few.clean_up)["shell",].cases == 3

@@ -64,6 +64,7 @@ def test_no_label_map_is_written_in_part(tmp_path, ending):
 
 # Bytes at which a run of the toy network fails: its log and description, its weights, the state of its optimiser.
 @pytest.mark.parametrize("most", [300, 1_000_000, 13_380_000])
+@pytest.mark.slow
 def test_training(tmp_path, typed, most):
     make_preprocessed(tmp_path, cases=2)
 

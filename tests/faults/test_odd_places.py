@@ -89,6 +89,7 @@ def test_a_clock_that_jumps_back_prints_no_nonsense(tmp_path, typed, monkeypatch
     assert run_file["seconds"] >= 0
 
 
+@pytest.mark.slow
 def test_a_monotonic_clock_that_began_anew_after_a_restart_of_the_machine_does_not_disturb_a_resumed_run(
     tmp_path, typed, monkeypatch
 ):
@@ -114,6 +115,7 @@ def test_a_folder_to_read_only_is_named(tmp_path, typed):
     assert done.code == 2 and str(locked) in done.error and "permission" in done.error.lower()
 
 
+@pytest.mark.slow
 def test_a_damaged_newest_checkpoint_is_passed_over_and_the_run_ends_the_same(tmp_path, typed, caplog):
     make_raw(tmp_path / "raw" / "Dataset007_Toy")
     for step in ("plan", "preprocess", "train"):

@@ -61,6 +61,7 @@ class TestResult:
         assert record.volumes == tuple(f"{NAME}/ball_{i}" for i in range(4))
         assert all(set(hashes) == {"image_0000"} for hashes in record.image_sha256.values())
 
+    @pytest.mark.slow
     def test_a_finished_run_that_is_asked_for_again_writes_the_same_bytes(self, folder, tmp_path):
         encoder = run("smit", folder, tmp_path / "run").encoder
         before = encoder.read_bytes()
@@ -81,6 +82,7 @@ class TestResult:
         for name in ("progress.png", "learnt.png"):
             assert (done.folder / name).read_bytes().startswith(b"\x89PNG")
 
+    @pytest.mark.slow
     def test_the_teacher_s_encoder_is_kept_unless_the_student_s_is_wanted(self, folder, tmp_path):
         slow = {"teacher_momentum": 0.996}
         teacher = run("dino", folder, tmp_path / "teacher", lr=1e-2, options=slow)
@@ -96,6 +98,7 @@ class TestResult:
             for name, tensor in other.items():
                 torch.testing.assert_close(tensor, starts[0][name], rtol=0, atol=1e-8)
 
+    @pytest.mark.slow
     def test_it_goes_on_from_an_encoder(self, folder, tmp_path):
         first = run("simmim", folder, tmp_path / "first", lr=1e-2)
         second = run(
@@ -106,6 +109,7 @@ class TestResult:
 
 
 class TestProbe:
+    @pytest.mark.slow
     def test_it_is_in_the_log_keeps_the_best_and_changes_nothing(self, folder, tmp_path):
         without = run("simmim", folder, tmp_path / "without", steps=20, lr=5e-3)
         done = run("simmim", folder, tmp_path / "with", steps=20, lr=5e-3, probe=folder)
@@ -118,6 +122,7 @@ class TestProbe:
         facts = read_encoder_facts(done.best)
         assert facts.encoder == ENCODER and facts.reference.name == "with_best"
 
+    @pytest.mark.slow
     def test_stopped_and_resumed_it_says_the_same(self, folder, tmp_path, monkeypatch):
         whole = run("rotation", folder, tmp_path / "whole", steps=12, lr=1e-3, probe=folder)
         stop_after(monkeypatch, 7, tmp_path / "parts")
@@ -143,12 +148,16 @@ def stop_after(monkeypatch, steps, folder):
 
 
 class TestGoingOn:
+    @pytest.mark.slow
     def test_a_run_goes_on_though_its_data_now_have_another_mean(self, folder, tmp_path, monkeypatch):
         run("simmim", folder, tmp_path / "run", steps=2)
         monkeypatch.setattr(CropSampler, "mean_intensity", lambda self, *, seed: 0.9)
         assert PretrainingRun.read(run("simmim", folder, tmp_path / "run").folder / "run.json").steps == 3
 
-    @pytest.mark.parametrize("method", ALL)
+    @pytest.mark.parametrize(
+        "method",
+        ["contrastive", *(pytest.param(name, marks=pytest.mark.slow) for name in ALL if name != "contrastive")],
+    )
     def test_stopped_and_resumed_is_the_same_to_the_bit(self, folder, tmp_path, monkeypatch, method):
         whole = run(method, folder, tmp_path / "whole", steps=5, lr=1e-3)
         stop_after(monkeypatch, 3, tmp_path / "parts")
@@ -182,6 +191,7 @@ def steps_of(method):
     return 20 if method in ("smit", "swinunetr") else 4
 
 
+@pytest.mark.slow
 def test_two_ranks_with_half_the_batch_are_one_process(folder, tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -104,6 +104,7 @@ class TestResult:
 
 
 class TestGoingOn:
+    @pytest.mark.slow
     def test_a_stop_file_saves_and_the_same_call_ends_with_the_same_weights(self, folder, tmp_path, monkeypatch):
         from swinssl.training.segmentation_task import SegmentationTask
 
@@ -142,6 +143,7 @@ class TestGoingOn:
         train(folder, tmp_path, steps=3)
         assert train(folder, tmp_path, steps=5).run.steps == 5
 
+    @pytest.mark.slow
     def test_a_cnn_baseline_trains_goes_on_and_predicts(self, folder, tmp_path):
         train(folder, tmp_path, steps=1, network="plainconv")
         fold = train(folder, tmp_path, steps=2, network="plainconv")
@@ -170,6 +172,7 @@ class TestCases:
         assert "its Dice says nothing about other cases" in caplog.text
         assert judged.evaluation is not None
 
+    @pytest.mark.slow
     def test_regions_are_learnt_and_written_in_their_order(self, tmp_path):
         labels = {"background": 0, "whole": [1, 2], "core": [2]}
         folder = make_preprocessed(tmp_path, labels=labels, regions_class_order=[1, 2])
@@ -178,6 +181,7 @@ class TestCases:
         found = read_label(judged.fold.predictions / f"{judged.fold.run.validation_cases[0]}.nii.gz").array
         assert set(np.unique(found)) == {0, 1, 2}
 
+    @pytest.mark.slow
     def test_unannotated_structures_enter_neither_loss_nor_dice(self, tmp_path):
         # The core is annotated in half of the cases; elsewhere its voxels say background.
         present = {f"ball_{i}": ["shell"] if i % 2 else ["shell", "core"] for i in range(6)}
@@ -197,6 +201,7 @@ class TestPretrainedEncoder:
         tensors = kept_weights(results)
         return results / "model" / "fold_0" / "model.safetensors", of_the_encoder(tensors)
 
+    @pytest.mark.slow
     def test_it_is_frozen_for_so_many_epochs_and_then_learns(self, folder, tmp_path, encoder):
         path, pretrained = encoder
         choices = {"init": str(path), "freeze_epochs": 2, "ema": 0.0}

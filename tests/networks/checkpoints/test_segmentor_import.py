@@ -12,6 +12,7 @@ from swinssl.networks.checkpoints.foreign_checkpoint import open_checkpoint
 from swinssl.networks.checkpoints.segmentor_import import import_segmentor
 
 swin_unetr = pytest.importorskip("monai.networks.nets.swin_unetr", reason="MONAI is not installed")
+pytestmark = pytest.mark.peer
 
 
 def swinunetr(**options):

@@ -12,6 +12,7 @@ from swinssl.networks.network_plan import SwinEncoderPlan
 from swinssl.networks.swin.encoder import SwinEncoder
 
 swin_unetr = pytest.importorskip("monai.networks.nets.swin_unetr", reason="MONAI is not installed")
+pytestmark = pytest.mark.peer
 
 
 class LegacyMerging(swin_unetr.PatchMergingV2):

@@ -171,6 +171,7 @@ def test_the_gradient_reaches_every_stage(method):
         assert reached([task.network.mask_token])
 
 
+@pytest.mark.slow
 def test_learning_to_paint_keeps_features_apart():
     """From random weights, or from black, the first steps would leave the mean image in the features and no more."""
     rng = torch.Generator().manual_seed(0)

@@ -42,6 +42,7 @@ def results(root: Path, name: str) -> list[dict[str, torch.Tensor]]:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+@pytest.mark.slow
 def test_killed_and_resumed_is_the_same_to_the_bit(tmp_path):
     make_preprocessed(tmp_path)
     finish(tmp_path, "whole")
@@ -61,6 +62,7 @@ def test_killed_and_resumed_is_the_same_to_the_bit(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGTERM")
+@pytest.mark.slow
 def test_a_request_to_end_saves_and_says_how_to_go_on(tmp_path):
     make_preprocessed(tmp_path, cases=2)
     process = start(tmp_path, "asked")

@@ -173,6 +173,7 @@ def test_the_large_table_has_mean_and_sd_over_patients_and_marks_the_best(tmp_pa
     assert float(rows[0]["sd"]) == pytest.approx(np.std([0.5, 0.7], ddof=1)) and rows[1]["sd"] == ""
 
 
+@pytest.mark.slow
 def test_all_figures_there_are_data_for_are_written_twice_with_text_as_text(tasks, tmp_path):
     study = make_study(tasks, reference="scratch")
     names = draw_study(study, tasks, tmp_path, groups={"both": ("left", "right")})

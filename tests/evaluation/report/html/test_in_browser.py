@@ -12,7 +12,10 @@ from swinssl.evaluation.report.html.content import Figure
 from swinssl.evaluation.report.html.write import write_report
 
 CHROMIUM = find_chromium()
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine (Debian: apt install chromium)"),
+]
 
 READY = "swinsslViewers[0].nv && swinsslViewers[0].nv.volumes.length && !document.querySelector('[aria-busy]')"
 IDLE = "!document.querySelector('[aria-busy]')"
