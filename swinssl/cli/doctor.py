@@ -58,9 +58,10 @@ def _as_block(found: Diagnosis) -> str:
     from swinssl.diagnosis.facts import as_text
 
     sections = [as_text(name, section) for name, section in found.facts.items() if section]
-    advice = [str(item) for item in found.advice] or ["nothing to mend"]
     wrapped = textwrap.TextWrapper(WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
-    return "\n".join(["```", *map(wrapped.fill, sections), "```", *map(wrapped.fill, advice)])
+    # A remedy begins a line of its own, so that a command in it is not broken.
+    texts = [text for item in found.advice for text in (f"{item.severity}: {item.message}.", f"    {item.remedy}")]
+    return "\n".join(["```", *map(wrapped.fill, sections), "```", *map(wrapped.fill, texts or ["no problem found"])])
 
 
 if __name__ == "__main__":
