@@ -299,6 +299,8 @@ def is_missing(path: Path) -> bool:
         os.stat(path)  # noqa: PTH116
     except OSError as error:
         return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+    except ValueError:  # a NUL, which no name can hold
+        return True
     return False
 
 

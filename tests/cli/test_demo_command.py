@@ -46,9 +46,9 @@ def arguments(folder, *more):
     return ["--out", str(folder), "--steps", str(STEPS), "--device", "cpu", *more]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shortened")
 class TestTheWholeWay:
-    @pytest.mark.slow
     def test_every_command_runs_and_a_bad_result_is_called_one(self, folder, capsys):
         with pytest.raises(
             UserError, match=r"not as expected: organs, mean Dice 0\.\d\d, expected 0\..*swinssl_doctor"
@@ -72,7 +72,6 @@ class TestTheWholeWay:
         assert "Result: not as expected" in page and "swinssl_train 999 --root" in page and "<svg" in page
         assert {"phantom_006", "phantom_007"} <= set(re.findall(r'data-case="\w+"[^>]*>(.*?)<', page))
 
-    @pytest.mark.slow
     def test_a_second_run_repeats_nothing_and_a_good_result_says_what_to_type_next(self, folder, capsys, monkeypatch):
         easy = [Expected(one.name, 0.0, math.inf, better=one.better) for one in EXPECTED]
         monkeypatch.setattr(module, "EXPECTED", easy)
@@ -83,9 +82,19 @@ class TestTheWholeWay:
         assert said.splitlines()[-3:] == [f"  {line}" for line in module._next_commands()]
         assert "Result: as expected." in (folder / "demo.html").read_text()
 
-    def test_other_settings_need_another_folder(self, folder):
-        with pytest.raises(UserError, match=r"other settings \(seed 0, .* choose another --out"):
-            run_typed(demo, arguments(folder, "--seed", "1"))
+
+def test_other_settings_need_another_folder(tmp_path, monkeypatch):
+    class Stopped(Exception):
+        pass
+
+    def stopped(*_, **__):
+        raise Stopped
+
+    monkeypatch.setattr(module, "_make_phantoms", stopped)
+    with pytest.raises(Stopped):
+        run_typed(demo, arguments(tmp_path))
+    with pytest.raises(UserError, match=r"other settings \(seed 0, .* choose another --out"):
+        run_typed(demo, arguments(tmp_path, "--seed", "1"))
 
 
 class TestVerdict:

@@ -134,6 +134,7 @@ class TestGoingOn:
         assert metrics_csv(found.evaluation) == metrics_csv(validated.evaluation)
         assert found.clean_up == validated.clean_up
 
+    @pytest.mark.slow
     def test_longer_runs_are_trained_on(self, folder, tmp_path):
         validate(folder, tmp_path, steps=2)
         done = validate(folder, tmp_path, steps=3)

@@ -246,7 +246,7 @@ class TestSources:
         path.write_bytes(path.read_bytes()[:-10])
         done = run("rotation", folder, tmp_path / "run", steps=1)
         assert list(done.run.unreadable) == [f"{NAME}/ball_1"] and len(done.run.volumes) == 2
-        assert "1 volumes cannot be read and are left out" in caplog.text
+        assert "1 volume cannot be read and will be skipped (2 can)" in caplog.text
 
     @pytest.mark.parametrize(
         ("choice", "said"),

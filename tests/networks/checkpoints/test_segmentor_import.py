@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.peers import NEEDS_MONAI, monai_swin_unetr
 
 from swinssl.core.errors import UserError
 from swinssl.networks.architectures import build_network
@@ -11,15 +12,14 @@ from swinssl.networks.checkpoints.encoder_import import import_encoder
 from swinssl.networks.checkpoints.foreign_checkpoint import open_checkpoint
 from swinssl.networks.checkpoints.segmentor_import import import_segmentor
 
-swin_unetr = pytest.importorskip("monai.networks.nets.swin_unetr", reason="MONAI is not installed")
-pytestmark = pytest.mark.peer
+pytestmark = NEEDS_MONAI
 
 
 def swinunetr(**options):
     """A SwinUNETR whose every weight and running statistic matters."""
     torch.manual_seed(0)
     chosen = {"feature_size": 12, "num_heads": (1, 2, 3, 4), "window_size": 4} | options
-    network = swin_unetr.SwinUNETR(2, 3, **chosen).eval()
+    network = monai_swin_unetr().SwinUNETR(2, 3, **chosen).eval()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from support.peers import NEEDS_MONAI, monai_swin_unetr
 
 from swinssl.networks.checkpoints.encoder_export import export_to_monai
 from swinssl.networks.checkpoints.encoder_import import import_encoder
@@ -11,19 +12,21 @@ from swinssl.networks.checkpoints.foreign_checkpoint import open_checkpoint
 from swinssl.networks.network_plan import SwinEncoderPlan
 from swinssl.networks.swin.encoder import SwinEncoder
 
-swin_unetr = pytest.importorskip("monai.networks.nets.swin_unetr", reason="MONAI is not installed")
-pytestmark = pytest.mark.peer
+pytestmark = NEEDS_MONAI
 
 
-class LegacyMerging(swin_unetr.PatchMergingV2):
+def legacy_merging():
     """`merging` as it was up to MONAI 1.4: the fifth to seventh neighbours are 101, 010 and 001 (MONAI issue 7324)."""
 
-    def forward(self, x):
-        corners = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 0), (0, 0, 1), (1, 1, 1)]
-        return self.reduction(self.norm(torch.cat([x[:, i::2, j::2, k::2] for i, j, k in corners], -1)))
+    class LegacyMerging(monai_swin_unetr().PatchMergingV2):
+        def forward(self, x):
+            corners = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 0), (0, 0, 1), (1, 1, 1)]
+            return self.reduction(self.norm(torch.cat([x[:, i::2, j::2, k::2] for i, j, k in corners], -1)))
+
+    return LegacyMerging
 
 
-DOWNSAMPLE = {"monai": "merging", "lexicographic": "mergingv2", "monai_legacy": LegacyMerging}
+DOWNSAMPLE = {"monai": lambda: "merging", "lexicographic": lambda: "mergingv2", "monai_legacy": legacy_merging}
 SIZES = {"cubic": (64, 64, 64), "not cubic": (32, 64, 96)}
 
 
@@ -31,7 +34,7 @@ def monai_network(*, order="monai", seed=0, channels=1, **options):
     """A SwinUNETR whose every weight matters: nothing is left at 0 or 1."""
     chosen = {"feature_size": 12, "num_heads": (1, 2, 3, 4), "depths": (2, 2, 2, 2), "window_size": 7} | options
     torch.manual_seed(seed)
-    network = swin_unetr.SwinUNETR(channels, 3, downsample=DOWNSAMPLE[order], **chosen)
+    network = monai_swin_unetr().SwinUNETR(channels, 3, downsample=DOWNSAMPLE[order](), **chosen)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -146,7 +149,7 @@ def test_an_exported_encoder_computes_the_same_in_monai(plan):
             parameter.add_(0.1 * torch.randn_like(parameter))
     exported = export_to_monai(encoder.state_dict(), plan)
     assert exported.differences == () and exported.left_out == ()
-    network = swin_unetr.SwinUNETR(out_channels=3, **exported.arguments)
+    network = monai_swin_unetr().SwinUNETR(out_channels=3, **exported.arguments)
     report = network.load_state_dict(exported.tensors, strict=False)
     assert report.unexpected_keys == [] and not any("swinViT" in name for name in report.missing_keys)
     turn = turned if plan.axis_order == "xyz" else lambda volume: volume
