@@ -166,7 +166,7 @@ class TestFineTuning:
         script.write_text(RESTARTED)
         torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1")
         done = train(root, "restarted", "--restart", program=(*torchrun, str(script)))
-        assert done.returncode == 0 and "going on after step 14 of 20" in done.stderr, done.stderr
+        assert done.returncode == 0 and "resuming after step 14 of 20" in done.stderr, done.stderr
         assert apart(weights(root, "restarted"), whole) <= 1e-7
 
 

@@ -127,7 +127,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_the_run_ends_the_same(tm
     weights = (newest / "weights.safetensors").read_bytes()
     spoil(newest / "state.pt")
     assert typed("train", *longer).code == 0
-    assert f"{newest}: damaged" in caplog.text and "going on after step 1 of 2" in caplog.text
+    assert f"{newest}: damaged" in caplog.text and "resuming after step 1 of 2" in caplog.text
     assert (newest / "weights.safetensors").read_bytes() == weights
 
 
