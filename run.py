@@ -31,7 +31,7 @@ EXIT_USER_ERROR, INTERRUPTED = 2, 130
 USAGE = """usage: python3 run.py COMMAND [ARGUMENTS...]
 
   demo      every step on phantom CTs, from raw images to a page of results (3 minutes on 2 cores; --open shows it)
-  test      the quick tests, 5 minutes on 2 cores; --all runs all, 25 minutes; further arguments go to pytest
+  test      the quick tests, 5 minutes on 2 cores; --all runs all, 12 minutes; further arguments go to pytest
   install   make the environment only, and say how to use it
   {others}
             run swinssl_COMMAND with these arguments
