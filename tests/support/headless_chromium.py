@@ -7,7 +7,9 @@ import json
 import os
 import select
 import shutil
+import signal
 import subprocess
+import tempfile
 import time
 from pathlib import Path
 
@@ -33,9 +35,7 @@ class Page:
         requests: addresses that it asked for.
     """
 
-    def __init__(
-        self, program: str, profile: Path, *, width: int = 1100, height: int = 900, dark: bool = False
-    ) -> None:
+    def __init__(self, program: str, *, width: int = 1100, height: int = 900, dark: bool = False) -> None:
         self.complaints: list[str] = []
         self.requests: list[str] = []
         self._number, self._buffer = 0, b""
@@ -48,13 +48,15 @@ class Page:
             os.dup2(commands, 3)
             os.dup2(answers, 4)
 
-        profile.mkdir(parents=True, exist_ok=True)
+        # Chromium refuses to start where the path of its socket exceeds 107 characters, as a test's own folder may.
+        self._profile = tempfile.TemporaryDirectory(prefix="page-", ignore_cleanup_errors=True)
         self._process = subprocess.Popen(
-            [program, *FLAGS.split(), f"--user-data-dir={profile}", "about:blank"],
+            [program, *FLAGS.split(), f"--user-data-dir={self._profile.name}", "about:blank"],
             close_fds=False,
-            # Killed, it leaves its temporary files behind: in the profile they go with it.
-            env={**os.environ, "TMPDIR": str(profile)},
+            # Killed, it leaves its temporary files behind: in the profile they are removed with it.
+            env={**os.environ, "TMPDIR": self._profile.name},
             preexec_fn=hand_over,
+            start_new_session=True,
             stderr=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )
@@ -73,10 +75,11 @@ class Page:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
+        os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
         os.close(self._write)
         os.close(self._read)
+        self._profile.cleanup()
 
     def open(self, path: Path) -> None:
         """Load a file and wait until it is there."""

@@ -34,8 +34,8 @@ def report(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def page(report, tmp_path_factory):
-    with Page(CHROMIUM, tmp_path_factory.mktemp("profile")) as page:
+def page(report):
+    with Page(CHROMIUM) as page:
         page.open(report)
         page.evaluate("document.querySelector('[data-viewer]').scrollIntoView()")
         page.wait_for(READY)
@@ -155,7 +155,7 @@ def test_the_policy_stops_a_script_that_got_in(report, tmp_path):
     bad.write_text(
         report.read_text().replace("<main", "<script>window.ran = 1</script><img src=x onerror='ran = 1'><main")
     )
-    with Page(CHROMIUM, tmp_path / "profile") as page:
+    with Page(CHROMIUM) as page:
         page.open(bad)
         page.evaluate("fetch('data:,x').catch(() => { window.refused = true })")
         assert page.evaluate("window.ran === undefined && window.refused") is True
@@ -164,7 +164,7 @@ def test_the_policy_stops_a_script_that_got_in(report, tmp_path):
 
 @pytest.mark.parametrize("dark", [False, True])
 def test_a_telephone_shows_it_without_sideways_scrolling(report, tmp_path, dark):
-    with Page(CHROMIUM, tmp_path / "profile", width=360, height=700, dark=dark) as page:
+    with Page(CHROMIUM, width=360, height=700, dark=dark) as page:
         page.open(report)
         assert page.evaluate("document.documentElement.scrollWidth") == 360
         corner = matplotlib.image.imread(page.screenshot(tmp_path / "p.png"))[2, 2, :3].mean()
