@@ -18,6 +18,7 @@ from swinssl.planning.target_machine import target_machine
 from swinssl.preprocessing.fingerprint import FINGERPRINT_FILE, Fingerprint
 from swinssl.preprocessing.fingerprint_extraction import current_fingerprint
 from swinssl.preprocessing.plans import PLANS_FILE, Plans
+from swinssl.preprocessing.raw_changes import refuse_other_dataset
 from swinssl.preprocessing.store import CASES, PROPERTIES
 
 # Not decisions: they follow from others, or only speak of them.
@@ -108,10 +109,12 @@ def plan_dataset(
         workers: processes that measure; 0 works in this one, None chooses.
 
     Raises:
-        UserError: an option, a case, the encoder's file or the device is not usable.
+        UserError: an option, a case, the encoder's file or the device is not usable, or `folder` is that of another
+            raw data set.
     """
     folder = Path(folder)
     # What can fail at once comes before the measuring, which can take minutes.
+    refuse_other_dataset(raw, folder)
     before = _plans_there(folder)
     encoder = _encoder(init, options, before, folder)
     with ThreadPoolExecutor(1) as beside:  # where torch has to tell, which takes a second to import
@@ -121,8 +124,7 @@ def plan_dataset(
         fingerprint, measured = current_fingerprint(raw, folder, workers=workers)
     plans = make_plans(fingerprint, options, machine=machine.result(), encoder=encoder)
     if write:
-        if measured:
-            fingerprint.write(folder / FINGERPRINT_FILE)
+        fingerprint.write(folder / FINGERPRINT_FILE)
         plans.write(folder / PLANS_FILE)
         raw.copy_description(folder)
     return PlannedDataset(fingerprint, plans, measured, before, encoder_kept=init is None and encoder is not None)

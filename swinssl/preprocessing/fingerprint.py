@@ -75,6 +75,8 @@ class OwnFacts(_Frozen):
     Args:
         content_hash: of the input files, the description and this version; another one makes the fingerprint stale.
         dataset_name: folder name of the raw data set.
+        source: absolute path of the raw data set; None in fingerprints of 0.1.0.
+        image_sha256: of every image file, sorted; empty in fingerprints of 0.1.0.
         channel_names: image channels in order.
         labels: structures and their codings.
         cases: in the order of nnU-Net's lists.
@@ -83,6 +85,8 @@ class OwnFacts(_Frozen):
     version: int = FINGERPRINT_VERSION
     content_hash: str
     dataset_name: str
+    source: str | None = None
+    image_sha256: tuple[str, ...] = ()
     channel_names: tuple[str, ...]
     labels: LabelSet
     cases: tuple[CaseFacts, ...]

@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,6 +53,9 @@ MOST_SORTED = 4_000_000
 WORTH_A_POOL = 100_000_000
 SHOWN_FAILURES = 5
 
+# By case id, the SHA-256 of each image and of the label.
+FileHashes = Mapping[str, tuple[tuple[str, ...], str | None]]
+
 
 @dataclass(frozen=True, eq=False)
 class ChannelMoments:
@@ -92,24 +95,28 @@ def current_fingerprint(raw: RawDataset, folder: Path, *, workers: int | None = 
         UserError: no case, or a case that cannot be read.
     """
     path = Path(folder) / FINGERPRINT_FILE
-    expected = content_hash(raw)
+    hashes = file_hashes(raw)
+    expected = content_hash(raw, hashes)
     if path.is_file():
         try:
             stored = Fingerprint.read(path)
             if stored.swinssl.content_hash == expected:
-                return stored, False
+                here = stored.swinssl.model_copy(update={"source": str(raw.source)})
+                return stored.model_copy(update={"swinssl": here}), False
             logger.info("%s: the raw data set has changed since it was measured; measuring it again.", path)
         except UserError:
             logger.info("%s: not a fingerprint of this version; measuring again.", path)
-    return extract_fingerprint(raw, workers=workers, known_hash=expected), True
+    return extract_fingerprint(raw, workers=workers, hashes=hashes), True
 
 
-def extract_fingerprint(raw: RawDataset, *, workers: int | None = None, known_hash: str = "") -> Fingerprint:
+def extract_fingerprint(
+    raw: RawDataset, *, workers: int | None = None, hashes: FileHashes | None = None
+) -> Fingerprint:
     """Measure every case. Of a data set without labels, which is for pretraining, those that can be read will do.
 
     Args:
         workers: processes; 0 works in this one, None chooses.
-        known_hash: `content_hash(raw)`, if the caller has it.
+        hashes: `file_hashes(raw)`, if the caller has them.
 
     Raises:
         UserError: no case, or cases that cannot be read, which are named; without labels only where that is all.
@@ -137,10 +144,10 @@ def extract_fingerprint(raw: RawDataset, *, workers: int | None = None, known_ha
         if not measures or any(case.label is not None for case in cases):
             raise UserError(said)
         logger.warning("%s The plan uses the other cases.", said)
-    return pooled([measures[i] for i in sorted(measures)], raw, content_hash=known_hash or content_hash(raw))
+    return pooled([measures[i] for i in sorted(measures)], raw, hashes=hashes or file_hashes(raw))
 
 
-def pooled(measures: Sequence[CaseMeasure], raw: RawDataset, *, content_hash: str) -> Fingerprint:
+def pooled(measures: Sequence[CaseMeasure], raw: RawDataset, *, hashes: FileHashes) -> Fingerprint:
     """The fingerprint of measured cases, in their order."""
     properties = {}
     for channel in range(len(raw.channel_names)):
@@ -151,8 +158,10 @@ def pooled(measures: Sequence[CaseMeasure], raw: RawDataset, *, content_hash: st
         shapes_after_crop=tuple(m.shape for m in measures),
         spacings=tuple(m.spacing for m in measures),
         swinssl=OwnFacts(
-            content_hash=content_hash,
+            content_hash=content_hash(raw, hashes),
             dataset_name=raw.name,
+            source=str(raw.source),
+            image_sha256=tuple(sorted({sha256 for images, _ in hashes.values() for sha256 in images})),
             channel_names=raw.channel_names,
             labels=raw.labels,
             cases=tuple(m.facts for m in measures),
@@ -201,16 +210,25 @@ def measure_case(case: Case, labels: LabelSet, *, ranks: int = MOST_RANKS) -> Ca
     )
 
 
-def content_hash(raw: RawDataset) -> str:
+def file_hashes(raw: RawDataset) -> FileHashes:
+    """The hashes of the files of every case."""
+    return {
+        case.id: (
+            tuple(image_sha256(path) for path in case.images),
+            None if case.label is None else image_sha256(case.label),
+        )
+        for case in raw.cases
+    }
+
+
+def content_hash(raw: RawDataset, hashes: FileHashes | None = None) -> str:
     """Hash of what a fingerprint depends on: case ids, file contents, description, version of the extraction."""
-    listed = [
-        [
-            case.id,
-            [image_sha256(path) for path in (*case.images, *([case.label] if case.label else []))],
-            None if case.labels_present is None else sorted(case.labels_present),
-        ]
-        for case in sorted(raw.cases, key=lambda case: case.id)
-    ]
+    hashes = file_hashes(raw) if hashes is None else hashes
+    listed = []
+    for case in sorted(raw.cases, key=lambda case: case.id):
+        images, label = hashes[case.id]
+        annotated = None if case.labels_present is None else sorted(case.labels_present)
+        listed.append([case.id, [*images, *([] if label is None else [label])], annotated])
     parts = [FINGERPRINT_VERSION, raw.name, raw.channel_names, raw.labels.model_dump(mode="json"), listed]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 

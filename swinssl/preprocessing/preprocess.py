@@ -29,7 +29,7 @@ from swinssl.imageio.reader import read_case
 from swinssl.imageio.voxel_stream import image_sha256
 from swinssl.preprocessing.plans import PLANS_FILE, Plans
 from swinssl.preprocessing.prepared_volume import PreparedVolume, peak_bytes, prepare
-from swinssl.preprocessing.raw_changes import annotated_in, input_file, input_paths
+from swinssl.preprocessing.raw_changes import annotated_in, input_file, input_paths, refuse_other_dataset
 from swinssl.preprocessing.store import (
     CASES,
     PROPERTIES,
@@ -150,8 +150,12 @@ def preprocess_dataset(
         part: (i, n) takes the i-th of n parts, counted from 1, so that n machines share the work.
         codec: of the stored arrays.
         cluster: whose workers do it instead.
+
+    Raises:
+        UserError: `folder` is that of another raw data set.
     """
     folder = Path(folder)
+    refuse_other_dataset(raw, folder)
     plans.write(folder / PLANS_FILE)
     raw.copy_description(folder)
     jobs = [_Job(case, plans, folder, codec) for case in part_of(raw.cases, part)]
@@ -240,6 +244,7 @@ def rehearse_dataset(
     raw: RawDataset, plans: Plans, folder: Path, *, workers: int, part: tuple[int, int] = (1, 1)
 ) -> tuple[CaseReport, ...]:
     """What `preprocess_dataset` would make of each case: stale cases are read and prepared, and nothing is written."""
+    refuse_other_dataset(raw, folder)
     jobs = [_Job(case, plans, Path(folder), "lz4") for case in part_of(raw.cases, part)]
     run = run_jobs(_rehearse, jobs, workers=workers, name=lambda job: job.case.id)
     results = dict(track(run, "checking cases", total=len(jobs)))

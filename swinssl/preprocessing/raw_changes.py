@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,9 +75,10 @@ def raw_changes(raw: RawDataset, folder: Path) -> RawChanges:
     compared, since nothing is known of their files, are left out.
 
     Raises:
-        UserError: the plans or the properties of a case cannot be read.
+        UserError: the plans or the properties of a case cannot be read, or they are those of another data set.
     """
     folder = Path(folder)
+    refuse_other_dataset(raw, folder)
     plans = Plans.read(folder)
     stored = {path.parent.name: CaseProperties.read(path) for path in sorted(folder.glob(f"{CASES}/*/{PROPERTIES}"))}
     cases = {case.id: case for case in raw.cases}
@@ -87,6 +90,62 @@ def raw_changes(raw: RawDataset, folder: Path) -> RawChanges:
         unplanned=() if measured is None else tuple(sorted(cases.keys() ^ measured)),
         description=(raw.channel_names, raw.labels) != (plans.channel_names, plans.labels),
     )
+
+
+def refuse_other_dataset(raw: RawDataset, folder: Path) -> None:
+    """Keep what was planned and preprocessed from another raw data set, which only happens to have the same name.
+
+    A data set stays the same where its place did, and where it has at least one of the images: it may move, be copied,
+    grow and shrink.
+
+    Args:
+        folder: `<root>/preprocessed/<name>`; need not exist.
+
+    Raises:
+        UserError: `folder` is that of another raw data set.
+    """
+    folder = Path(folder)
+    try:
+        facts = Fingerprint.read(folder / FINGERPRINT_FILE).swinssl
+        source, images = facts.source, set(facts.image_sha256)
+    except UserError:
+        source, images = None, set()
+    if source is not None and os.path.realpath(source) == os.path.realpath(raw.source):
+        return
+    cases = {case.id: case for case in raw.cases}
+    stored = 0
+    for path in folder.glob(f"{CASES}/*/{PROPERTIES}"):
+        try:
+            properties = CaseProperties.read(path)
+        except UserError:  # of another version, or damaged: it is made anew in any case
+            continue
+        if properties.case_id in cases and _is_unchanged(cases[properties.case_id], properties):
+            return
+        images |= set(properties.image_sha256.values())
+        stored += 1
+    if not images or any(_image_is_in(images, path) for case in raw.cases for path in case.images):
+        return
+    its = f"the plan and {counted(stored, 'preprocessed case')}" if stored else "the plan"
+    raise UserError(
+        f"{folder}: holds {its} of another raw data set with this name{f', {source}' if source else ''}. It shares no "
+        f"image with {raw.source}. To keep both, give another root folder with --root, or rename {raw.source.name} (a "
+        f"free id and name). To replace it, delete {folder} first."
+    )
+
+
+def _is_unchanged(case: Case, properties: CaseProperties) -> bool:
+    """Whether the first image has the size and time of the one that a case was preprocessed from; it is not read."""
+    try:
+        return input_file(case.images[0]) == properties.input_files.get("image_0000")
+    except (IndexError, OSError):
+        return False
+
+
+def _image_is_in(known: Collection[str], path: Path) -> bool:
+    try:
+        return image_sha256(path) in known
+    except (OSError, ImageFault):
+        return False
 
 
 def input_file(path: Path) -> InputFile:

@@ -52,6 +52,9 @@ def test_equals_a_folder_with_the_same_images(folder, scans, typed, tmp_path, mo
     assert {name.split("/")[-1] for name in of_list} >= {"dataset_fingerprint.json", "image.b2nd", "properties.json"}
     description = json.loads(of_folder.pop("preprocessed/scans/dataset.json"))
     assert json.loads(of_list.pop("preprocessed/scans/dataset.json")) == description
+    measured = [json.loads(its.pop("preprocessed/scans/dataset_fingerprint.json")) for its in (of_list, of_folder)]
+    assert [facts["swinssl"].pop("source") for facts in measured] == [str(scans), str(folder)]
+    assert measured[0] == measured[1]
     assert of_list == of_folder
 
 

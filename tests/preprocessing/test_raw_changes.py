@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 
+import nibabel
 import pytest
 from support.toy_dataset import NAME, make_preprocessed
 
 from swinssl.dataset.raw_dataset import RawDataset
 from swinssl.preprocessing import raw_changes as module
+from swinssl.preprocessing.fingerprint import Fingerprint
 from swinssl.preprocessing.raw_changes import RawChanges, raw_changes
 
 
@@ -78,3 +80,62 @@ def test_training_says_it_and_goes_on(root, typed):
     shutil.copy(image(root, "ball_0"), image(root, "ball_1"))
     done = typed("train", NAME, "--root", root, "--dry-run", "--steps", 1)
     assert done.code == 0 and "warning: changed since they were preprocessed: 1 case (ball_1)." in done.err
+
+
+class TestAnotherDataSetOfTheSameName:
+    @pytest.fixture
+    def other(self, root, tmp_path):
+        """A raw data set of this name elsewhere, with the same case ids and other images."""
+        other = tmp_path / "other" / NAME
+        shutil.copytree(root / "raw" / NAME, other)
+        for path in (other / "imagesTr").iterdir():
+            volume = nibabel.load(path)
+            nibabel.save(nibabel.Nifti1Image(volume.get_fdata() + 1, volume.affine), path)
+        return other
+
+    @pytest.mark.parametrize(
+        "words", [("plan",), ("plan", "--explain"), ("plan_and_preprocess", "--dry-run"), ("preprocess",), ("train",)]
+    )
+    def test_is_refused_and_nothing_is_replaced(self, root, other, typed, words):
+        folder = root / "preprocessed" / NAME
+        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        done = typed(words[0], other, "--root", root, *words[1:])
+        assert done.code == 2 and f"{folder}: holds the plan and 3 preprocessed cases of another raw" in done.err
+        assert str(root / "raw" / NAME) in done.err or "with this name. It shares no image" in done.err
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+    def test_each_remedy_works(self, root, other, typed, tmp_path):
+        def preprocessed(source, root):
+            return typed("plan_and_preprocess", source, "--root", root, "--preset", "tiny", "--workers", 0).code == 0
+
+        assert not preprocessed(other, root)
+        assert preprocessed(other, tmp_path / "another_root")
+        renamed = other.rename(other.with_name("Dataset123_Renamed"))
+        assert preprocessed(renamed, root)
+        renamed.rename(other)
+        shutil.rmtree(root / "preprocessed" / NAME)
+        assert preprocessed(other, root)
+
+    def test_a_plan_alone_is_kept_too(self, root, other, typed, tmp_path):
+        assert typed("plan", NAME, "--root", root).code == 0
+        shutil.rmtree(root / "preprocessed" / NAME / "cases")
+        done = typed("plan", other, "--root", root)
+        assert done.code == 2 and f"the plan of another raw data set with this name, {root / 'raw' / NAME}" in done.err
+
+    def test_a_data_set_that_moved_and_grew_is_the_same(self, root, typed, tmp_path):
+        assert typed("plan", NAME, "--root", root).code == 0
+        moved = tmp_path / "moved" / NAME
+        shutil.copytree(root / "raw" / NAME, moved)
+        shutil.rmtree(root / "raw" / NAME)
+        for case in ("ball_0", "ball_1"):
+            (moved / "imagesTr" / f"{case}_0000.nii.gz").unlink()
+            (moved / "labelsTr" / f"{case}.nii.gz").unlink()
+        assert typed("plan_and_preprocess", moved, "--root", root, "--workers", 0).code == 0
+        facts = Fingerprint.read(root / "preprocessed" / NAME).swinssl
+        assert facts.source == str(moved) and len(facts.image_sha256) == 1
+
+    def test_images_replaced_at_the_same_place_are_the_same_data_set(self, root, other, typed):
+        assert typed("plan", NAME, "--root", root).code == 0
+        shutil.rmtree(root / "raw" / NAME)
+        other.rename(root / "raw" / NAME)
+        assert typed("plan_and_preprocess", NAME, "--root", root, "--workers", 0).code == 0
