@@ -39,7 +39,7 @@ from swinssl.imageio.writer import write_volume
 from swinssl.networks.checkpoints.weights_file import read_weights
 from swinssl.networks.network_plan import SwinEncoderPlan
 from swinssl.preprocessing.plans import PLANS_FILE, Plans
-from swinssl.ssl.methods.registry import METHODS
+from swinssl.ssl.methods.registry import METHODS, load_method
 
 RESULTS = Path(__file__).resolve().parent / "results"
 NAME, SHAPE, CASES = "Dataset001_Balls", (34, 30, 36), 6
@@ -289,7 +289,7 @@ def new_run(method: str, work: Path, name: str) -> Run:
         shutil.rmtree(folder.parent, ignore_errors=True)
         return Run([str(binaries / "swinssl_train"), *common, "--name", name], folder)
     folder = work / method / name
-    own = ["--prototypes", "64"] if "prototypes" in METHODS[method].Options.model_fields else []
+    own = ["--prototypes", "64"] if "prototypes" in load_method(method).Options.model_fields else []
     return Run([str(binaries / f"swinssl_pretrain_{method}"), *common, "--out", str(folder), *own], folder)
 
 

@@ -19,7 +19,7 @@ from commands import leave_after
 from pretraining_page import Row, row_of, write_page, write_table
 
 from swinssl.experiments.benchmark.commands import run_swinssl
-from swinssl.ssl.methods.registry import METHODS
+from swinssl.ssl.methods.registry import METHODS, load_method
 
 
 def main() -> int:
@@ -44,7 +44,7 @@ def main() -> int:
     for method in arguments.methods:
         folder = arguments.out / method
         own = ["--out", str(folder)]
-        if arguments.mask_cell and "mask_cell" in METHODS[method].Options.model_fields:
+        if arguments.mask_cell and "mask_cell" in load_method(method).Options.model_fields:
             own += ["--mask-cell", arguments.mask_cell]
         run_swinssl(f"pretrain_{method}", *common, *own)
         rows.append(row_of(folder))

@@ -131,7 +131,6 @@ def demo(
     from swinssl.cli.pretrain import pretrain_command
     from swinssl.cli.train import train
     from swinssl.core.text import duration
-    from swinssl.ssl.methods.registry import METHODS
 
     started = time.monotonic()
     raw = out / "raw" / DATASET
@@ -148,7 +147,7 @@ def demo(
         ("Plan and preprocess", plan_and_preprocess, [*common, *PLAN, *NETWORK, *on]),
         (
             "Pretrain the encoder that comes with swinssl on the images, without labels",
-            pretrain_command(METHODS["smit"]),
+            pretrain_command("smit"),
             [
                 *(*common, "--out", str(pretraining), "--init", ENCODER),
                 *("--steps", str(PRETRAINING_STEPS), *PROTOTYPES, *on, *seeded),

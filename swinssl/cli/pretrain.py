@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +18,7 @@ from swinssl.core.terminal import print, print_lines
 from swinssl.core.text import dimensions
 from swinssl.core.workspace import Workspace
 from swinssl.ssl.config import PretrainingConfig, config_of
-from swinssl.ssl.method import Method
-from swinssl.ssl.methods.registry import METHODS
+from swinssl.ssl.methods.registry import METHODS, load_method
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,8 +48,13 @@ resume, to the same weights as if it had not been stopped.
 """
 
 
-def pretrain_command(method: type[Method]) -> Callable[..., None]:
-    """The function behind the command of one method."""
+def pretrain_command(name: str) -> Callable[..., None]:
+    """The function behind the command of the method `name`.
+
+    Raises:
+        UserError: no method has this name.
+    """
+    method = load_method(name)
 
     def pretrain(
         datasets: Datasets,
@@ -62,23 +67,23 @@ def pretrain_command(method: type[Method]) -> Callable[..., None]:
         json: Json = False,
         dry_run: DryRun = False,
     ) -> None:
-        if not dry_run and start_ranks(f"swinssl.cli.pretrain:{method.name}", gpus):
+        if not dry_run and start_ranks(f"swinssl.cli.pretrain:{name}", gpus):
             return
         from swinssl.ssl.pretraining import pretrain
 
         workspace = Workspace.locate(root)
         preprocessed = [workspace.preprocessed(dataset) for dataset in datasets]
         probe = None if config.probe is None else workspace.preprocessed(config.probe)
-        folder = out or _default_folder(workspace, method.name, preprocessed, config)
+        folder = out or _default_folder(workspace, name, preprocessed, config)
         if dry_run:
-            _rehearse(method.name, preprocessed, folder, config, options, probe, restart=restart, json=json)
+            _rehearse(name, preprocessed, folder, config, options, probe, restart=restart, json=json)
             return
         anew = restart and first_attempt()
-        done = pretrain(method.name, preprocessed, folder, config=config, options=options, probe=probe, restart=anew)
+        done = pretrain(name, preprocessed, folder, config=config, options=options, probe=probe, restart=anew)
         if done.first_rank:
             _report(done, datasets[0], json=json)
 
-    pretrain.__doc__, pretrain.__name__ = f"{method.summary}\n\n{PLACES}", f"pretrain_{method.name}"
+    pretrain.__doc__, pretrain.__name__ = f"{method.summary}\n\n{PLACES}", f"pretrain_{name}"
     pretrain.__annotations__ |= {"config": config_of(method), "options": method.Options}
     return pretrain
 
@@ -135,17 +140,13 @@ def _report(done: Pretrained, dataset: str, *, json: bool) -> None:
         print(run.shortfall)
 
 
-simmim, inpainting, reconstruction, contrastive, rotation, dino, ibot, smit, swinunetr = (
-    command(pretrain_command(METHODS[name]))
-    for name in (
-        "simmim",
-        "inpainting",
-        "reconstruction",
-        "contrastive",
-        "rotation",
-        "dino",
-        "ibot",
-        "smit",
-        "swinunetr",
-    )
-)
+@functools.cache
+def _entry_point(name: str) -> Callable[[], None]:
+    return command(pretrain_command(name))
+
+
+def __getattr__(name: str) -> Callable[[], None]:
+    """The entry point of a method's command, so that its script is `swinssl.cli.pretrain:<method>`."""
+    if name not in METHODS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _entry_point(name)

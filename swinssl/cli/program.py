@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from swinssl.core.provenance import __version__
+from swinssl.ssl.methods.registry import METHODS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -47,10 +48,6 @@ class Entry:
         return self.name.replace("pretrain_", "pretrain ", 1)
 
 
-def _method(name: str, summary: str) -> Entry:
-    return Entry(f"pretrain_{name}", summary, f"swinssl.cli.pretrain:{name}")
-
-
 GROUPS: dict[str, tuple[Entry, ...]] = {
     "Data": (
         Entry("check", "List every problem of a raw data set, with its remedy."),
@@ -59,16 +56,8 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
         Entry("preprocess", "Crop, normalise, resample and store the cases."),
         Entry("plan_and_preprocess", "Plan, then preprocess."),
     ),
-    "Pretraining": (
-        _method("simmim", "Predict the voxels of masked patches."),
-        _method("inpainting", "Fill in cut-out regions."),
-        _method("reconstruction", "Restore distorted images."),
-        _method("contrastive", "Match two views of one region."),
-        _method("rotation", "Recognise rotations."),
-        _method("dino", "Distil global crops from a teacher."),
-        _method("ibot", "Distil masked tokens and crops from a teacher."),
-        _method("smit", "Masked images and self-distillation."),
-        _method("swinunetr", "Inpainting, rotation and contrast together."),
+    "Pretraining": tuple(
+        Entry(f"pretrain_{name}", method.summary, f"swinssl.cli.pretrain:{name}") for name, method in METHODS.items()
     ),
     "Training and prediction": (
         Entry("train", "Fine-tune one fold, or several as a cross-validation."),
@@ -89,7 +78,6 @@ GROUPS: dict[str, tuple[Entry, ...]] = {
     ),
 }
 COMMANDS: dict[str, Entry] = {entry.name: entry for group in GROUPS.values() for entry in group}
-METHODS = tuple(name.removeprefix("pretrain_") for name in COMMANDS if name.startswith("pretrain_"))
 
 
 def main() -> None:

@@ -62,8 +62,7 @@ class Method(ABC):
     """One pretext task.
 
     Attributes:
-        name: of its command, `swinssl_pretrain_<name>`.
-        summary: one line for its help.
+        name, summary: of its row in the registry, set by `load_method`.
         Options: what a user may choose; each field becomes an option of the command.
         views: crops of a sample; two come out of a common region.
         masks: whether the encoder needs a token that stands for what is masked.

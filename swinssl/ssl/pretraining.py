@@ -27,7 +27,7 @@ from swinssl.networks.swin.encoder import DIVISOR, SwinEncoder
 from swinssl.planning.encoder_facts import encoder_name, read_encoder_facts
 from swinssl.ssl.config import EPOCHS, LEARNING_RATE, PretrainingConfig
 from swinssl.ssl.method import Images, Method
-from swinssl.ssl.methods.registry import METHODS
+from swinssl.ssl.methods.registry import load_method
 from swinssl.ssl.parts.crops import CropSampler
 from swinssl.ssl.parts.pretext_network import PretextNetwork
 from swinssl.ssl.picture import draw_picture
@@ -137,9 +137,10 @@ def plan_pretraining(
     if any(edge < 1 or edge % DIVISOR for edge in patch):
         raise UserError(f"--patch {' '.join(map(str, patch))}: expected multiples of {DIVISOR}.")
     images = Images(patch, first.spacing, len(first.channel_names))
-    sampler = CropSampler(sources.volumes, images, views=METHODS[method].views, context=config.context)
+    method_class = load_method(method)
+    sampler = CropSampler(sources.volumes, images, views=method_class.views, context=config.context)
     images = replace(images, mean=sampler.mean_intensity(seed=config.seed))
-    own = METHODS[method](options, images)
+    own = method_class(options, images)
     batch_size = config.batch_size or max(first.training.batch_size, own.least_batch)
     if batch_size // config.accumulate < own.least_batch:
         raise UserError(

@@ -12,7 +12,7 @@ from pretraining_page import row_of, write_page, write_table
 from support.toy_dataset import make_preprocessed
 
 from swinssl.ssl.config import config_of
-from swinssl.ssl.methods.registry import METHODS
+from swinssl.ssl.methods.registry import load_method
 from swinssl.ssl.pretraining import pretrain
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -22,8 +22,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def run(tmp_path_factory):
     root = tmp_path_factory.mktemp("work")
     folder = make_preprocessed(root, cases=4)
-    config = config_of(METHODS["simmim"])(device="cpu", precision="fp32", readers=0, steps=12, batch_size=2)
-    return pretrain("simmim", [folder], root / "run", config=config, options=METHODS["simmim"].Options(), probe=folder)
+    config = config_of(load_method("simmim"))(device="cpu", precision="fp32", readers=0, steps=12, batch_size=2)
+    return pretrain(
+        "simmim", [folder], root / "run", config=config, options=load_method("simmim").Options(), probe=folder
+    )
 
 
 def test_a_row_says_what_the_log_says(run):

@@ -11,7 +11,6 @@ from support.raw_folders import GRID, ct, make_raw
 from swinssl.cli.command import run_typed
 from swinssl.cli.pretrain import pretrain_command
 from swinssl.imageio.writer import write_volume
-from swinssl.ssl.methods.registry import METHODS
 
 COARSE = ("--preset", "tiny", "--decoder", "light", "--spacing", 3, 2, 2, "--patch", 32, 32, 32)
 PLAN = ("--device", "cpu", "--workers", 0, *COARSE)
@@ -66,7 +65,7 @@ def test_all_the_way_to_an_encoder(folder, scans, typed, tmp_path, capsys):
     assert "3 preprocessed, 0 current, 0 failed" in typed("preprocess", "scans.txt", "--workers", 0).out
     assert "3 current, 0 failed" in typed("plan_and_preprocess", scans, *PLAN).out
 
-    simmim = pretrain_command(METHODS["simmim"])
+    simmim = pretrain_command("simmim")
     run_typed(simmim, ["scans.txt", *SHORT])
     run = tmp_path / "root" / "results" / "pretraining" / "simmim__scans"
     assert f"encoder: {run / 'encoder.safetensors'}" in capsys.readouterr().out

@@ -14,7 +14,7 @@ from support.toy_dataset import NAME, make_preprocessed
 from swinssl.cli.command import run_typed
 from swinssl.cli.pretrain import pretrain_command
 from swinssl.core.errors import UserError
-from swinssl.ssl.methods.registry import METHODS
+from swinssl.ssl.methods.registry import METHODS, load_method
 
 SHORT = ["--steps", "2", "--device", "cpu", "--precision", "fp32", "--readers", "0"]
 
@@ -27,12 +27,12 @@ def root(tmp_path_factory):
 
 
 def typed(method, root, *arguments):
-    run_typed(pretrain_command(METHODS[method]), ["1", "--root", str(root), *SHORT, *arguments])
+    run_typed(pretrain_command(method), ["1", "--root", str(root), *SHORT, *arguments])
 
 
 @pytest.mark.parametrize("method", sorted(METHODS))
 def test_each_command_trains_an_encoder(method, root, capsys):
-    few = ["--prototypes", "16"] if "prototypes" in METHODS[method].Options.model_fields else []
+    few = ["--prototypes", "16"] if "prototypes" in load_method(method).Options.model_fields else []
     typed(method, root, *few)
     folder = root / "results" / "pretraining" / f"{method}__{NAME}"
     assert f"encoder: {folder / 'encoder.safetensors'}" in capsys.readouterr().out

@@ -16,7 +16,7 @@ from swinssl.core.errors import Interrupted, UserError
 from swinssl.networks.checkpoints.weights_file import read_weights
 from swinssl.planning.encoder_facts import read_encoder_facts
 from swinssl.preprocessing.preprocess import preprocess_dataset
-from swinssl.ssl.methods.registry import METHODS
+from swinssl.ssl.methods.registry import METHODS, load_method
 from swinssl.ssl.parts.crops import CropSampler
 from swinssl.ssl.pretext_task import PretextTask
 from swinssl.ssl.pretraining import PretrainingRun
@@ -205,7 +205,7 @@ def test_two_ranks_with_half_the_batch_are_one_process(folder, tmp_path):
 
 
 def run_for_ranks(method, folder, out):
-    student = {"keep": "student"} if METHODS[method].teacher_heads else {}
+    student = {"keep": "student"} if load_method(method).teacher_heads else {}
     return run(method, folder, out, steps=steps_of(method), options=student, **FOR_RANKS)
 
 
@@ -279,6 +279,6 @@ def test_a_collapse_is_said_in_a_real_run(folder, tmp_path, caplog, monkeypatch)
     from swinssl.ssl import health
 
     monkeypatch.setattr(health, "FEWEST", 3)
-    monkeypatch.setattr(METHODS["dino"], "prepare", lambda self, crops, draws: {"images": 0 * crops})
+    monkeypatch.setattr(load_method("dino"), "prepare", lambda self, crops, draws: {"images": 0 * crops})
     run("dino", folder, tmp_path / "run", steps=12, lr=1e-9)
     assert caplog.text.count("COLLAPSE: all images have nearly the same features") == 1

@@ -10,7 +10,7 @@ from swinssl.core.rng import KeyedRng
 from swinssl.networks.swin.encoder import SwinEncoder
 from swinssl.ssl.config import config_of
 from swinssl.ssl.method import Images
-from swinssl.ssl.methods.registry import METHODS
+from swinssl.ssl.methods.registry import load_method
 from swinssl.ssl.parts import heads
 from swinssl.ssl.parts.batch import StepContext
 from swinssl.ssl.parts.distillation import Centre
@@ -28,13 +28,13 @@ IMAGES = Images(PATCH, (1.0, 1.0, 1.0), 1)
 
 
 def options_of(method, **choices):
-    own = METHODS[method].Options
+    own = load_method(method).Options
     few = {"prototypes": PROTOTYPES} if "prototypes" in own.model_fields else {}
     return own(**{**few, **choices})
 
 
 def config_for(method, **choices):
-    return config_of(METHODS[method])(**{"device": "cpu", "precision": "fp32", "readers": 0, "steps": 3, **choices})
+    return config_of(load_method(method))(**{"device": "cpu", "precision": "fp32", "readers": 0, "steps": 3, **choices})
 
 
 def run(method, folders, out, *, options=None, probe=None, restart=False, **choices):
@@ -47,7 +47,7 @@ def run(method, folders, out, *, options=None, probe=None, restart=False, **choi
 def new_network(method, encoder=ENCODER, seed=0, images=IMAGES):
     """A method and its network."""
     torch.manual_seed(seed)
-    own = METHODS[method](options_of(method), images)
+    own = load_method(method)(options_of(method), images)
     swin = SwinEncoder(encoder, in_channels=images.channels)
     network = PretextNetwork(swin, own.heads(swin), masks=own.masks, tap=own.tap)
     for name, layer in (("voxels", "proj"), ("decoder", "out")):

@@ -36,8 +36,6 @@ class ContrastiveOptions(PoolOptions):
 class Contrastive(Method):
     """Two changed crops of a region; the mean of the last map through an MLP to 128 numbers; NT-Xent."""
 
-    name = "contrastive"
-    summary = "Tell which two of a batch's crops come from the same place."
     Options = ContrastiveOptions
     views = 2
     least_batch = 2

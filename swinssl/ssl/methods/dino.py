@@ -25,8 +25,6 @@ class DinoOptions(DistillationOptions):
 class Dino(Method):
     """Two crops of a region, two global views; the mean of the tokens at 1/16 over prototypes."""
 
-    name = "dino"
-    summary = "Match a teacher's view of the whole image from another view (self-distillation)."
     Options = DinoOptions
     views = 2
     teacher_heads = ("norm", "global")

@@ -30,8 +30,6 @@ class IbotOptions(MaskOptions, DistillationOptions):
 class Ibot(Method):
     """Two masked crops of a region; global and token distributions over prototypes, each with a head of its own."""
 
-    name = "ibot"
-    summary = "Match a teacher's view of the whole image and of masked patches (self-distillation)."
     Options = IbotOptions
     views = 2
     masks = True

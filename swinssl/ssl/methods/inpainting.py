@@ -26,8 +26,6 @@ class InpaintingOptions(CutOutOptions, ErrorOptions):
 class Inpainting(Method):
     """One crop with boxes of noise; a convolutional decoder paints the clean crop, and every voxel counts."""
 
-    name = "inpainting"
-    summary = "Reconstruct the whole image from one with boxes of noise in it."
     Options = InpaintingOptions
 
     def prepare(self, crops: Crops, draws: KeyedRng) -> dict[str, NDArray]:

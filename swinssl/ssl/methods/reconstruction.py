@@ -25,8 +25,6 @@ class ReconstructionOptions(ErrorOptions):
 class Reconstruction(Method):
     """One crop; a convolutional decoder without skips paints it again, and every voxel counts."""
 
-    name = "reconstruction"
-    summary = "Auto-encode the image as it is."
     Options = ReconstructionOptions
 
     def prepare(self, crops: Crops, draws: KeyedRng) -> dict[str, NDArray]:

@@ -27,8 +27,6 @@ class RotationOptions(TurnOptions):
 class Rotation(Method):
     """One crop after 0 to 3 quarter turns; a linear layer on the mean of the last map tells how many."""
 
-    name = "rotation"
-    summary = "Tell which of 0, 90, 180 or 270 degrees an image was rotated by."
     Options = RotationOptions
 
     def __init__(self, options: RotationOptions, images: Images) -> None:

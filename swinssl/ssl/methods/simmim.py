@@ -26,8 +26,6 @@ class SimMimOptions(MaskOptions, ErrorOptions):
 class SimMIM(Method):
     """One crop, three quarters of it masked; a linear layer paints it, and the masked voxels count."""
 
-    name = "simmim"
-    summary = "Reconstruct the voxels under randomly masked patches."
     Options = SimMimOptions
     masks = True
 

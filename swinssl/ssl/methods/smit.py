@@ -31,8 +31,6 @@ class SmitOptions(MaskOptions, ErrorOptions, DistillationOptions):
 class Smit(Method):
     """Two masked crops of a region; the student paints what is masked and matches the teacher, who sees all of it."""
 
-    name = "smit"
-    summary = "Reconstruct masked patches, and match a teacher's view of them and of the whole image."
     Options = SmitOptions
     views = 2
     masks = True

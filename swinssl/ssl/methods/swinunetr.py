@@ -34,8 +34,6 @@ class SwinUnetrOptions(TurnOptions, CutOutOptions, ErrorOptions):
 class SwinUnetr(Method):
     """Two versions of one crop, each rotated and with boxes of noise: which rotation, what was there, which belong."""
 
-    name = "swinunetr"
-    summary = "Rotation, inpainting and contrastive learning at once."
     Options = SwinUnetrOptions
     least_batch = 2
 
