@@ -92,20 +92,3 @@ def expanded(box: Box, margin: Sequence[int], shape: Sequence[int]) -> Box:
         slice(max(0, part.start - m), min(n, part.stop + m)) for part, m, n in zip(box, margin, shape, strict=True)
     )
     return z, y, x
-
-
-def overlap(shape: Sequence[int], start: Sequence[int], size: Sequence[int]) -> tuple[Box, Box]:
-    """The overlap of an array and a window, in voxels of the array and in voxels of the window; it may be empty.
-
-    Crop the array to the first box and write the result to the second one to crop and pad in one step.
-
-    Args:
-        shape: of the array, (z, y, x).
-        start: first voxel of the window; negative where it begins before the array.
-        size: of the window.
-    """
-    first = [min(max(s, 0), n) for s, n in zip(start, shape, strict=True)]
-    stop = [min(max(s + w, 0), n) for s, w, n in zip(start, size, shape, strict=True)]
-    z, y, x = (slice(f, e) for f, e in zip(first, stop, strict=True))
-    w, v, u = (slice(f - s, e - s) for f, e, s in zip(first, stop, start, strict=True))
-    return (z, y, x), (w, v, u)

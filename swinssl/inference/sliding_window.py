@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from acvl_utils.cropping_and_padding.padding import pad_nd_image
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -244,9 +244,8 @@ class _Windows:
         return list(itertools.pairwise([*starts, max(self.shape[self.axis], self.patch[self.axis])]))
 
     def padded(self, image: Tensor) -> Tensor:
-        """The (C, *shape) image with zeros around it where the patch is larger; itself where it is nowhere."""
-        sides = [side for before, after in reversed(self.padding) for side in (before, after)]  # F.pad: last axis first
-        return F.pad(image, sides) if any(sides) else image
+        """The (C, *shape) image, padded with zeros to at least the patch; `padding` gives the voxels on each side."""
+        return pad_nd_image(image, self.patch)
 
     def in_row(self, start: int) -> list[Place]:
         """Windows that begin at `start` along `axis`."""

@@ -13,7 +13,7 @@ docs/preprocessed-format.md says the same for readers in other languages.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -170,9 +170,28 @@ class PreprocessedCase:
         Raises:
             ValueError: the case is not annotated.
         """
-        if not self.properties.annotated:
-            raise ValueError(f"case {self.properties.case_id} has no label")
         return self._read(LABEL, region or ())
+
+    def image_window(self, start: Shape, size: Shape) -> NDArray[np.float32]:
+        """The (C, *size) image of a window that may extend beyond the volume, where it is 0.
+
+        Args:
+            start: first voxel (z, y, x) of the window; may be negative.
+        """
+        import torch  # see `image`
+
+        return torch.from_numpy(self._read_window(IMAGE, start, size, pad_value=0)).float().numpy()
+
+    def label_window(self, start: Shape, size: Shape, *, outside: int) -> NDArray:
+        """The (*size) label codes of a window that may extend beyond the volume, where they are `outside`.
+
+        Args:
+            start: first voxel (z, y, x) of the window; may be negative.
+
+        Raises:
+            ValueError: the case is not annotated.
+        """
+        return self._read_window(LABEL, start, size, pad_value=outside)
 
     def locations(self, code: int) -> NDArray[np.int64]:
         """Where `code` is: rising flat C-order indices into (Z, Y, X), all of them or a random hundred thousand.
@@ -225,6 +244,22 @@ class PreprocessedCase:
         return files.sha256_of(self.folder / name) == self.properties.files[name].sha256
 
     def _read(self, name: str, index: tuple[slice, ...]) -> NDArray:
+        return self._decode(name, lambda array: array[index])
+
+    def _read_window(self, name: str, start: Shape, size: Shape, *, pad_value: int) -> NDArray:
+        # Imported here because it imports torch, which writing a store does without.
+        from acvl_utils.cropping_and_padding.bounding_boxes import crop_and_pad_nd
+
+        bounds = [[first, first + edge] for first, edge in zip(start, size, strict=True)]
+        window = self._decode(name, lambda array: crop_and_pad_nd(array, bounds, pad_value))
+        if any(stop <= 0 or first >= edge for (first, stop), edge in zip(bounds, self.shape, strict=True)):
+            window[...] = pad_value  # acvl-utils fills a window that lies wholly outside with 0
+        return window
+
+    def _decode(self, name: str, read: Callable[[Any], NDArray]) -> NDArray:
+        """What `read` returns of the opened array."""
+        if name == LABEL and not self.properties.annotated:
+            raise ValueError(f"case {self.properties.case_id} has no label")
         path = self.folder / name
         # blosc2 decodes through a context of the array, which only one thread may use at a time.
         with self._lock:
@@ -232,7 +267,7 @@ class PreprocessedCase:
                 self._check(name)
                 self._arrays[name] = _open_array(path)
             try:
-                return self._arrays[name][index]
+                return read(self._arrays[name])
             except RuntimeError:  # of blosc2; whatever else is raised is not the file's fault
                 if self._has_its_content(name):
                     raise

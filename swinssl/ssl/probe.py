@@ -24,7 +24,6 @@ from swinssl.dataset.labels import LabelSet
 from swinssl.networks.swin.encoder import SwinEncoder
 from swinssl.preprocessing.store import PreprocessedCase, PreprocessedDataset
 from swinssl.ssl.method import Images
-from swinssl.training.sampling.patches import read_image_window
 
 # Tokens of each code and case that the classifier is fitted to.
 TOKENS = 1000
@@ -164,7 +163,7 @@ class Probe:
         device = next(encoder.parameters()).device
         for start in itertools.product(*(range(0, n, edge) for n, edge in zip(case.shape, size, strict=True))):
             window = _triple(start)
-            image = read_image_window(case, window, size, channels=self.images.channels)
+            image = case.image_window(window, size)
             maps = encoder(torch.from_numpy(image)[None].to(device))[:MAPS]
             z, y, x = (
                 slice(first // 2, min(first + edge, n + 1) // 2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from swinssl.core.geometry import (
     EMPTY_BOX,
@@ -12,7 +11,6 @@ from swinssl.core.geometry import (
     box_of,
     box_shape,
     expanded,
-    overlap,
     union,
     value_boxes,
     whole_box,
@@ -47,14 +45,3 @@ def test_value_boxes_span_all_arrays() -> None:
 def test_a_margin_stays_inside_the_array() -> None:
     box = (slice(1, 4), slice(2, 3), slice(3, 6))
     assert expanded(box, (2, 1, 1), (5, 9, 6)) == (slice(0, 5), slice(1, 4), slice(2, 6))
-
-
-@pytest.mark.parametrize("start", [(-2, 1, 3), (0, 0, 0), (3, -9, 2), (2, 2, 9)])
-def test_overlap_crops_and_pads(start: tuple[int, int, int]) -> None:
-    shape, size, reach = (4, 5, 6), (3, 4, 2), 12
-    array = np.arange(1, 121).reshape(shape)
-    inside, here = overlap(shape, start, size)
-    found = np.zeros(size, int)
-    found[here] = array[inside]
-    z, y, x = (slice(s + reach, s + reach + n) for s, n in zip(start, size, strict=True))
-    np.testing.assert_array_equal(found, np.pad(array, reach)[z, y, x])

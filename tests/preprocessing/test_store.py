@@ -114,6 +114,25 @@ class TestRoundTrip:
         assert np.array_equal(case.label(region), label[region])
         assert np.array_equal(case.image(region), case.image()[(slice(None), *region)])
 
+    def test_windows_are_the_padded_volume(self, written):
+        """500 windows of 1 to 40 voxels per axis: inside, partly outside and wholly outside, against `np.pad`."""
+        folder, image, label = written
+        case = PreprocessedCase.open(folder, "case")
+        outside, reach, rng = LABELS.outside_code, 140, np.random.default_rng(3)
+        padded_image = np.pad(to_half(image).astype(np.float32), [(0, 0), *[(reach, reach)] * 3])
+        padded_label = np.pad(label, reach, constant_values=outside)
+        inside = wholly_outside = 0
+        for _ in range(500):
+            size = tuple(rng.integers(1, 41, 3).tolist())
+            start = tuple(int(rng.integers(-edge - 5, n + 5)) for edge, n in zip(size, SHAPE, strict=True))
+            window = tuple(slice(s + reach, s + reach + n) for s, n in zip(start, size, strict=True))
+            read_image, read_label = case.image_window(start, size), case.label_window(start, size, outside=outside)
+            assert np.array_equal(read_image, padded_image[(slice(None), *window)]) and read_image.dtype == np.float32
+            assert np.array_equal(read_label, padded_label[window]) and read_label.dtype == np.uint8
+            inside += all(s >= 0 and s + e <= n for s, e, n in zip(start, size, SHAPE, strict=True))
+            wholly_outside += any(s + e <= 0 or s >= n for s, e, n in zip(start, size, SHAPE, strict=True))
+        assert inside > 5 and wholly_outside > 50
+
     def test_properties_keep_the_affine_to_the_bit(self, written):
         folder, _, _ = written
         read = PreprocessedCase.open(folder, "case").properties
@@ -129,6 +148,8 @@ class TestRoundTrip:
         assert case.locations(1).size == 0
         with pytest.raises(ValueError, match="no label"):
             case.label()
+        with pytest.raises(ValueError, match="no label"):
+            case.label_window((0, 0, 0), (2, 2, 2), outside=255)
 
     def test_many_labels_take_uint16(self, tmp_path):
         many = LabelSet(names=tuple(f"s{i}" for i in range(300)), values=tuple((i + 1,) for i in range(300)))

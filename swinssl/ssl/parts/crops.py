@@ -16,7 +16,6 @@ from swinssl.preprocessing.store import PreprocessedCase
 from swinssl.ssl.method import Crops, Images
 from swinssl.ssl.sources import SourceVolume
 from swinssl.training.sampling.foreground_map import Body
-from swinssl.training.sampling.patches import read_image_window
 from swinssl.training.sampling.window import random_start, start_ranges
 
 logger = logging.getLogger(__name__)
@@ -89,7 +88,7 @@ class CropSampler:
         return np.stack([_part(whole, random_start(rng, inside), size) for _ in range(self._views)])
 
     def _read(self, case: PreprocessedCase, start: Shape, size: Shape) -> NDArray[np.float32]:
-        return read_image_window(case, start, size, channels=self._images.channels)
+        return case.image_window(start, size)
 
     def _body_of(self, volume: SourceVolume) -> Body:
         if volume.name not in self._bodies:  # two readers may both find out; they find the same

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from swinssl.core.geometry import Shape, box_shape, overlap
+from swinssl.core.geometry import Shape
 from swinssl.core.rng import KeyedRng
 from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.store import PreprocessedCase
@@ -50,34 +50,15 @@ def shows(label: Tensor, codes: Sequence[int]) -> bool:
 
 
 def read_window(
-    case: PreprocessedCase, start: Shape, size: Shape, *, channels: int, outside: int
+    case: PreprocessedCase, start: Shape, size: Shape, *, outside: int
 ) -> tuple[NDArray[np.float32], NDArray]:
-    """The (C, *size) image and the (*size) label of a window that may lie beyond the volume, in part or whole.
+    """The (C, *size) image and the (*size) label of a window that may extend beyond the volume, in part or whole.
 
     Args:
-        start: first voxel (z, y, x) on the stored grid, maybe negative.
-        channels: of the image.
+        start: first voxel (z, y, x) on the stored grid; may be negative.
         outside: label code beyond the volume.
     """
-    image = read_image_window(case, start, size, channels=channels)
-    stored, here = overlap(case.shape, start, size)
-    if box_shape(stored) == tuple(size):
-        return image, _signed(case.label(stored))
-    label = np.full(size, outside, dtype=np.uint8 if outside < 256 else np.int32)
-    if all(box_shape(stored)):
-        label[here] = case.label(stored)
-    return image, label
-
-
-def read_image_window(case: PreprocessedCase, start: Shape, size: Shape, *, channels: int) -> NDArray[np.float32]:
-    """The (C, *size) image of a window that may lie beyond the volume, where it is 0; see `read_window`."""
-    stored, here = overlap(case.shape, start, size)
-    if box_shape(stored) == tuple(size):
-        return case.image(stored)
-    image = np.zeros((channels, *size), dtype=np.float32)
-    if all(box_shape(stored)):
-        image[(slice(None), *here)] = case.image(stored)
-    return image
+    return case.image_window(start, size), _signed(case.label_window(start, size, outside=outside))
 
 
 def _augmented(
@@ -94,7 +75,7 @@ def _augmented(
 
     def read(size: Shape) -> tuple[NDArray[np.float32], NDArray]:
         z, y, x = (s - (n - p) // 2 for s, n, p in zip(patch.start, size, plans.patch_size, strict=True))
-        return read_window(case, (z, y, x), size, channels=channels, outside=outside)
+        return read_window(case, (z, y, x), size, outside=outside)
 
     if augmentation == "batchgenerators":
         image, label = batchgenerators_recipe.augment(

@@ -45,7 +45,7 @@ def case(label, image, tmp_path_factory):
 )
 def test_a_window_is_the_volume_padded(case, image, label, start):
     size = (16, 18, 20)
-    found_image, found_label = read_window(case, start, size, channels=2, outside=OUTSIDE)
+    found_image, found_label = read_window(case, start, size, outside=OUTSIDE)
     margin = 60
     padded_image = np.pad(image, ((0, 0), *((margin, margin),) * 3))
     padded_label = np.pad(label, margin, constant_values=OUTSIDE)
