@@ -1,5 +1,77 @@
-"""swinssl: self-configuring 3D medical image segmentation with self-supervised Swin encoders."""
+"""Self-configuring 3D medical image segmentation with self-supervised Swin encoders, for few labels.
+
+    import swinssl
+
+    model = swinssl.load_model("swinssl_data/results/Dataset101_HeadNeck/small")
+    prediction = model.predict("scan.nii.gz")
+    prediction.save("segmentation.nii.gz")
+
+Axis order is (z, y, x) in every array, shape and spacing; spacings are in mm. What a user can cause is raised as
+`UserError`. Importing swinssl imports neither torch nor numpy: a name is loaded at its first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from swinssl.core.provenance import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from swinssl.api.encoders import (
+        Encoder,
+        EncoderInfo,
+        MethodInfo,
+        PresetInfo,
+        list_encoders,
+        list_methods,
+        list_presets,
+        load_encoder,
+    )
+    from swinssl.api.images import Image, read_image, write_image
+    from swinssl.api.model import InputWarning, Prediction, TrainedModel, load_model
+    from swinssl.core.errors import Interrupted, UserError
+
+__all__ = [
+    "Encoder",
+    "EncoderInfo",
+    "Image",
+    "InputWarning",
+    "Interrupted",
+    "MethodInfo",
+    "Prediction",
+    "PresetInfo",
+    "TrainedModel",
+    "UserError",
+    "__version__",
+    "list_encoders",
+    "list_methods",
+    "list_presets",
+    "load_encoder",
+    "load_model",
+    "read_image",
+    "write_image",
+]
+
+_NAMES_OF = {
+    "swinssl.api.encoders": (
+        *("Encoder", "EncoderInfo", "MethodInfo", "PresetInfo"),
+        *("list_encoders", "list_methods", "list_presets", "load_encoder"),
+    ),
+    "swinssl.api.images": ("Image", "read_image", "write_image"),
+    "swinssl.api.model": ("InputWarning", "Prediction", "TrainedModel", "load_model"),
+    "swinssl.core.errors": ("Interrupted", "UserError"),
+}
+_MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'swinssl' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

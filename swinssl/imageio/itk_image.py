@@ -81,12 +81,7 @@ def write(path: Path, array: NDArray, geometry: Geometry, *, target: Path) -> No
     """Write a `.nrrd`, `.mha` or `.mhd`, compressed; the voxels of an `.mhd` go to a `.zraw` beside it."""
     import SimpleITK as sitk
 
-    affine = LPS_TO_RAS @ reversed_axes(geometry.affine)
-    spacing = np.array(geometry.spacing[::-1])
-    image = sitk.GetImageFromArray(array)
-    image.SetSpacing(spacing.tolist())
-    image.SetOrigin(affine[:3, 3].tolist())
-    image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
+    image = itk_image(array, geometry)
     # In a folder of its own: an .mhd names the file of its voxels after itself.
     with tempfile.TemporaryDirectory(prefix=files.PREFIX, dir=target.parent, ignore_cleanup_errors=True) as folder:
         written = Path(folder) / target.name
@@ -95,6 +90,19 @@ def write(path: Path, array: NDArray, geometry: Geometry, *, target: Path) -> No
             if beside != written:
                 beside.replace(target.parent / beside.name)
         written.replace(path)
+
+
+def itk_image(array: NDArray, geometry: Geometry) -> Any:
+    """A (Z, Y, X) array on its grid, as SimpleITK's image."""
+    import SimpleITK as sitk
+
+    affine = LPS_TO_RAS @ reversed_axes(geometry.affine)
+    spacing = np.array(geometry.spacing[::-1])
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(affine[:3, 3].tolist())
+    image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
+    return image
 
 
 def _read_header(path: Path) -> _Header:
@@ -106,20 +114,31 @@ def _read_header(path: Path) -> _Header:
         reader.SetImageIO("NrrdImageIO" if path.name.lower().endswith(".nrrd") else "MetaImageIO")
         reader.SetFileName(str(path))
         reader.ReadImageInformation()
-        components, dimensions = reader.GetNumberOfComponents(), reader.GetDimension()
-        dims = (*reader.GetSize(), *((components,) if components > 1 else ()))
-        direction = np.array(reader.GetDirection()).reshape(dimensions, dimensions)
-        spacing, origin = reader.GetSpacing(), reader.GetOrigin()
-    dtype = _voxel_types().get(reader.GetPixelID())
+    dtype, geometry = described(path, reader, components=reader.GetNumberOfComponents())
+    check_size(path, geometry.shape, dtype.itemsize, stored_bytes=_compressed_bytes(place))
+    return _Header(geometry, dtype, place, reader)
+
+
+def described(path: Path, image: Any, *, components: int) -> tuple[np.dtype, Geometry]:
+    """Voxel type and grid of a SimpleITK image, or of a reader that has read a header.
+
+    Args:
+        path: the file that messages name.
+        components: numbers in a voxel.
+
+    Raises:
+        ImageFault: voxels are no plain numbers, the image is not 3D, or its affine is impossible.
+    """
+    dtype = _voxel_types().get(image.GetPixelID())
     if dtype is None:
         found = "has voxels that are not plain numbers (colour or complex)"
         raise ImageFault(path, "voxel_type", found, "Convert it to whole numbers or float32.")
-    shape = spatial_shape(path, dims)
-    check_size(path, shape, dtype.itemsize, stored_bytes=_compressed_bytes(place))
+    dimensions = image.GetDimension()
+    shape = spatial_shape(path, (*image.GetSize(), *((components,) if components > 1 else ())))
     affine = np.eye(4)
-    affine[:3, :3] = direction[:3, :3] * spacing[:3]
-    affine[:3, 3] = origin[:3]
-    return _Header(Geometry(shape, checked_affine(path, reversed_axes(LPS_TO_RAS @ affine))), dtype, place, reader)
+    affine[:3, :3] = np.array(image.GetDirection()).reshape(dimensions, dimensions)[:3, :3] * image.GetSpacing()[:3]
+    affine[:3, 3] = image.GetOrigin()[:3]
+    return dtype, Geometry(shape, checked_affine(path, reversed_axes(LPS_TO_RAS @ affine)))
 
 
 def _place(path: Path) -> VoxelPlace | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,7 @@ def read(path: Path) -> tuple[NDArray, Geometry]:
         header = _read_header(stream)
         voxels = stream.read_array(header.geometry.shape, header.dtype)
         stream.finish()
-    return _scaled(voxels, header), header.geometry
+    return scaled(voxels, header.slope, header.inter), header.geometry
 
 
 def read_geometry(path: Path) -> Geometry:
@@ -185,10 +185,21 @@ def _place_as_read(header: Any, placement: NiftiPlacement) -> None:
 
 def _read_header(stream: VoxelStream) -> NiftiHeader:
     path, raw = stream.path, parse_header(stream)
+    header = header_of(path, raw)
+    stored_bytes = None if stream.encoding == "raw" else stream.stored
+    check_size(path, header.geometry.shape, header.dtype.itemsize, stored_bytes=stored_bytes)
+    return replace(header, names_patient=_names_patient(raw, skip_to_voxels(stream, raw)))
+
+
+def header_of(path: Path, raw: Any) -> NiftiHeader:
+    """What a header of nibabel's says, texts that may name a patient apart; it is tidied in place.
+
+    Args:
+        path: the file that messages name.
+    """
     dims = raw["dim"].tolist()
     shape = spatial_shape(path, dims[1 : dims[0] + 1] if 1 <= dims[0] <= 7 else [])
     dtype = voxel_type(path, raw)
-    check_size(path, shape, dtype.itemsize, stored_bytes=None if stream.encoding == "raw" else stream.stored)
     slope, inter = _scaling(path, raw)
     mm_per_unit = MM_PER_UNIT.get(int(raw["xyzt_units"]) & 7, 1.0)
     placement = _placement(raw)
@@ -206,7 +217,7 @@ def _read_header(stream: VoxelStream) -> NiftiHeader:
         unscaled_sform=unscaled_sform,
         pixdim_sizes=_zyx(np.asarray(raw["pixdim"][1:4], np.float64) * mm_per_unit),
         mm_per_unit=mm_per_unit,
-        names_patient=_names_patient(raw, skip_to_voxels(stream, raw)),
+        names_patient=False,
     )
 
 
@@ -352,12 +363,12 @@ def _names_patient(raw: Any, between: bytes) -> bool:
     return False
 
 
-def _scaled(voxels: NDArray, header: NiftiHeader) -> NDArray:
-    """The values of stored voxels, computed in float64 and rounded once."""
-    if header.slope is None or header.inter is None:
+def scaled(voxels: NDArray, slope: float | None, inter: float | None) -> NDArray:
+    """The values of stored voxels, computed in float64 and rounded once; themselves where nothing scales them."""
+    if slope is None or inter is None or (slope, inter) == (1, 0):
         return voxels
     small = voxels.dtype.itemsize <= 2 or voxels.dtype == np.float32
     values = np.empty(voxels.shape, np.float32 if small else np.float64)
     for plane, stored in zip(values, voxels, strict=True):
-        plane[...] = stored.astype(np.float64) * header.slope + header.inter
+        plane[...] = stored.astype(np.float64) * slope + inter
     return values

@@ -67,7 +67,7 @@ def _case_of_files(images: Sequence[Path], channel_names: Sequence[str]) -> Inpu
         required_ending(path)
     if len(images) != len(channel_names):
         raise UserError(
-            f"-i: {counted(len(images), 'file')}; the model expects {_expected(channel_names)}. "
+            f"-i: {counted(len(images), 'file')}; the model expects {expected_channels(channel_names)}. "
             "Give -i once for each channel, in this order."
         )
     case_id = _case_id(images[0], channels=len(channel_names))
@@ -97,7 +97,7 @@ def _cases_of_folder(folder: Path, channel_names: Sequence[str]) -> tuple[InputC
     wrong = {case_id: sorted(channels) for case_id, channels in by_case.items() if sorted(channels) != wanted}
     if wrong:
         found = [f"{case_id} has {', '.join(f'{n:04d}' for n in own)}" for case_id, own in wrong.items()]
-        expected = _expected(channel_names)
+        expected = expected_channels(channel_names)
         raise UserError(
             f"{folder}: wrong channels: {listed(found, most=NAMED, separator='; ')}. The model expects {expected}. "
             "Add or remove files; their names are <case>_0000, <case>_0001 ... in this order."
@@ -131,6 +131,7 @@ def _same_place(first: Path, other: Path, case_id: str, number: int) -> UserErro
     return UserError(f"{first} and {other.name}: both are channel {number:04d} of case {case_id}. Keep one of them.")
 
 
-def _expected(channel_names: Sequence[str]) -> str:
+def expected_channels(channel_names: Sequence[str]) -> str:
+    """The channels of a model in words, with their numbers."""
     channels = ", ".join(f"{number:04d} ({name})" for number, name in enumerate(channel_names))
     return f"{counted(len(channel_names), 'channel')}: {channels}"

@@ -132,10 +132,20 @@ def verify_archive(path: Path) -> tuple[Manifest, tuple[str, ...]]:
     Raises:
         UserError: as `import_model`.
     """
+    with unpacked(path) as (manifest, model):
+        return manifest, model.notes
+
+
+@contextlib.contextmanager
+def unpacked(path: Path) -> Iterator[tuple[Manifest, TrainedModel]]:
+    """What an archive holds and its model, verified, in a folder that goes with the context.
+
+    Raises:
+        UserError: as `import_model`.
+    """
     with tempfile.TemporaryDirectory(prefix="swinssl-verify-") as folder:
         manifest = _unpack(path, Path(folder), room=Path(folder).parent)
-        notes = _read_unpacked(path, Path(folder)).notes
-    return manifest, notes
+        yield manifest, _read_unpacked(path, Path(folder))
 
 
 def import_model(path: Path, results: Path, *, name: str | None = None, force: bool = False) -> Path:

@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -21,10 +21,11 @@ from swinssl.core.machine import free_memory, is_out_of_memory
 from swinssl.core.terminal import Meter
 from swinssl.dataset.labels import LabelSet
 from swinssl.imageio.reader import header_contradictions, read_image
-from swinssl.imageio.volume import Geometry
+from swinssl.imageio.volume import Geometry, Volume
+from swinssl.imageio.voxel_stream import image_sha256
 from swinssl.inference.input_cases import InputCase
 from swinssl.inference.input_check import far_from_training, fitness_warnings
-from swinssl.inference.output_folder import OutputFolder, input_sha256
+from swinssl.inference.output_folder import OutputFolder
 from swinssl.inference.prediction_record import CaseRecord
 from swinssl.inference.predictor import Predictor
 from swinssl.inference.source_grid import WayBack
@@ -86,7 +87,9 @@ def predict_cases(
             done += more
             meter.update(done, note=case.id, total=sum(windows.values()))
 
-        load = partial(_load, plans=predictor.plans, trained_on=trained_on)
+        def load(case: InputCase) -> LoadedCase:
+            return load_case(case.images, predictor.plans, trained_on=trained_on)
+
         for case, reading in _read_ahead(todo, load, partial(_fits_beside, plans=predictor.plans)):
             started, before = time.monotonic(), done
             try:
@@ -104,7 +107,7 @@ def predict_cases(
                     input_sha256=loaded.sha256,
                     warnings=loaded.warnings,
                     far=loaded.far,
-                    volumes_ml=_volumes_ml(segmentation.label_map, loaded.prepared.source, predictor.plans.labels),
+                    volumes_ml=volumes_ml(segmentation.label_map, loaded.prepared.source, predictor.plans.labels),
                     seconds=time.monotonic() - started,
                 )
                 folder.store(case, segmentation, loaded.prepared.source, record)
@@ -122,7 +125,7 @@ def unreadable(cases: Sequence[InputCase], plans: Plans) -> dict[str, str]:
     failed = {}
     for case in cases:
         try:
-            _load(case, plans=plans, trained_on=frozenset())
+            load_case(case.images, plans, trained_on=frozenset())
         except Exception as error:
             failed[case.id] = _reason(error, case)
     return failed
@@ -148,20 +151,20 @@ def _safely(look: Callable[[InputCase], T], case: InputCase, *, otherwise: T) ->
 
 
 @dataclass(frozen=True, eq=False)
-class _Loaded:
+class LoadedCase:
     """A case that is ready for the network, with what is unlike the training data, and its images' content hashes."""
 
     prepared: PreparedVolume
     warnings: tuple[str, ...]
     far: tuple[str, ...]
-    sha256: tuple[str, ...]
+    sha256: tuple[str, ...] = ()
 
 
 def _read_ahead(
-    cases: Sequence[InputCase], load: Callable[[InputCase], _Loaded], fits: Callable[[InputCase], bool]
-) -> Iterator[tuple[InputCase, Future[_Loaded]]]:
+    cases: Sequence[InputCase], load: Callable[[InputCase], LoadedCase], fits: Callable[[InputCase], bool]
+) -> Iterator[tuple[InputCase, Future[LoadedCase]]]:
     """Each case with its reading, which goes on in a thread, at most one case ahead, and only if that `fits`."""
-    ahead: Future[_Loaded] | None = None
+    ahead: Future[LoadedCase] | None = None
     with ThreadPoolExecutor(1) as reader:
         for case, following in itertools.zip_longest(cases, cases[1:]):
             reading, ahead = ahead or reader.submit(load, case), None
@@ -175,20 +178,44 @@ def _fits_beside(case: InputCase, plans: Plans) -> bool:
     return peak_bytes(case.images, plans) < AHEAD_SHARE * free_memory()
 
 
-def _load(case: InputCase, *, plans: Plans, trained_on: frozenset[str]) -> _Loaded:
-    sha256 = input_sha256(case)
-    volume = read_image(case.images)
+def load_case(images: Sequence[Path], plans: Plans, *, trained_on: frozenset[str]) -> LoadedCase:
+    """Read and prepare the files of a case, one per channel.
+
+    Args:
+        trained_on: content hashes of images that the model was trained on, to warn of.
+
+    Raises:
+        UserError: a file cannot be read or used.
+    """
+    sha256 = tuple(image_sha256(path) for path in images)
+    volume = read_image(images)
+    loaded = load_volume(volume, plans, name=str(images[0]), warnings=tuple(header_contradictions(images).values()))
+    warnings = loaded.warnings
+    if trained_on.intersection(sha256):
+        warnings = (*warnings, "the model was trained on this image, so the result says nothing about new ones")
+    return replace(loaded, warnings=warnings, sha256=sha256)
+
+
+def load_volume(volume: Volume, plans: Plans, *, name: str, warnings: tuple[str, ...] = ()) -> LoadedCase:
+    """Prepare a volume whose voxels are numbers that can be computed with, with as many channels as the plans.
+
+    Args:
+        name: what messages call it.
+        warnings: what is known of it already.
+
+    Raises:
+        UserError: it cannot be prepared.
+    """
     try:
         prepared = prepare(volume, plans)
     except UserError as error:
-        raise UserError(f"{case.images[0]}: {error}") from None
-    warnings = (*header_contradictions(case.images).values(), *fitness_warnings(volume, prepared, plans))
-    if trained_on.intersection(sha256):
-        warnings = (*warnings, "the model was trained on this image, so the result says nothing about new ones")
-    return _Loaded(prepared, warnings, far_from_training(volume, prepared, plans), sha256)
+        raise UserError(f"{name}: {error}") from None
+    warnings = (*warnings, *fitness_warnings(volume, prepared, plans))
+    return LoadedCase(prepared, warnings, far_from_training(volume, prepared, plans))
 
 
-def _volumes_ml(label_map: NDArray, geometry: Geometry, labels: LabelSet) -> dict[str, float]:
+def volumes_ml(label_map: NDArray, geometry: Geometry, labels: LabelSet) -> dict[str, float]:
+    """The volume of each structure in a (Z, Y, X) map of raw label values, in ml."""
     counts = np.bincount(label_map.reshape(-1), minlength=max(labels.raw_values, default=0) + 1)
     voxel_ml = geometry.voxel_volume / 1000
     return {

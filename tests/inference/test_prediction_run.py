@@ -478,16 +478,16 @@ class TestRefusals:
 
 class TestReadingAhead:
     def test_the_next_case_is_read_while_the_network_computes_and_no_other(self, run, monkeypatch):
-        events, load, changed = [], module._load, threading.Condition()
+        events, load, changed = [], module.load_case, threading.Condition()
 
         def note(event):
             with changed:
                 events.append(event)
                 changed.notify_all()
 
-        def noted(case, **arguments):
-            note(f"read {case.id}")
-            return load(case, **arguments)
+        def noted(images, plans, **arguments):
+            note(f"read {images[0].name[0]}")
+            return load(images, plans, **arguments)
 
         class Patient(Threshold):
             def forward(self, image):
@@ -497,24 +497,24 @@ class TestReadingAhead:
                 note("compute")
                 return super().forward(image)
 
-        monkeypatch.setattr(module, "_load", noted)
+        monkeypatch.setattr(module, "load_case", noted)
         run.network = Patient()
         run()
         assert events == ["read a", "read b", "compute", "read c", "compute", "compute"]
 
     def test_not_where_memory_is_short(self, run, monkeypatch):
-        events, load = [], module._load
+        events, load = [], module.load_case
 
-        def noted(case, **arguments):
-            events.append(f"read {case.id}")
-            return load(case, **arguments)
+        def noted(images, plans, **arguments):
+            events.append(f"read {images[0].name[0]}")
+            return load(images, plans, **arguments)
 
         class Noting(Threshold):
             def forward(self, image):
                 events.append("compute")
                 return super().forward(image)
 
-        monkeypatch.setattr(module, "_load", noted)
+        monkeypatch.setattr(module, "load_case", noted)
         monkeypatch.setattr(module, "free_memory", lambda: 100_000)
         run.network = Noting()
         run()

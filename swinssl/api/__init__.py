@@ -1,0 +1,1 @@
+"""The functions that `import swinssl` offers; commands call them too."""
