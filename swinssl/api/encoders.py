@@ -182,16 +182,16 @@ def list_methods() -> list[MethodInfo]:
     >>> [method.name for method in swinssl.list_methods()][:3]
     ['simmim', 'inpainting', 'reconstruction']
     """
-    from swinssl.ssl.methods.registry import METHODS
+    from swinssl.ssl.methods.registry import METHODS, load_method
 
     return [
         MethodInfo(
-            name=method.name,
-            summary=method.summary,
-            command=f"swinssl_pretrain_{method.name}",
-            options=method.Options().model_dump(),
+            name=name,
+            summary=entry.summary,
+            command=f"swinssl_pretrain_{name}",
+            options=load_method(name).Options().model_dump(),
         )
-        for method in METHODS.values()
+        for name, entry in METHODS.items()
     ]
 
 
