@@ -152,7 +152,7 @@ def measure(cell: dict[str, Any]) -> dict[str, Any]:
     from swinssl.networks.architectures import build_network
     from swinssl.training.engine.optimiser import make_optimiser
     from swinssl.training.engine.weight_average import WeightAverage
-    from swinssl.training.losses import softmax_loss
+    from swinssl.training.losses.terms import segmentation_loss
 
     torch.set_num_threads(2)
     torch.manual_seed(0)
@@ -161,6 +161,7 @@ def measure(cell: dict[str, Any]) -> dict[str, Any]:
     bf16 = use_bf16(device, cell["precision"])
     number = cell["outputs"] - 1
     labels = LabelSet(names=tuple(f"s{i}" for i in range(number)), values=tuple((i + 1,) for i in range(number)))
+    loss_of = segmentation_loss(labels=labels)
     network = build_network(plan, in_channels=1, num_outputs=cell["outputs"]).train()
     network.to(device, memory_format=torch.channels_last_3d)
     optimiser, average = (
@@ -176,7 +177,7 @@ def measure(cell: dict[str, Any]) -> dict[str, Any]:
         with autocast(device, bf16=bf16):
             out = network(image, torch.rand(cell["batch"], blocks, 2))
         logits = out[0] if isinstance(out, list) else out
-        loss = softmax_loss(logits, codes, labels=labels).mean()
+        loss = loss_of(logits, codes).mean()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimiser.step()

@@ -136,6 +136,7 @@ def _rehearse(
     from swinssl.preprocessing.plans import Plans
     from swinssl.training.effective_plans import run_length
     from swinssl.training.fine_tuning import check_start, default_name
+    from swinssl.training.losses.registry import loss_in_words
     from swinssl.training.start import start_in_words, with_start
 
     planned = Plans.read(preprocessed)
@@ -150,12 +151,14 @@ def _rehearse(
     if json:
         together = {"folder": folders[0]} if len(folders) == 1 else {"folder": model, "folds": folders}
         length_of_run = {"steps": length.expected, "max_minutes": length.minutes}
-        print_json({**together, "init": config.init, **length_of_run, "plans": plans})
+        print_json({**together, "init": config.init, "loss": config.loss, **length_of_run, "plans": plans})
         return
     for line in start_in_words(config, planned, preprocessed):
         print(line)
     for line in summary(plans):
         print("  " + line)
+    words = loss_in_words(config.loss, activation=plans.training.loss, form=plans.training.dice)
+    print(f"  loss      {words}")
     limit = f", at most {length.minutes:g} minutes" if length.minutes is not None else ""
     where = str(folders[0]) if len(folders) == 1 else f"each of {', '.join(f.name for f in folders)} in {model}"
     print(f"nothing written (would train {length.expected} steps{limit} into {where})")

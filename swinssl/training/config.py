@@ -10,6 +10,8 @@ from swinssl.core.errors import UserError
 from swinssl.networks import architectures
 from swinssl.networks.network_plan import ArchitectureName
 from swinssl.training.engine.config import LARGEST_RATE, EngineConfig
+from swinssl.training.losses import registry as losses
+from swinssl.training.losses.registry import LossName
 
 
 class TrainingConfig(EngineConfig):
@@ -46,8 +48,9 @@ class TrainingConfig(EngineConfig):
     decoder: Literal["full", "light"] | None = Field(None, description="Decoder instead of the planned one.")
     network: ArchitectureName | None = Field(None, description=f"{architectures.HELP} Default: as planned.")
     norm: Literal["batch", "instance"] | None = Field(None, description="Decoder norm instead of the planned one.")
+    loss: LossName = Field(losses.DEFAULT, description=losses.HELP)
     dice: Literal["log", "linear"] | None = Field(
-        None, description="Dice term instead of the planned one: -log(Dice) or 1 - Dice."
+        None, description="Form of the Dice or Tversky term instead of the planned one: -log(index) or 1 - index."
     )
     deep_supervision: bool | None = Field(None, description="Losses at 1/2 and 1/4 resolution too.")
 

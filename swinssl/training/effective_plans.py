@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from swinssl.core.errors import UserError
 from swinssl.networks.network_plan import NetworkPlan, encoder_preset
 from swinssl.planning.mirroring import choose_mirroring
 from swinssl.preprocessing.plans import Plans
 from swinssl.training.config import TrainingConfig
 from swinssl.training.engine.config import EngineConfig
 from swinssl.training.engine.progress import Length
+from swinssl.training.losses.registry import LOSSES
 
 # A run of few steps still shows several points in its log.
 LEAST_EPOCHS = 10
@@ -35,8 +37,10 @@ def effective_plans(plans: Plans, config: TrainingConfig) -> Plans:
     They do not say where the planned encoder's file lay, since models travel.
 
     Raises:
-        UserError: an unknown preset, or axes that cannot be read.
+        UserError: an unknown preset, axes that cannot be read, or options that exclude each other.
     """
+    if config.dice is not None and not LOSSES[config.loss].has_dice_form:
+        raise UserError(f"--dice {config.dice}: --loss {config.loss} has no term of this form. Leave out --dice.")
     chosen: dict[str, Any] = {
         "batch_size": config.batch_size,
         "learning_rate": config.lr,

@@ -368,6 +368,7 @@ def _task(start: _Start) -> SegmentationTask:
         validation=validation,
         ema=config.ema,
         augmentation=config.augmentation,
+        loss=config.loss,
         keep=partial(_keep, start),
     )
 
@@ -401,11 +402,12 @@ def _train(start: _Start, run: RunDescription) -> dict[str, Any]:
     if ranks.is_main:
         looked_at = len(validation.cases)
         logger.info(
-            "%d cases to train on, %d to validate on%s; %s, batch %d, %s, %s",
+            "%d cases to train on, %d to validate on%s; %s, loss %s, batch %d, %s, %s",
             len(setting.train),
             len(validation.all_cases),
             f" ({looked_at} of them while training)" if looked_at < len(validation.all_cases) else "",
             f"{run.parameters / 1e6:.1f} M parameters",
+            config.loss,
             plans.training.batch_size,
             setting.device,
             "bf16" if setting.bf16 else "fp32",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -16,7 +15,8 @@ from swinssl.preprocessing.store import PreprocessedCase
 from swinssl.training.engine.task import StepResult
 from swinssl.training.engine.weight_average import WeightAverage
 from swinssl.training.grid_validation import GridValidation
-from swinssl.training.losses import deep_loss, sigmoid_loss, softmax_loss
+from swinssl.training.losses.registry import DEFAULT
+from swinssl.training.losses.terms import deep_loss, segmentation_loss
 from swinssl.training.sampling.patches import AugmentationName, load_patch
 from swinssl.training.sampling.sampler import make_sampler
 
@@ -41,13 +41,14 @@ class Inputs:
 
 
 class SegmentationTask:
-    """Patches in, cross-entropy + Dice out; validated on whole volumes.
+    """Patches in, a segmentation loss out; validated on whole volumes.
 
     Args:
         network: a segmentor of `plans.network`.
         cases: the training cases by id.
         validation: how its Dice is measured.
         ema: decay of the weight average that is validated and kept; 0 takes the network itself.
+        loss: row of the table of losses.
         keep: called with the network to keep (in evaluation mode) when it is the best so far.
     """
 
@@ -60,6 +61,7 @@ class SegmentationTask:
         validation: GridValidation,
         ema: float,
         augmentation: AugmentationName,
+        loss: str = DEFAULT,
         keep: Callable[[nn.Module], None],
     ) -> None:
         self.network, self.cases, self.plans = network, cases, plans
@@ -67,8 +69,9 @@ class SegmentationTask:
         self.validation, self.augmentation, self.keep = validation, augmentation, keep
         self.sampler = make_sampler(cases, plans)
         self.average = WeightAverage(network, decay=ema) if ema > 0 else None
-        loss = sigmoid_loss if plans.training.loss == "sigmoid" else softmax_loss
-        self.loss = partial(loss, labels=plans.labels, dice=plans.training.dice)
+        self.loss = segmentation_loss(
+            loss, labels=plans.labels, activation=plans.training.loss, form=plans.training.dice
+        )
         self.blocks = sum(plans.network.encoder.depths)
         self.validation_cost, self.closing_cost = validation.cost, validation.closing_cost
 

@@ -31,6 +31,39 @@ def test_a_rehearsal_says_what_would_be_done_and_writes_nothing(root, capsys):
     assert not (root / "results").exists()
 
 
+class TestLoss:
+    def test_a_dry_run_names_it(self, root, capsys):
+        arguments = ["1", "--root", str(root), "--steps", "2", "--loss", "dice_focal", "--dry-run"]
+        run_typed(train, arguments)
+        words = "loss      dice_focal: soft Dice + focal loss, over exclusive labels, -log(index)"
+        assert words in capsys.readouterr().out
+        run_typed(train, [*arguments, "--json"])
+        assert json.loads(capsys.readouterr().out)["loss"] == "dice_focal"
+
+    def test_one_that_does_not_exist_is_refused_with_those_that_do(self, root):
+        with pytest.raises(UserError, match="'dice' is not one of 'dice_ce', 'dice_focal'"):
+            run_typed(train, ["1", "--root", str(root), "--loss", "dice", "--dry-run"])
+
+    @pytest.mark.parametrize("name", ["ce", "generalised_dice_ce"])
+    def test_a_form_of_a_term_that_it_lacks_is_refused(self, root, name):
+        with pytest.raises(UserError, match=rf"--dice log: --loss {name} has no term of this form\. Leave out --dice"):
+            run_typed(train, ["1", "--root", str(root), "--loss", name, "--dice", "log", "--dry-run"])
+
+    @pytest.mark.usefixtures("one_thread")
+    def test_it_is_recorded_and_a_run_resumes_with_no_other(self, root, tmp_path, capsys):
+        make_preprocessed(tmp_path, cases=2)
+        arguments = ["1", "--root", str(tmp_path), "--name", "m", "--device", "cpu", "--readers", "0"]
+        run_typed(train, [*arguments, "--steps", "2", "--loss", "tversky_ce"])
+        fold = tmp_path / "results" / NAME / "m" / "fold_0"
+        assert json.loads((fold / "run.json").read_text())["config"]["loss"] == "tversky_ce"
+        states = [path.read_text() for path in (fold / "checkpoints").rglob("*.json")]
+        assert states and all('"loss": "tversky_ce"' in state for state in states)
+        with pytest.raises(UserError, match=r"was started with --loss tversky_ce \(now dice_ce\)"):
+            run_typed(train, [*arguments, "--steps", "3"])
+        run_typed(train, [*arguments, "--steps", "3", "--loss", "tversky_ce"])
+        assert json.loads((fold / "run.json").read_text())["steps"] == 3
+
+
 class TestSeveralFolds:
     @pytest.mark.parametrize(
         ("typed_as", "folds"),
