@@ -31,29 +31,42 @@ if TYPE_CHECKING:
     from swinssl.api.images import Image, read_image, write_image
     from swinssl.api.model import InputWarning, Prediction, TrainedModel, load_model
     from swinssl.core.errors import Interrupted, UserError
+    from swinssl.planning.options import PlanOptions
 
 __all__ = [
     "Encoder",
     "EncoderInfo",
+    "ExistingPlan",
     "Image",
     "InputWarning",
     "Interrupted",
     "MethodInfo",
+    "PlanOptions",
+    "PlanResult",
     "Prediction",
+    "PreprocessResult",
     "PresetInfo",
     "TrainedModel",
     "UserError",
     "__version__",
+    "check",
     "list_encoders",
     "list_methods",
     "list_presets",
     "load_encoder",
     "load_model",
+    "plan",
+    "preprocess",
     "read_image",
+    "read_plan",
     "write_image",
 ]
 
 _NAMES_OF = {
+    "swinssl.api.datasets": (
+        *("ExistingPlan", "PlanResult", "PreprocessResult"),
+        *("check", "plan", "preprocess", "read_plan"),
+    ),
     "swinssl.api.encoders": (
         *("Encoder", "EncoderInfo", "MethodInfo", "PresetInfo"),
         *("list_encoders", "list_methods", "list_presets", "load_encoder"),
@@ -61,6 +74,7 @@ _NAMES_OF = {
     "swinssl.api.images": ("Image", "read_image", "write_image"),
     "swinssl.api.model": ("InputWarning", "Prediction", "TrainedModel", "load_model"),
     "swinssl.core.errors": ("Interrupted", "UserError"),
+    "swinssl.planning.options": ("PlanOptions",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names}
 

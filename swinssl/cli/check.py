@@ -14,7 +14,7 @@ from swinssl.cli.parameters import Dataset, Json, Root
 from swinssl.core.errors import UserError
 from swinssl.core.terminal import print, print_warnings
 from swinssl.core.text import counted
-from swinssl.core.workspace import Workspace, typed_dataset
+from swinssl.core.workspace import typed_dataset
 from swinssl.networks.checkpoints.shipped_encoders import shipped_suggestions
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ def check(dataset: Dataset, root: Root = None, workers: Workers = None, json: Js
     E: a result would be wrong. W: it probably is. N: good to know. docs/check.md explains every code. Exits 2 where
     there is an error, else 0. --json prints a list of {severity, code, file, message, remedy}.
     """
+    from swinssl.api import datasets
     from swinssl.dataset.channel_kind import named_ct
-    from swinssl.dataset.checks.dataset_check import check_dataset
 
-    report = check_dataset(Workspace.locate(root).raw(dataset), workers=workers)
+    report = datasets.check(dataset, root=root, workers=workers)
     if json:
         print_json([finding.as_json() for finding in report.findings])
     else:

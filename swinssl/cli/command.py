@@ -24,7 +24,7 @@ from swinssl.core import files
 from swinssl.core.errors import Interrupted, UserError
 from swinssl.core.machine import limit_threads, set_omp_wait_policy
 from swinssl.core.provenance import __version__
-from swinssl.core.terminal import open_streams, print, print_message, start_log
+from swinssl.core.terminal import open_streams, print, print_message, progress_to, start_log
 
 TYPER: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
 EXIT_USER_ERROR = 2
@@ -75,7 +75,8 @@ def _entry_point(app: typer.Typer) -> Callable[[], None]:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _interrupt)
         try:
-            app(prog_name=Path(sys.argv[0]).stem)
+            with progress_to("terminal"):
+                app(prog_name=Path(sys.argv[0]).stem)
         except SystemExit as end:
             if _is_of_a_group():
                 _end_at_once(end)

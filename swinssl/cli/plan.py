@@ -10,15 +10,14 @@ import typer
 from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, Device, DryRun, Json, Root
-from swinssl.core.errors import UserError
 from swinssl.core.terminal import print, print_warnings
 from swinssl.core.workspace import Workspace, command_words, typed_dataset
 from swinssl.networks.checkpoints.shipped_encoders import shipped_suggestions
 from swinssl.planning.options import PlanOptions
 
 if TYPE_CHECKING:
+    from swinssl.api.datasets import PlanResult
     from swinssl.cli.tables import Table
-    from swinssl.planning.plan_dataset import PlannedDataset
     from swinssl.preprocessing.plans import Plans
 
 Init = Annotated[
@@ -54,54 +53,54 @@ def plan(
 
     --explain without an option that would change the plan explains the plan that is there and changes nothing.
     """
-    from swinssl.dataset.raw_dataset import RawDataset
-    from swinssl.planning.plan_dataset import plan_dataset
+    from swinssl.api import datasets
 
-    workspace = Workspace.locate(root)
-    folder = workspace.preprocessed(dataset)
-    if explain and is_planned(folder, options, init=init, device=device):
-        explain_existing(folder, workspace, dataset, json=json)
+    if explain and is_planned(dataset, options, init=init, device=device, root=root):
+        explain_existing(dataset, root=root, json=json)
         return
-    raw = RawDataset.load(workspace.raw(dataset))
-    planned = plan_dataset(raw, folder, options, device=device, init=init, workers=workers, write=not dry_run)
-    results = workspace.results(dataset)
+    result = datasets.plan(
+        dataset, options=options, init=init, device=device, root=root, workers=workers, dry_run=dry_run
+    )
+    planned = result.planned
     if json:
         print_json(
             {
                 "plans": planned.plans,
                 "changed": planned.changed,
                 "changes": planned.changes,
-                "stale_cases": planned.stale_cases(folder),
-                "stale_models": planned.stale_models(results),
+                "stale_cases": result.stale_cases,
+                "stale_models": result.stale_models,
                 "measured": planned.measured,
                 "warnings": planned.fingerprint.header_warnings,
             }
         )
-        print_warnings(raw.left_out, json=True)
+        print_warnings(result.left_out, json=True)
         return
-    report(planned, folder, results, explain=explain, written=not dry_run)
-    print_warnings(raw.left_out)
+    report(result, explain=explain)
+    print_warnings(result.left_out)
     if not dry_run:
         print(f"next: swinssl_preprocess {typed_dataset(dataset, root)}")
 
 
-def is_planned(folder: Path, options: PlanOptions, *, init: str | None, device: str) -> bool:
+def is_planned(dataset: str, options: PlanOptions, *, init: str | None, device: str, root: Path | None) -> bool:
     """Whether there are plans and no option that would change them."""
     from swinssl.preprocessing.plans import PLANS_FILE
 
+    folder = Workspace.locate(root).preprocessed(dataset)
     return (options, init, device) == (PlanOptions(), None, "auto") and (folder / PLANS_FILE).is_file()
 
 
-def explain_existing(folder: Path, workspace: Workspace, dataset: str, *, json: bool = False) -> Plans:
-    """Explain the plans in `folder` and say where the raw data have changed since; writes nothing.
+def explain_existing(dataset: str, *, root: Path | None, json: bool = False) -> Plans:
+    """Explain the plans of a data set and say where the raw data have changed since; writes nothing.
 
     Raises:
         UserError: the plans cannot be read.
     """
-    from swinssl.preprocessing.plans import PLANS_FILE, Plans
+    from swinssl.api import datasets
+    from swinssl.preprocessing.plans import PLANS_FILE
 
-    plans = Plans.read(folder)
-    stale = changes_of_raw(folder, workspace, dataset)
+    existing = datasets.read_plan(dataset, root=root)
+    plans, stale = existing.plans, existing.raw_changes
     if json:
         print_json({"plans": plans, "changed": [], "measured": False, "warnings": stale})
         return plans
@@ -111,27 +110,16 @@ def explain_existing(folder: Path, workspace: Workspace, dataset: str, *, json: 
         print(doubt)
     for line in stale:
         print(f"warning: {line}")
-    print(f"plans: {folder / PLANS_FILE} (leave --explain out to plan anew)")
+    print(f"plans: {existing.folder / PLANS_FILE} (leave --explain out to plan anew)")
     return plans
 
 
-def changes_of_raw(folder: Path, workspace: Workspace, dataset: str) -> list[str]:
-    """How the raw data set differs from what was planned and preprocessed, a line each; none where it is not there."""
-    from swinssl.dataset.raw_dataset import RawDataset
-    from swinssl.preprocessing.raw_changes import raw_changes
-
-    try:
-        raw = RawDataset.load(workspace.raw(dataset))
-    except UserError:  # the preprocessed data set came without it
-        return []
-    return raw_changes(raw, folder).lines(folder)
-
-
-def report(planned: PlannedDataset, folder: Path, results: Path, *, explain: bool, written: bool = True) -> None:
+def report(result: PlanResult, *, explain: bool) -> None:
     """Print what was measured and decided, where it is, and what differs from the plans that were there."""
     from swinssl.planning.explanation import summary
     from swinssl.preprocessing.plans import PLANS_FILE
 
+    planned, folder = result.planned, result.folder
     plans, cases = planned.plans, planned.fingerprint.swinssl.cases
     how = "measured" if planned.measured else "measured before, unchanged"
     print(f"{plans.dataset_name}: {len(cases)} cases {how}; recipe {plans.recipe}")
@@ -147,24 +135,24 @@ def report(planned: PlannedDataset, folder: Path, results: Path, *, explain: boo
         print(doubt)
     if planned.encoder_kept and plans.encoder is not None:
         print(f"encoder: {plans.encoder.name}, as in the plan before (--init scratch plans without an encoder)")
-    _report_changes(planned, folder, results)
+    _report_changes(result)
     in_hu = all(kind == "hounsfield" for kind in plans.channel_kinds)
     if plans.encoder is None and plans.network.has_swin_encoder and planned.fingerprint.annotated and in_hu:
         for suggestion in shipped_suggestions("CT", command=command_words("swinssl_plan", folder)):
             print(f"encoder: {suggestion}")
-    print(f"plans: {folder / PLANS_FILE}" if written else f"nothing written (would be {folder / PLANS_FILE})")
+    print(f"plans: {folder / PLANS_FILE}" if result.written else f"nothing written (would be {folder / PLANS_FILE})")
 
 
-def _report_changes(planned: PlannedDataset, folder: Path, results: Path) -> None:
+def _report_changes(result: PlanResult) -> None:
     """What differs from the plans that were there, and what is stale through that."""
-    if not planned.changed:
+    if not result.planned.changed:
         return
     print("changed since the last plan:")
-    for name, before, after in planned.changes:
+    for name, before, after in result.changes:
         print(f"  {name}: {before} -> {after}")
-    if stale := planned.stale_cases(folder):
-        print(f"stale: {stale} preprocessed cases; swinssl_preprocess makes them anew")
-    if models := planned.stale_models(results):
+    if result.stale_cases:
+        print(f"stale: {result.stale_cases} preprocessed cases; swinssl_preprocess makes them anew")
+    if models := result.stale_models:
         print(
             f"trained with the earlier plan: {', '.join(models)}. They predict as before; more folds need the earlier "
             "plan, and a new training another --name or --restart"

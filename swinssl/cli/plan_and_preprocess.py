@@ -8,7 +8,6 @@ from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, Device, DryRun, Json, Root
 from swinssl.core.terminal import print_warnings
-from swinssl.core.workspace import Workspace
 from swinssl.planning.options import PlanOptions
 
 
@@ -32,39 +31,30 @@ def plan_and_preprocess(
     --explain without an option that would change the plan explains the plan that is there, keeps it, and preprocesses
     the cases that are missing or stale.
     """
+    from swinssl.api import datasets
     from swinssl.core.pools import import_early
-    from swinssl.dataset.raw_dataset import RawDataset
-    from swinssl.planning.plan_dataset import plan_dataset
 
     if workers != 0:
-        import_early(*preprocess_command.WORKER_MODULES)
-    preprocess_command.check_flags(part=part, codec=codec)
-    workspace = Workspace.locate(root)
-    raw = RawDataset.load(workspace.raw(dataset))
-    folder = workspace.preprocessed(dataset)
-    if explain and not json and plan_command.is_planned(folder, options, init=init, device=device):
-        plans = plan_command.explain_existing(folder, workspace, dataset)
+        import_early(*datasets.WORKER_MODULES)
+    parts = preprocess_command.check_flags(part=part, codec=codec)
+    if explain and not json and plan_command.is_planned(dataset, options, init=init, device=device, root=root):
+        plans = plan_command.explain_existing(dataset, root=root)
     else:
-        planned = plan_dataset(raw, folder, options, device=device, init=init, workers=workers, write=not dry_run)
+        planned = datasets.plan(
+            dataset, options=options, init=init, device=device, root=root, workers=workers, dry_run=dry_run
+        )
         plans = planned.plans
         if not json:
-            plan_command.report(planned, folder, workspace.results(dataset), explain=explain, written=not dry_run)
-    if dry_run:
-        rehearsal = preprocess_command.rehearse(raw, plans, folder, workers=workers, part=part)
-        if json:
-            print_json({"plans": plans, "preprocessing": rehearsal.as_json()})
-        else:
-            rehearsal.report()
-        print_warnings(raw.left_out, json=json)
-        preprocess_command.refuse_failed([*rehearsal.failed], len(rehearsal.cases))
-        return
-    outcome = preprocess_command.run(raw, plans, folder, workers=workers, part=part, codec=codec)
+            plan_command.report(planned, explain=explain)
+    result = datasets.preprocess(
+        dataset, root=root, workers=workers, part=parts, codec=codec, plans=plans, dry_run=dry_run
+    )
     if json:
-        print_json({"plans": plans, "preprocessing": outcome.as_json()})
+        print_json({"plans": plans, "preprocessing": result.as_json()})
     else:
-        preprocess_command.report(outcome, folder)
-    print_warnings(raw.left_out, json=json)
-    preprocess_command.end(outcome, plans, dataset=dataset, root=root, quiet=json)
+        preprocess_command.report(result)
+    print_warnings(result.left_out, json=json)
+    preprocess_command.end(result, dataset=dataset, root=root, quiet=json)
 
 
 main = command(plan_and_preprocess)

@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from swinssl.api.datasets import CODECS
 from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, DryRun, Json, Root
 from swinssl.core.errors import UserError
 from swinssl.core.terminal import print, print_warnings
-from swinssl.core.workspace import Workspace, typed_dataset
+from swinssl.core.workspace import typed_dataset
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from swinssl.api.datasets import PreprocessResult
     from swinssl.cli.tables import Table
-    from swinssl.core.pools import Cluster
-    from swinssl.dataset.raw_dataset import RawDataset
-    from swinssl.preprocessing.plans import Plans
     from swinssl.preprocessing.preprocess import CaseReport, PreprocessReport
-    from swinssl.preprocessing.store import Codec
-
-# What its workers import, those too that they import only when they get there.
-WORKER_MODULES = ("swinssl.preprocessing.preprocess", "blosc2")
-# Literals of the store's `Codec`, which would take its heavy imports with it.
-CODECS: dict[str, Codec] = {"lz4": "lz4", "lz4hc": "lz4hc", "zstd": "zstd"}
 
 Workers = Annotated[
     int | None,
@@ -74,114 +66,36 @@ def preprocess(
     Cases that are current are left alone. Rerun the command to resume, to repair damaged cases or to add new ones.
     Several processes, on several machines, may run it at once: no case is made twice.
     """
-    from swinssl.core.pools import Cluster
-    from swinssl.dataset.raw_dataset import RawDataset
-    from swinssl.preprocessing.plans import Plans
+    from swinssl.api import datasets
 
-    check_flags(part=part, codec=codec)
-    found = None if cluster is None else Cluster.at(cluster, insecure=insecure_cluster)
-    workspace = Workspace.locate(root)
-    raw = RawDataset.load(workspace.raw(dataset))
-    folder = workspace.preprocessed(dataset)
-    plans = Plans.read(folder)
-    if dry_run:
-        rehearsal = rehearse(raw, plans, folder, workers=workers, part=part)
-        if json:
-            print_json(rehearsal.as_json())
-        else:
-            rehearsal.report()
-        print_warnings(raw.left_out, json=json)
-        refuse_failed([*rehearsal.failed], len(rehearsal.cases))
-        return
-    outcome = run(raw, plans, folder, workers=workers, part=part, codec=codec, cluster=found)
+    result = datasets.preprocess(
+        dataset,
+        root=root,
+        workers=workers,
+        part=check_flags(part=part, codec=codec),
+        codec=codec,
+        cluster=cluster,
+        insecure_cluster=insecure_cluster,
+        dry_run=dry_run,
+    )
     if json:
-        print_json(outcome.as_json())
+        print_json(result.as_json())
     else:
-        report(outcome, folder)
-    print_warnings(raw.left_out, json=json)
-    end(outcome, plans, dataset=dataset, root=root, quiet=json)
+        report(result)
+    print_warnings(result.left_out, json=json)
+    end(result, dataset=dataset, root=root, quiet=json)
 
 
-def check_flags(*, part: str, codec: str) -> None:
-    """Refuse wrong flags before anything takes time.
+def check_flags(*, part: str, codec: str) -> tuple[int, int]:
+    """The parts of `--part`; wrong flags are refused before anything takes time.
 
     Raises:
         UserError: one of them is wrong.
     """
-    _parse_part(part)
+    parsed = _parse_part(part)
     if codec not in CODECS:
         raise UserError(f"--codec {codec}: unknown. Choose one of {', '.join(CODECS)}.")
-
-
-def run(
-    raw: RawDataset,
-    plans: Plans,
-    folder: Path,
-    *,
-    workers: int | None,
-    part: str,
-    codec: str,
-    cluster: Cluster | None = None,
-) -> PreprocessReport:
-    """Preprocess with these (checked) flags."""
-    from swinssl.core.pools import import_early
-
-    if workers != 0 and cluster is None:  # before this process imports the same
-        import_early(*WORKER_MODULES)
-    from swinssl.preprocessing.preprocess import default_workers, preprocess_dataset
-
-    if workers is None:
-        workers = default_workers(raw, plans) if cluster is None else 0
-    return preprocess_dataset(
-        raw, plans, folder, workers=workers, part=_parse_part(part), codec=CODECS[codec], cluster=cluster
-    )
-
-
-@dataclass(frozen=True)
-class Rehearsal:
-    """What would become of each case."""
-
-    folder: Path
-    cases: tuple[CaseReport, ...]
-
-    def with_status(self, status: str) -> list[str]:
-        """Ids of the cases that would end so."""
-        return [case.case_id for case in self.cases if case.status == status]
-
-    @property
-    def failed(self) -> dict[str, str]:
-        """Why a case would fail, by id."""
-        return {case.case_id: case.message for case in self.cases if case.status == "failed"}
-
-    def report(self) -> None:
-        """Print how many cases would be preprocessed, and which would fail."""
-        to_do, current = (len(self.with_status(status)) for status in ("done", "current"))
-        rest = f"; {current} are current" if current else ""
-        print(f"nothing written (would preprocess {to_do} of {len(self.cases)} cases into {self.folder}{rest})")
-        for case_id, reason in self.failed.items():
-            print(f"would fail: {case_id}: {reason}")
-
-    def as_json(self) -> dict[str, Any]:
-        """The same for other programs."""
-        to_do, current = (self.with_status(status) for status in ("done", "current"))
-        return {
-            "folder": str(self.folder),
-            "would_preprocess": to_do,
-            "current": current,
-            "would_fail": self.failed,
-        }
-
-
-def rehearse(raw: RawDataset, plans: Plans, folder: Path, *, workers: int | None, part: str) -> Rehearsal:
-    """Find out what would become of each case: stale ones are read and prepared, and nothing is written."""
-    from swinssl.core.pools import import_early
-
-    if workers != 0:  # before this process imports the same
-        import_early(*WORKER_MODULES)
-    from swinssl.preprocessing.preprocess import default_workers, rehearse_dataset
-
-    processes = default_workers(raw, plans) if workers is None else workers
-    return Rehearsal(folder, rehearse_dataset(raw, plans, folder, workers=processes, part=_parse_part(part)))
+    return parsed
 
 
 def refuse_failed(failed: Sequence[str], cases: int) -> None:
@@ -193,10 +107,18 @@ def refuse_failed(failed: Sequence[str], cases: int) -> None:
         )
 
 
-def report(outcome: PreprocessReport, folder: Path) -> None:
-    """Print the structures with their voxels, what needs attention, and the sum."""
+def report(result: PreprocessResult) -> None:
+    """Print the structures with their voxels, what needs attention, and the sum; of a dry run what would be done."""
     from swinssl.cli.tables import print_table
 
+    outcome, folder = result.report, result.folder
+    if result.dry_run:
+        to_do, unchanged = (len(outcome.with_status(status)) for status in ("done", "current"))
+        rest = f"; {unchanged} are current" if unchanged else ""
+        print(f"nothing written (would preprocess {to_do} of {len(outcome.cases)} cases into {folder}{rest})")
+        for case_id, reason in result.failed.items():
+            print(f"would fail: {case_id}: {reason}")
+        return
     done, current, failed = (outcome.with_status(status) for status in ("done", "current", "failed"))
     if any(case.voxels_before for case in outcome.cases):
         print_table(_structure_table(outcome))
@@ -213,14 +135,15 @@ def report(outcome: PreprocessReport, folder: Path) -> None:
     print(f"{len(done)} preprocessed, {len(current)} current, {len(failed)} failed; {stored:.1f} MB in {folder}")
 
 
-def end(outcome: PreprocessReport, plans: Plans, *, dataset: str, root: Path | None, quiet: bool) -> None:
-    """Say what to type next, unless `quiet`.
+def end(result: PreprocessResult, *, dataset: str, root: Path | None, quiet: bool) -> None:
+    """Say what to type next, unless `quiet` or nothing was done.
 
     Raises:
         UserError: a case failed.
     """
-    refuse_failed([case.case_id for case in outcome.with_status("failed")], len(outcome.cases))
-    if quiet:
+    outcome, plans = result.report, result.plans
+    refuse_failed([*result.failed], len(outcome.cases))
+    if quiet or result.dry_run:
         return
     if outcome.missing:
         print(f"next: the other parts; {len(outcome.missing)} cases of {dataset} are still to be preprocessed")

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from swinssl.api.datasets import changes_of_raw
 from swinssl.cli.command import arguments_as_typed, command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, DryRun, Json, Root
-from swinssl.cli.plan import changes_of_raw
 from swinssl.cli.ranks import Gpus, first_attempt, start_ranks
 from swinssl.cli.slurm import Slurm, array_script
 from swinssl.core.errors import UserError
@@ -83,7 +83,7 @@ def train(
     if not dry_run and start_ranks("swinssl.cli.train:main", gpus):
         return
     if os.environ.get("RANK", "0") == "0":  # one process speaks for all
-        for line in changes_of_raw(preprocessed, workspace, dataset):
+        for line in changes_of_raw(dataset, root=root):
             print(f"warning: {line}", file=sys.stderr, flush=True)
     if dry_run:
         _rehearse(preprocessed, results, config, folds=folds, name=name, restart=restart, json=json)

@@ -10,9 +10,10 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextvars import ContextVar
 from types import TracebackType
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Literal, TypeVar
 
 from swinssl.core.text import duration, message, printable
 
@@ -89,6 +90,25 @@ class _MessageFormatter(logging.Formatter):
 
 T = TypeVar("T")
 
+# Of the work that a program calls: what is done, how many units are, and of how many (None where unknown).
+Progress = Callable[[str, int, int | None], None]
+# Nothing is shown by itself: commands ask for the terminal, a program gives its own function.
+_PROGRESS: ContextVar[Progress | Literal["terminal"] | None] = ContextVar("_PROGRESS", default=None)
+
+
+@contextlib.contextmanager
+def progress_to(progress: Progress | Literal["terminal"] | None) -> Iterator[None]:
+    """Within this context progress goes to `progress`; where that is None, to where it went before.
+
+    On a terminal (stderr) it is a bar, in a log a line every half minute.
+    """
+    token = _PROGRESS.set(progress or _PROGRESS.get())
+    try:
+        yield
+    finally:
+        _PROGRESS.reset(token)
+
+
 # A log file stays readable: one line every half minute at most.
 PLAIN_LINE_SECONDS = 30.0
 # The first units are slower (caches, compiled kernels, worker processes): no estimate before so many seconds.
@@ -96,7 +116,7 @@ ESTIMATE_AFTER_SECONDS = 5.0
 
 
 def track(items: Iterable[T], what: str, *, total: int | None = None) -> Iterator[T]:
-    """Yield the items of `items` and show on stderr how far it is.
+    """Yield the items of `items` and say how far it is (`progress_to`).
 
     Args:
         what: what is done, in the present participle ("preprocessing").
@@ -125,7 +145,8 @@ class Meter:
         self.started = self.shown = time.monotonic()
         self.bar: Any = None
         self.task: Any = None
-        if sys.stderr is not None and sys.stderr.isatty():
+        self.progress = _PROGRESS.get()
+        if self.progress == "terminal" and sys.stderr is not None and sys.stderr.isatty():
             self._open_bar(done)
 
     def __enter__(self) -> Meter:
@@ -140,6 +161,10 @@ class Meter:
     def update(self, done: int, *, note: str = "", total: int | None = None) -> None:
         """Say that `done` units are done; `note` is shown beside (a loss, a file)."""
         self.total = total or self.total
+        if self.progress != "terminal":
+            if self.progress is not None:
+                self.progress(self.what, done, self.total)
+            return
         if self.bar is not None:
             beside = ", ".join(filter(None, (self._rate(done), note)))
             self.bar.update(self.task, completed=done, total=self.total, note=printable(beside))

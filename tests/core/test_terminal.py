@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from swinssl.core import terminal as progress
-from swinssl.core.terminal import Meter, track
+from swinssl.core.terminal import Meter, progress_to, track
 from swinssl.core.text import duration
 
 
@@ -42,14 +42,15 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def lines(capsys):
-    """What stands on stderr since the last call; nothing ever stands on stdout."""
+    """What stands on stderr since the last call, as commands show it; nothing ever stands on stdout."""
 
     def read():
         out, err = capsys.readouterr()
         assert out == ""
         return err.splitlines()
 
-    return read
+    with progress_to("terminal"):
+        yield read
 
 
 class TestPlainLines:
@@ -141,6 +142,8 @@ class TestBar:
     @pytest.fixture(autouse=True)
     def terminal(self, monkeypatch):
         monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
+        with progress_to("terminal"):
+            yield
 
     def test_follows_the_work_and_a_corrected_total(self):
         with Meter("training", total=10, done=4) as meter:
@@ -181,3 +184,17 @@ class TestTrack:
         items = (fetched.append(n) or n for n in range(5))
         next(track(items, "measuring"))
         assert fetched == [0]
+
+
+class TestWhereItGoes:
+    def test_nowhere_unless_somebody_asks(self, clock, capsys):
+        for _ in track(range(3), "reading"):
+            clock.now += 100
+        assert capsys.readouterr() == ("", "")
+
+    def test_to_a_function_and_to_that_of_around_where_there_is_none(self, clock, capsys):
+        seen = []
+        with progress_to(lambda *said: seen.append(said)), progress_to(None):
+            for _ in track(range(2), "reading"):
+                clock.now += 100
+        assert seen == [("reading", 1, 2), ("reading", 2, 2)] and capsys.readouterr() == ("", "")
