@@ -28,14 +28,17 @@ if TYPE_CHECKING:
         list_presets,
         load_encoder,
     )
+    from swinssl.api.evaluation import ComparisonResult, EvaluationResult, compare, evaluate
     from swinssl.api.images import Image, read_image, write_image
     from swinssl.api.model import InputWarning, Prediction, TrainedModel, load_model
     from swinssl.core.errors import Interrupted, UserError
     from swinssl.planning.options import PlanOptions
 
 __all__ = [
+    "ComparisonResult",
     "Encoder",
     "EncoderInfo",
+    "EvaluationResult",
     "ExistingPlan",
     "Image",
     "InputWarning",
@@ -50,6 +53,8 @@ __all__ = [
     "UserError",
     "__version__",
     "check",
+    "compare",
+    "evaluate",
     "list_encoders",
     "list_methods",
     "list_presets",
@@ -71,6 +76,7 @@ _NAMES_OF = {
         *("Encoder", "EncoderInfo", "MethodInfo", "PresetInfo"),
         *("list_encoders", "list_methods", "list_presets", "load_encoder"),
     ),
+    "swinssl.api.evaluation": ("ComparisonResult", "EvaluationResult", "compare", "evaluate"),
     "swinssl.api.images": ("Image", "read_image", "write_image"),
     "swinssl.api.model": ("InputWarning", "Prediction", "TrainedModel", "load_model"),
     "swinssl.core.errors": ("Interrupted", "UserError"),

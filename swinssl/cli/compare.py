@@ -10,7 +10,6 @@ import typer
 from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Json
-from swinssl.core.errors import UserError
 from swinssl.core.terminal import print
 from swinssl.metrics.registry import metric_help
 
@@ -89,56 +88,36 @@ def compare(
 
     Writes comparison.json, comparison.csv, comparison.md, a table of all scores and figures (SVG and PNG).
     """
+    from swinssl.api import evaluation as api
     from swinssl.core.text import counted
-    from swinssl.dataset.case_tables import read_groups as read_patients
-    from swinssl.evaluation.comparison.convergence import read_curve
-    from swinssl.evaluation.comparison.expected_order import ExpectedOrder
-    from swinssl.evaluation.comparison.organ_groups import read_groups
-    from swinssl.evaluation.comparison.score_files import read_scores
-    from swinssl.evaluation.comparison.study import make_study
-    from swinssl.evaluation.comparison.study_files import CSV_FILE, JSON_FILE, TEXT_FILE, report, summary, write_files
-    from swinssl.evaluation.encoders.cka_curves import read_cka
-    from swinssl.evaluation.report.figures.drawing import draw_study
+    from swinssl.evaluation.comparison.study_files import CSV_FILE, JSON_FILE, TEXT_FILE
 
-    if expect is not None and unpaired:
-        raise UserError("--expect: an order is judged on patients that all models have. Leave --unpaired away.")
-    if out.is_file():
-        raise UserError(f"--out {out}: a file. Give a folder; it need not exist yet.")
-    table = read_scores(results)
-    if patients is not None:
-        table = table.with_patients(_patients_of(read_patients(patients), patients))
-    structures = read_groups(group or (), table.all_structures)
-    curves = dict(read_cka(one) for one in cka or ())
-    study = make_study(
-        table,
+    result = api.compare(
+        results,
+        out=out,
         named=named or (),
-        reference=against,
-        groups=structures,
+        against=against,
+        groups=group or (),
         metric=metric,
-        paired=not unpaired,
-        expected=None if expect is None else ExpectedOrder.parse(expect),
-        curves=[read_curve(one) for one in log or ()],
+        patients=patients,
+        unpaired=unpaired,
+        expect=expect,
+        logs=log or (),
+        cka=cka or (),
     )
-    write_files(study, out)
-    drawn = draw_study(study, table, out, groups=structures, cka=curves)
     if json:
-        print_json(report(study))
+        print_json(result.as_json())
         return
-    for line in summary(study):
+    study = result.study
+    for line in result.summary():
         print(line)
     for curve in study.curves:
         print(f"{curve.steps_to_converge or 'no'} steps to 95 % of the last validation Dice: {curve.model}")
-    for note in dict.fromkeys(note for one in study.settings.values() for note in one.notes):
+    for note in dict.fromkeys(note for setting in study.settings.values() for note in setting.notes):
         print(f"note: {note}")
-    figures = counted(len(drawn), "figure")
+    figures = counted(len(result.figures), "figure")
     print(f"written to {out}: {JSON_FILE}, {CSV_FILE}, {TEXT_FILE}, table.md, .html and .csv, {figures} as SVG and PNG")
     print(f"next: read {out / TEXT_FILE}")
-
-
-def _patients_of(patients: dict[str, str], folder: Path) -> dict[str, str]:
-    if not patients:
-        raise UserError(f"--patients {folder}: no groups.csv here. Give the folder that has it, with case,group.")
-    return patients
 
 
 main = command(compare)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +11,6 @@ from swinssl.cli.command import command
 from swinssl.cli.evaluation_tables import print_tables
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Json
-from swinssl.core.errors import UserError
 from swinssl.core.terminal import print, print_warnings
 
 if TYPE_CHECKING:
@@ -88,63 +86,32 @@ def evaluate(
     no distance: HD95 and MSD are over the other cases, and a note says how many. Intervals are 95 %, from resampling
     the cases (BCa bootstrap).
     """
-    from swinssl.dataset.channel_kind import named_ct
-    from swinssl.evaluation.aggregate import make_report
-    from swinssl.evaluation.evaluate import evaluate as evaluate_cases
-    from swinssl.evaluation.reference_labels import find_reference_labels
-    from swinssl.evaluation.report.pictures.overlay import OVERLAYS_FILE, draw_overlays
-    from swinssl.evaluation.summary import METRICS_FILE, SUMMARY_FILE, summary, write_files
-    from swinssl.imageio.formats import unread_images
-    from swinssl.metrics.case_metrics import DEFAULT_TOLERANCES
+    from swinssl.api import evaluation as api
+    from swinssl.evaluation.report.pictures.overlay import OVERLAYS_FILE
 
-    if images is not None and not images.exists():
-        raise UserError(f"--images {images}: no such folder or file. Correct it, or leave it out.")
-    tolerances = tuple(dict.fromkeys(tolerance or DEFAULT_TOLERANCES))
-    if wrong := [mm for mm in tolerances if not 0 < mm < math.inf]:
-        raise UserError(f"--tolerance {wrong[0]:g}: expected a distance above 0 mm.")
-    folder = out or (predictions.parent if predictions.is_file() else predictions)
-    if folder.is_file():
-        raise UserError(f"--out {folder}: a file. Give a folder; it need not exist yet.")
-    labels = find_reference_labels(predictions, references, dataset)
-    unread = [line for path in (predictions, references) if path.is_dir() for line in unread_images(path)]
-    evaluation = evaluate_cases(
+    result = api.evaluate(
         predictions,
         references,
-        labels=labels,
-        tolerances=tolerances,
+        dataset=dataset,
+        out=out or (predictions.parent if predictions.is_file() else predictions),
+        tolerances=tolerance,
         lesions=lesions or (),
+        images=images,
         allow_missing=allow_missing,
         workers=workers,
     )
-    report = make_report(evaluation)
-    write_files(evaluation, report, folder)
-    found = _find_images(evaluation, references, labels, images)
-    ct = labels is not None and any(map(named_ct, labels.channel_names[:1]))
-    drawn = draw_overlays(evaluation, folder / OVERLAYS_FILE, images=found, ct=ct)
+    evaluation = result.evaluation
     if json:
-        print_json(summary(evaluation, report))
-        print_warnings(unread, json=True)
+        print_json(result.summary())
+        print_warnings(result.unread, json=True)
         return
-    _print_report(evaluation, report, labels)
-    if drawn and not found:
+    _print_report(evaluation, result.report, result.labels)
+    if OVERLAYS_FILE in result.written and not result.images:
         print("note: no images found, so the picture shows contours alone; say where they are with --images.")
-    written = [SUMMARY_FILE, METRICS_FILE, *([OVERLAYS_FILE] if drawn else [])]
-    print(f"written to {folder}: {', '.join(written)}")
-    print_warnings(unread)
-    if evaluation.worst is not None:
-        print(f"next: look at {folder / OVERLAYS_FILE}; the lowest Dice is that of {evaluation.worst.case_id}")
-
-
-def _find_images(
-    evaluation: Evaluation, references: Path, labels: ReferenceLabels | None, images: Path | None
-) -> dict[str, Path]:
-    from swinssl.evaluation.image_search import find_images, find_images_beside
-
-    case_ids = [case.case_id for case in evaluation.cases]
-    if images is not None:
-        return find_images(case_ids, images)
-    folder = references.parent if references.is_file() else references
-    return find_images_beside(case_ids, [folder.resolve().parent, *([labels.file.parent] if labels else [])])
+    print(f"written to {result.folder}: {', '.join(result.written)}")
+    print_warnings(result.unread)
+    if result.folder is not None and evaluation.worst is not None:
+        print(f"next: look at {result.folder / OVERLAYS_FILE}; the lowest Dice is that of {evaluation.worst.case_id}")
 
 
 def _print_report(evaluation: Evaluation, report: Report, labels: ReferenceLabels | None) -> None:
