@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from swinssl.api.evaluation import ComparisonResult, EvaluationResult, compare, evaluate
     from swinssl.api.images import Image, read_image, write_image
     from swinssl.api.model import InputWarning, Prediction, TrainedModel, load_model
+    from swinssl.api.prediction import PredictionEstimate, PredictionJob, PredictionResult, open_prediction, predict
     from swinssl.core.errors import Interrupted, UserError
+    from swinssl.inference.prediction_record import PredictionOptions
     from swinssl.planning.options import PlanOptions
 
 __all__ = [
@@ -47,6 +49,10 @@ __all__ = [
     "PlanOptions",
     "PlanResult",
     "Prediction",
+    "PredictionEstimate",
+    "PredictionJob",
+    "PredictionOptions",
+    "PredictionResult",
     "PreprocessResult",
     "PresetInfo",
     "TrainedModel",
@@ -60,7 +66,9 @@ __all__ = [
     "list_presets",
     "load_encoder",
     "load_model",
+    "open_prediction",
     "plan",
+    "predict",
     "preprocess",
     "read_image",
     "read_plan",
@@ -79,6 +87,11 @@ _NAMES_OF = {
     "swinssl.api.evaluation": ("ComparisonResult", "EvaluationResult", "compare", "evaluate"),
     "swinssl.api.images": ("Image", "read_image", "write_image"),
     "swinssl.api.model": ("InputWarning", "Prediction", "TrainedModel", "load_model"),
+    "swinssl.api.prediction": (
+        *("PredictionEstimate", "PredictionJob", "PredictionResult"),
+        *("open_prediction", "predict"),
+    ),
+    "swinssl.inference.prediction_record": ("PredictionOptions",),
     "swinssl.core.errors": ("Interrupted", "UserError"),
     "swinssl.planning.options": ("PlanOptions",),
 }

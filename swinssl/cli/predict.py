@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import shlex
 from pathlib import Path
@@ -15,19 +14,14 @@ from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import DryRun, Json, Root
 from swinssl.core.errors import UserError
 from swinssl.core.terminal import print, print_warnings
-from swinssl.core.workspace import Workspace
 from swinssl.inference.prediction_record import PredictionOptions
-
-logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from swinssl.api.prediction import PredictionJob
     from swinssl.cli.tables import Table
-    from swinssl.inference.input_cases import InputCase
-    from swinssl.inference.output_folder import OutputFolder
     from swinssl.inference.prediction_run import CaseOutcome
-    from swinssl.inference.predictor import Predictor
     from swinssl.inference.trained_model import TrainedModel
 
 # Cases named in one line; a folder may have hundreds.
@@ -71,76 +65,25 @@ def predict(
     Cases that are done are left alone; rerun the command to resume. A folder's images are named as in nnU-Net:
     <case>_0000.nii.gz, <case>_0001.nii.gz and so on by channel; one channel needs no number.
     """
-    from swinssl.core.devices import select_device, use_bf16
-    from swinssl.imageio.formats import unread_images
-    from swinssl.inference.input_cases import find_cases
-    from swinssl.inference.output_folder import OutputFile, OutputFolder, names_a_file
-    from swinssl.inference.prediction_record import PredictionRecord
-    from swinssl.inference.prediction_run import predict_cases
-    from swinssl.inference.predictor import Predictor
-    from swinssl.inference.trained_model import TrainedModel
+    from swinssl.api.prediction import open_prediction
 
-    device = select_device(options.device)
-    trained = TrainedModel.open(_model_folder(model, Workspace.locate(root)), _parse_folds(folds))
-    cases = find_cases(inputs, trained.plans.channel_names)
-    unread = [line for path in inputs if path.is_dir() for line in unread_images(path)]
-    bf16 = use_bf16(device, options.precision)
-    record = PredictionRecord.of(
-        trained, options, given_as=model, device=str(device), precision="bf16" if bf16 else "fp32"
-    )
-    place = OutputFile if names_a_file(output) else OutputFolder
-    folder = place.open(output, record, cases, overwrite=options.overwrite)
+    job = open_prediction(inputs, output, model, folds=_parse_folds(folds), options=options, root=root)
     if not json:
-        _introduce(trained, folder, typed=model)
+        _introduce(job, typed=model)
     if dry_run:
-        trained.networks(device)  # refused where they are damaged
-        rehearsal = Predictor.of((), trained.plans, device=device, overlap=options.overlap, mirror=options.tta)
-        _rehearse(cases, rehearsal, folder, networks=len(trained.folds), json=json)
-        print_warnings(unread, json=json)
+        _rehearse(job, json=json)
         return
-    predictor = trained.predictor(
-        device, overlap=options.overlap, mirror=options.tta, clean_up=options.clean_up, bf16=bf16
-    )
-    folder.begin(trained)
-    outcomes = predict_cases(cases, predictor, folder, trained_on=_trained_on(trained))
+    result = job.run()
     if json:
         cases_done = [
             {"id": o.case.id, **o.record.model_dump(mode="json"), "status": o.status, "result": o.result}
-            for o in outcomes
+            for o in result.outcomes
         ]
-        print_json({"output": output, "clean_up": folder.record.clean_up, "cases": cases_done})
+        print_json({"output": output, "clean_up": result.postprocessing, "cases": cases_done})
     else:
-        _report(outcomes, output, trained)
-    print_warnings(unread, json=json)
-    _end(outcomes, inputs, output, quiet=json)
-
-
-def _model_folder(model: str, workspace: Workspace) -> Path:
-    """The folder of a model that was given as a path, or as the data set whose only model it is."""
-    from swinssl.preprocessing.plans import PLANS_FILE
-
-    path = Path(model)
-    if path.is_file():
-        archive = path.suffix.lower() == ".zip"
-        remedy = (
-            f"Unpack it first: swinssl_model import {shlex.quote(model)}"
-            + (f" --root {shlex.quote(str(workspace.root))}" if workspace.root != Workspace.locate().root else "")
-            if archive
-            else "Give the folder of a trained model."
-        )
-        raise UserError(
-            f"-m {model}: {'a model archive' if archive else 'a file'}; expected a model's folder. {remedy}"
-        )
-    if path.exists() or "/" in model or "\\" in model or model.startswith("."):
-        return path
-    results = workspace.results(model)
-    found = sorted(beside.parent for beside in results.glob(f"*/{PLANS_FILE}"))
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise UserError(f"-m {model}: no trained model in {results}. Train one with swinssl_train, or give its folder.")
-    listed = ", ".join(map(str, found))
-    raise UserError(f"-m {model}: {len(found)} models answer to it. Give the folder of one: {listed}")
+        _report(result.outcomes, output, job.model)
+    print_warnings(result.unread, json=json)
+    _end(result.outcomes, inputs, output, quiet=json)
 
 
 def _parse_folds(folds: list[str] | None) -> list[str] | None:
@@ -154,26 +97,8 @@ def _parse_folds(folds: list[str] | None) -> list[str] | None:
     return parsed
 
 
-def _trained_on(model: TrainedModel) -> frozenset[str]:
-    """Content hashes of the images that the model's folds were trained on, as far as their runs tell."""
-    from swinssl.inference.trained_model import fold_folder
-    from swinssl.training.engine.run_description import LearntFrom
-    from swinssl.training.engine.run_folder import RunFolder
-
-    hashes: set[str] = set()
-    for fold in model.folds:
-        path = RunFolder(fold_folder(model.folder, fold)).run_file
-        if not path.is_file():
-            continue
-        try:
-            hashes |= LearntFrom.read(path).hashes
-        except UserError as error:  # it serves this warning alone
-            logger.warning("%s So images that the model was trained on cannot be told from others.", error)
-    return frozenset(hashes)
-
-
-def _introduce(model: TrainedModel, folder: OutputFolder, *, typed: str) -> None:
-    record = folder.record
+def _introduce(job: PredictionJob, *, typed: str) -> None:
+    model, record = job.model, job.record
     folds = f"{'folds' if len(model.folds) > 1 else 'fold'} {', '.join(model.folds)}"
     print(f"{typed} ({model.plans.dataset_name}), {folds}; {record.device}, {record.precision}")
     for note in model.notes:
@@ -199,34 +124,25 @@ def _named(groups: Sequence[Sequence[str]], model: TrainedModel) -> str:
     )
 
 
-def _rehearse(
-    cases: Sequence[InputCase], predictor: Predictor, folder: OutputFolder, *, networks: int, json: bool
-) -> None:
+def _rehearse(job: PredictionJob, *, json: bool) -> None:
     from swinssl.core.text import duration
-    from swinssl.inference.prediction_run import expected_windows, unreadable
 
-    todo = [case for case in cases if not folder.has(case)]
-    windows = sum(expected_windows(case, predictor) for case in todo)
-    passes = windows * networks * 2 ** len(predictor.windows.mirror_axes)
-    training = predictor.plans.training
-    # A pass without gradients is a third of a training step of one patch.
-    seconds = passes * predictor.plans.cost.step_seconds_cpu / (3 * training.batch_size)
-    failed = unreadable(todo, predictor.plans)
-    good = [case.id for case in todo if case.id not in failed]
+    expected = job.estimate()
+    good, windows, seconds = expected.would_segment, expected.windows, expected.seconds_on_two_cores
     if json:
-        expected = {"would_segment": good, "cases": len(cases), "windows": windows}
-        print_json({"output": folder.path, **expected, "would_fail": failed, "seconds_on_two_cores": seconds})
-        _refuse_failed([*failed], len(cases))
-        return
-    where = f", about {duration(seconds)} on two CPU cores" if predictor.windows.device.type == "cpu" else ""
-    done = f"; {len(cases) - len(todo)} are done" if len(todo) < len(cases) else ""
-    print(
-        f"nothing written (would segment {len(good)} of {len(cases)} cases into {folder.path}, {windows} windows"
-        f"{where}{done})"
-    )
-    for case_id, reason in failed.items():
-        print(f"would fail: {case_id}: {reason}")
-    _refuse_failed([*failed], len(cases))
+        said = {"would_segment": good, "cases": expected.cases, "windows": windows}
+        print_json({"output": job.place.path, **said, "would_fail": expected.failed, "seconds_on_two_cores": seconds})
+    else:
+        where = f", about {duration(seconds)} on two CPU cores" if expected.on_cpu else ""
+        done = f"; {expected.done} are done" if expected.done else ""
+        print(
+            f"nothing written (would segment {len(good)} of {expected.cases} cases into {job.place.path}, {windows} "
+            f"windows{where}{done})"
+        )
+        for case_id, reason in expected.failed.items():
+            print(f"would fail: {case_id}: {reason}")
+    _refuse_failed([*expected.failed], expected.cases)
+    print_warnings(job.unread, json=json)
 
 
 def _report(outcomes: Sequence[CaseOutcome], output: Path, model: TrainedModel) -> None:
