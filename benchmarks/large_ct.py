@@ -29,7 +29,7 @@ from swinssl.imageio.reader import read_channels
 from swinssl.imageio.volume import Geometry
 from swinssl.imageio.writer import write_volume
 from swinssl.inference.predictor import Predictor
-from swinssl.inference.source_grid import WayBack
+from swinssl.inference.source_grid import SourceGrid
 from swinssl.preprocessing.prepared_volume import prepare
 
 SHAPE: Shape = (600, 512, 512)
@@ -74,7 +74,7 @@ def predict(path: Path, memory_gb: float | None) -> dict[str, tuple[float, float
 
     read = [step("read", lambda: read_channels([path]))]
     prepared = step("prepare", lambda: prepare(read.pop(), plans))
-    step("segment", lambda: predictor.segment(prepared.image, WayBack.of(prepared)))
+    step("segment", lambda: predictor.segment(prepared.image, SourceGrid.of(prepared)))
     return steps
 
 

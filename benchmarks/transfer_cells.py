@@ -68,7 +68,9 @@ def _ours(study: Study, init: Init, seed: int) -> tuple[Path, int, float]:
     trained = study.root / "results" / study.raw.name / name
     predictions = study.work / "predictions" / f"{name}_seed{seed}"
     models = ["-m", trained, "--folds", ",".join(map(str, folds))]
-    run_swinssl("predict", "-i", study.images, "-o", predictions, *models, "--device", study.device, "--no-clean-up")
+    run_swinssl(
+        "predict", "-i", study.images, "-o", predictions, *models, "--device", study.device, "--no-postprocessing"
+    )
     runs = [json.loads((trained / f"fold_{fold}" / "run.json").read_text(encoding="utf-8")) for fold in folds]
     return predictions, runs[0]["steps"], sum(run["seconds"] for run in runs) / 60
 

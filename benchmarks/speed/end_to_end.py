@@ -17,7 +17,7 @@ import numpy as np
 import side_by_side as sbs
 import torch
 import torch.nn.functional as F
-from export import mixed_cells, nnunets_export, nnunets_properties, way_back
+from export import mixed_cells, nnunets_export, nnunets_properties, source_grid
 from inputs import Shape, organs
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
@@ -27,7 +27,7 @@ from sliding_window import NNUNET, ROUNDING_SHARE, network_alone, nnunet, nnunet
 from torch import Tensor, nn
 
 from swinssl.inference.predictor import Predictor
-from swinssl.inference.source_grid import WayBack
+from swinssl.inference.source_grid import SourceGrid
 
 SPACING = (1.5, 1.5, 1.5)
 # Channels of the image: enough that between two structures there is seldom a third.
@@ -49,7 +49,7 @@ def _both(
 ) -> sbs.Comparison:
     codes = np.random.default_rng(0).standard_normal((classes, CHANNELS), np.float32)
     image, network = _image(shape, codes), _nearest(codes)
-    tensor, back, predictor = torch.from_numpy(image), way_back(shape, source, SPACING), ours(network, classes)
+    tensor, back, predictor = torch.from_numpy(image), source_grid(shape, source, SPACING), ours(network, classes)
     run = partial(_ours, predictor, image, back)
     plans = nnunet_plans(SPACING)
     theirs = partial(_nnunet, tensor, nnunet(network, classes, plans), plans, nnunets_properties(back), classes)
@@ -103,7 +103,7 @@ def _expected(image: Tensor, network: nn.Module, source: Shape) -> NDArray:
         return np.stack([network(finer[:, :, z : z + 1])[0, :, 0].argmax(0).byte().numpy() for z in range(source[0])])
 
 
-def _ours(predictor: Predictor, image: NDArray, back: WayBack) -> NDArray:
+def _ours(predictor: Predictor, image: NDArray, back: SourceGrid) -> NDArray:
     return predictor.segment(image, back).label_map
 
 

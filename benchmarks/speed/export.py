@@ -29,7 +29,7 @@ from swinssl.dataset.labels import LabelSet
 from swinssl.imageio.volume import Geometry
 from swinssl.inference.export import export
 from swinssl.inference.sliding_window import Slab
-from swinssl.inference.source_grid import WayBack
+from swinssl.inference.source_grid import SourceGrid
 
 # Planes of a slab: what a row of windows of 96 planes finishes at half overlap.
 PLANES = 48
@@ -46,14 +46,14 @@ def comparisons(quick: bool) -> Iterator[sbs.Comparison]:
     yield _export("export, 15 classes", shape, source, classes=15)
 
 
-def way_back(shape: Shape, source: Shape, spacing: Spacing) -> WayBack:
+def source_grid(shape: Shape, source: Shape, spacing: Spacing) -> SourceGrid:
     """From a grid of `shape` and `spacing` to one of the shape `source` over the same extent; nothing is cut off."""
     finer = tuple(step * old / new for step, old, new in zip(spacing, shape, source, strict=True))
     z, y, x = source
-    return WayBack(Geometry.from_parts(source, spacing=finer), ((0, z), (0, y), (0, x)), shape)  # type: ignore[arg-type]
+    return SourceGrid(Geometry.from_parts(source, spacing=finer), ((0, z), (0, y), (0, x)), shape)  # type: ignore[arg-type]
 
 
-def nnunets_properties(back: WayBack) -> dict[str, Any]:
+def nnunets_properties(back: SourceGrid) -> dict[str, Any]:
     """The way back as nnU-Net keeps it."""
     return {
         "spacing": list(back.source.spacing),
@@ -84,7 +84,7 @@ def mixed_cells(labels: NDArray) -> float:
 
 def _export(name: str, shape: Shape, source: Shape, *, classes: int) -> sbs.Comparison:
     spacing = (2.5, 1.5, 1.5)
-    back, plans, labels = way_back(shape, source, spacing), nnunet_plans(spacing), labels_of(classes - 1)
+    back, plans, labels = source_grid(shape, source, spacing), nnunet_plans(spacing), labels_of(classes - 1)
     halves = _logits(shape, classes)  # in which nnU-Net adds up
     logits = halves.float()
     ours = partial(_ours, logits, back, labels)
@@ -121,7 +121,7 @@ def _logits(shape: Shape, classes: int) -> Tensor:
     return torch.from_numpy(out)
 
 
-def _ours(logits: Tensor, back: WayBack, labels: LabelSet) -> NDArray:
+def _ours(logits: Tensor, back: SourceGrid, labels: LabelSet) -> NDArray:
     slabs = (Slab(0, start, logits[:, start : start + PLANES]) for start in range(0, logits.shape[1], PLANES))
     return export(slabs, back, labels).label_map
 

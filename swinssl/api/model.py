@@ -27,7 +27,7 @@ from swinssl.inference.input_cases import expected_channels
 from swinssl.inference.model_archive import unpacked
 from swinssl.inference.prediction_run import LoadedCase, load_case, load_volume, volumes_ml
 from swinssl.inference.predictor import Predictor
-from swinssl.inference.source_grid import WayBack
+from swinssl.inference.source_grid import SourceGrid
 from swinssl.preprocessing.plans import PLANS_FILE, Plans
 
 if TYPE_CHECKING:
@@ -111,7 +111,9 @@ class TrainedModel:
         self._model, self._trained_on = model, trained_on(model)
         self._lock = threading.Lock()
         self._loaded: Predictor | None = None
-        self._load = lambda: model.predictor(device, overlap=overlap, mirror=tta, clean_up=postprocessing, bf16=bf16)
+        self._load = lambda: model.predictor(
+            device, overlap=overlap, mirror=tta, postprocessing=postprocessing, bf16=bf16
+        )
 
     def __repr__(self) -> str:
         return f"TrainedModel({str(self.folder)!r}, folds={self.folds}, device={self.device!r})"
@@ -144,7 +146,7 @@ class TrainedModel:
     @property
     def postprocessing(self) -> tuple[tuple[str, ...], ...]:
         """Structures that keep their largest component alone, one group after another."""
-        return self._predictor.clean_up
+        return self._predictor.postprocessing
 
     def predict(
         self,
@@ -223,8 +225,8 @@ class TrainedModel:
             if progress is not None:
                 progress(done, total)
 
-        way_back = WayBack.of(prepared)
-        result = predictor.segment(prepared.image, way_back, probabilities=probabilities, on_windows=advance)
+        source_grid = SourceGrid.of(prepared)
+        result = predictor.segment(prepared.image, source_grid, probabilities=probabilities, on_windows=advance)
         return Prediction(
             geometry=prepared.source,
             labels=result.label_map,
@@ -304,9 +306,9 @@ def _notes(model: trained_model.TrainedModel, *, postprocessing: bool) -> tuple[
     notes = list(model.notes)
     if model.unfinished:
         notes.append(f"fold {', '.join(model.unfinished)} has no weights yet and is left out")
-    if postprocessing and model.clean_up_is_outdated:
+    if postprocessing and model.postprocessing_is_outdated:
         notes.append(
-            "no clean-up, since clean_up.json was measured with other weights than the model has now; rerun "
+            "no post-processing, because postprocessing.json was measured with other weights; rerun "
             "swinssl_train with the options of this model to measure anew"
         )
     return tuple(notes)

@@ -94,12 +94,16 @@ class PredictionJob:
         """Segment the cases that are not done."""
         options = self.record.options
         predictor = self.model.predictor(
-            self.device, overlap=options.overlap, mirror=options.tta, clean_up=options.clean_up, bf16=self.bf16
+            self.device,
+            overlap=options.overlap,
+            mirror=options.tta,
+            postprocessing=options.postprocessing,
+            bf16=self.bf16,
         )
         self.place.begin(self.model)
         with progress_to(progress):
             outcomes = predict_cases(self.cases, predictor, self.place, trained_on=trained_on(self.model))
-        return PredictionResult(self.output, outcomes, self.record.clean_up, self.unread)
+        return PredictionResult(self.output, outcomes, self.record.postprocessing, self.unread)
 
     def estimate(self) -> PredictionEstimate:
         """Read weights and images, and say what `run` would do."""

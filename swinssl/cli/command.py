@@ -18,6 +18,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import typer
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+from typer.core import TyperCommand
 from typer.exceptions import TyperException
 
 from swinssl.core import files
@@ -30,6 +31,8 @@ TYPER: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": Fa
 EXIT_USER_ERROR = 2
 INTERRUPTED = 130
 RESUME = "Rerun the command to resume."
+# Options of earlier versions; the error message suggests the new name.
+RENAMED_OPTIONS = {f"--{no}clean-up": f"--{no}postprocessing" for no in ("", "no-")}
 # Errors of the machine rather than of the program, and what to do about them.
 FULL = "Free some space there, or choose another folder."
 FORBIDDEN = "Change its permissions, or choose another folder."
@@ -131,8 +134,21 @@ def run_typed(function: Callable[..., None], arguments: Sequence[str]) -> None:
 
 def _app(function: Callable[..., None]) -> typer.Typer:
     app = typer.Typer(**TYPER)
-    app.command()(_with_version(function))
+    app.command(cls=_Command)(_with_version(function))
     return app
+
+
+class _Command(TyperCommand):
+    """A command that suggests the new name of a renamed option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except TyperException as error:
+            former = getattr(error, "option_name", None)
+            if former in RENAMED_OPTIONS and hasattr(error, "possibilities"):
+                error.possibilities = [RENAMED_OPTIONS[former]]
+            raise
 
 
 def _with_version(function: Callable[..., None]) -> Callable[..., None]:

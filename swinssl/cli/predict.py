@@ -79,7 +79,7 @@ def predict(
             {"id": o.case.id, **o.record.model_dump(mode="json"), "status": o.status, "result": o.result}
             for o in result.outcomes
         ]
-        print_json({"output": output, "clean_up": result.postprocessing, "cases": cases_done})
+        print_json({"output": output, "postprocessing": result.postprocessing, "cases": cases_done})
     else:
         _report(result.outcomes, output, job.model)
     print_warnings(result.unread, json=json)
@@ -107,11 +107,12 @@ def _introduce(job: PredictionJob, *, typed: str) -> None:
         print(f"note: fold {', '.join(model.unfinished)} has no weights yet and is left out")
     if record.options.tta and not record.mirror_axes:
         print("note: this model was trained without mirror images, so --tta changes nothing")
-    if record.clean_up:
-        print(f"clean-up: the largest component of {_named(record.clean_up, model)} (--no-clean-up keeps the rest)")
-    if record.options.clean_up and model.clean_up_is_outdated:
+    if record.postprocessing:
+        kept = _named(record.postprocessing, model)
+        print(f"postprocessing: keeps the largest component of {kept} (--no-postprocessing keeps all)")
+    if record.options.postprocessing and model.postprocessing_is_outdated:
         print(
-            "note: no clean-up, since clean_up.json was measured with other weights than the model has now; "
+            "note: no post-processing, because postprocessing.json was measured with other weights; "
             "rerun swinssl_train with the options of this model to measure anew"
         )
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from swinssl.experiments.cross_validation import CrossValidated
     from swinssl.experiments.fine_tuned_fold import JudgedFold
-    from swinssl.inference.postprocessing import CleanUp, Trial
+    from swinssl.inference.postprocessing import Postprocessing, Trial
 
 ALL = "all"
 # A number, or a range of numbers.
@@ -175,7 +175,7 @@ def _report(judged: JudgedFold) -> None:
             f"training cases: mean Dice {judged.training_dice:.3f} when the network predicts what it learnt from; "
             "this says nothing about other cases"
         )
-    for line in _clean_up_lines(judged.clean_up, regions=trained.plans.labels.regions):
+    for line in _postprocessing_lines(judged.postprocessing, regions=trained.plans.labels.regions):
         print(line)
     print(f"model: {trained.model}")
     print(f"progress: {trained.folder / 'progress.png'}")
@@ -190,11 +190,13 @@ def _report_together(validated: CrossValidated, *, json: bool) -> None:
     from swinssl.evaluation.summary import SUMMARY_FILE, summary
     from swinssl.training.engine.run_description import RunDescription
 
-    evaluation, report, clean_up = validated.evaluation, validated.report, validated.clean_up
+    evaluation, report, postprocessing = validated.evaluation, validated.report, validated.postprocessing
     if json:
         together = None if evaluation is None or report is None else summary(evaluation, report)
         runs = [RunDescription.read(one.fold.run_file) for one in validated.folds]
-        print_json({"model": validated.model, "folds": runs, "cross_validation": together, "clean_up": clean_up})
+        print_json(
+            {"model": validated.model, "folds": runs, "cross_validation": together, "postprocessing": postprocessing}
+        )
         return
     for one in validated.folds:
         dice = "no validation case"
@@ -203,7 +205,7 @@ def _report_together(validated: CrossValidated, *, json: bool) -> None:
         print(f"{one.fold.folder.name}: {dice}")
     if evaluation is not None and report is not None:
         print_tables(evaluation, report)
-        for line in _clean_up_lines(clean_up, regions=validated.folds[0].fold.plans.labels.regions):
+        for line in _postprocessing_lines(postprocessing, regions=validated.folds[0].fold.plans.labels.regions):
             print(line)
         print(f"all folds together: {validated.folder / SUMMARY_FILE}")
     print(f"model: {validated.model}")
@@ -213,19 +215,28 @@ def _report_together(validated: CrossValidated, *, json: bool) -> None:
             print(one.fold.run.shortfall.replace("the run", one.fold.folder.name, 1))
 
 
-def _clean_up_lines(clean_up: CleanUp | None, *, regions: bool) -> list[str]:
+def _postprocessing_lines(postprocessing: Postprocessing | None, *, regions: bool) -> list[str]:
     """What predictions of the model will keep, and what that was measured on."""
     if regions:
-        return ["clean-up: none; regions overlap, so that no component of theirs can be removed"]
-    if clean_up is None:
+        return ["postprocessing: none; regions overlap, so no component can be removed"]
+    if postprocessing is None:
         return [
-            "clean-up: none; what it would do is measured on 3 cases or more, validation and training cases together"
+            "postprocessing: none; its effect is measured on at least 3 cases, validation and training cases together"
         ]
-    if not clean_up.applied:
-        return [f"clean-up: none; to keep the largest component alone helps no structure of the {clean_up.measured_on}"]
-    lines = [f"clean-up: predictions keep the largest component of {_outcome(trial)}" for trial in clean_up.applied]
-    how = "" if clean_up.measured_on == "validation cases" else ", where no case may get worse"
-    return [*lines, f"  measured on the {clean_up.measured_on}{how}; swinssl_predict --no-clean-up leaves it out"]
+    if not postprocessing.applied:
+        return [
+            "postprocessing: none; keeping only the largest component helps no structure of the "
+            f"{postprocessing.measured_on}"
+        ]
+    lines = [
+        f"postprocessing: predictions keep the largest component of {_outcome(trial)}"
+        for trial in postprocessing.applied
+    ]
+    how = "" if postprocessing.measured_on == "validation cases" else ", where no case may get worse"
+    return [
+        *lines,
+        f"  measured on the {postprocessing.measured_on}{how}; swinssl_predict --no-postprocessing leaves it out",
+    ]
 
 
 def _outcome(trial: Trial) -> str:

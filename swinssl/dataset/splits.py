@@ -301,14 +301,14 @@ def stratified_order(structures: Mapping[str, Collection[str]], *, seed: int) ->
     chosen: list[str] = []
     count: Counter[str] = Counter()
 
-    def fitness(case: str) -> tuple[int, float]:
+    def rank(case: str) -> tuple[int, float]:
         present = structures[case]
         new = sum(count[name] == 0 for name in present)
         apart = sum(abs(count[name] + (name in present) - share[name] * (len(chosen) + 1)) for name in share)
         return -new, apart
 
     while left:
-        best = min(left, key=fitness)  # the first of equals, so by hash
+        best = min(left, key=rank)  # the first of equals, so by hash
         left.remove(best)
         chosen.append(best)
         count.update(structures[best])

@@ -1,7 +1,7 @@
 """Several folds of one model, one after another, and what they come to together: every validation case once.
 
 <model>/cross_validation/summary.json, metrics.csv    as of one fold, over the cases of all
-        clean_up.json                                 what predictions of the model get rid of (`clean_up_choice.py`)
+        postprocessing.json                           post-processing of the model (`postprocessing_choice.py`)
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from swinssl.evaluation.aggregate import Report, make_report
 from swinssl.evaluation.results import Evaluation
 from swinssl.evaluation.summary import write_files
 from swinssl.experiments.fine_tuned_fold import JudgedFold, judge, together
-from swinssl.experiments.postprocessing_choice import choose_clean_up
-from swinssl.inference.postprocessing import CleanUp
+from swinssl.experiments.postprocessing_choice import choose_postprocessing
+from swinssl.inference.postprocessing import Postprocessing
 from swinssl.inference.trained_model import TrainedModel
 from swinssl.preprocessing.store import PreprocessedDataset
 from swinssl.training.config import TrainingConfig
@@ -42,8 +42,8 @@ class CrossValidated:
         model: its folder.
         folds: in order; on all ranks but the first without their evaluations.
         first_rank: whether this process is the one that writes and speaks.
-        evaluation, report, clean_up: over the validation cases of all folds; None where there is no such case, and on
-            all ranks but the first.
+        evaluation, report, postprocessing: over the validation cases of all folds; None if there is no such case, and
+            on all ranks but the first.
     """
 
     model: Path
@@ -51,7 +51,7 @@ class CrossValidated:
     first_rank: bool
     evaluation: Evaluation | None = None
     report: Report | None = None
-    clean_up: CleanUp | None = None
+    postprocessing: Postprocessing | None = None
 
     @property
     def folder(self) -> Path:
@@ -68,7 +68,7 @@ def cross_validate(
     name: str | None = None,
     restart: bool = False,
 ) -> CrossValidated:
-    """Train several folds, measure them together and decide on the clean-up; goes on where an earlier call was stopped.
+    """Train several folds, evaluate them together and choose the post-processing; resumes a stopped call.
 
     Where earlier calls have trained every other fold in the same way, all folds count.
 
@@ -108,9 +108,9 @@ def cross_validate(
     write_files(evaluation, report, model / CROSS_VALIDATION)
     opened = TrainedModel.open(model, folds)
     few = len(evaluation.cases) < ENOUGH_CASES
-    clean_up = choose_clean_up(evaluation, opened.plans.labels, fold_sha256=opened.sha256, strict=few)
-    clean_up.write(model)
-    return CrossValidated(model, in_order, ranks.is_main, evaluation, report, clean_up)
+    postprocessing = choose_postprocessing(evaluation, opened.plans.labels, fold_sha256=opened.sha256, strict=few)
+    postprocessing.write(model)
+    return CrossValidated(model, in_order, ranks.is_main, evaluation, report, postprocessing)
 
 
 def check_folds(preprocessed: Path, folds: Sequence[str]) -> None:

@@ -1,4 +1,4 @@
-"""One fold, trained and judged: fine-tuning, its validation cases against their labels, and its clean-up."""
+"""One fold, trained and judged: fine-tuning, its validation cases against their labels, and its post-processing."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from swinssl.evaluation.evaluate import evaluate
 from swinssl.evaluation.reference_labels import ReferenceLabels
 from swinssl.evaluation.results import Evaluation
 from swinssl.evaluation.summary import write_files
-from swinssl.experiments.postprocessing_choice import choose_clean_up
-from swinssl.inference.postprocessing import CleanUp, MeasuredOn
+from swinssl.experiments.postprocessing_choice import choose_postprocessing
+from swinssl.inference.postprocessing import MeasuredOn, Postprocessing
 from swinssl.inference.trained_model import TrainedModel, fold_folder
 from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.store import REFERENCES, PreprocessedDataset
@@ -35,15 +35,15 @@ class JudgedFold:
 
     Args:
         evaluation, report: None where it has no validation case.
-        clean_up: what is kept of the model's predictions; None where too few cases could tell, and of a fold that is
-            judged together with others.
+        postprocessing: of the model; None if there are too few cases to measure it, and for a fold that is evaluated
+            together with others.
         training_dice: mean Dice of the training cases where they were predicted; says nothing about other cases.
     """
 
     fold: FineTuned
     evaluation: Evaluation | None = None
     report: Report | None = None
-    clean_up: CleanUp | None = None
+    postprocessing: Postprocessing | None = None
     training_dice: float | None = None
 
 
@@ -56,13 +56,13 @@ def train_and_judge(
     name: str | None = None,
     restart: bool = False,
 ) -> JudgedFold:
-    """Train a fold, predict and measure its validation cases, decide on the clean-up; resumes where it was stopped.
+    """Train a fold, predict and evaluate its validation cases, choose the post-processing; resumes a stopped call.
 
-    Writes `summary.json` and `metrics.csv` beside the predictions, the Dice into `run.json`, and `clean_up.json` into
-    the model's folder. Arguments and errors are those of `fine_tune`.
+    Writes `summary.json` and `metrics.csv` beside the predictions, the Dice into `run.json`, and `postprocessing.json`
+    into the model's folder. Arguments and errors are those of `fine_tune`.
     """
     trained = fine_tune(preprocessed, results, fold=fold, config=config, name=name, restart=restart)
-    return _with_clean_up(judge(trained, preprocessed), preprocessed)
+    return _with_postprocessing(judge(trained, preprocessed), preprocessed)
 
 
 def judge(trained: FineTuned, preprocessed: Path) -> JudgedFold:
@@ -99,8 +99,8 @@ def together(evaluations: Sequence[Evaluation]) -> Evaluation | None:
     )
 
 
-def _with_clean_up(judged: JudgedFold, preprocessed: Path) -> JudgedFold:
-    """With the clean-up of the model, measured on the best cases that there are.
+def _with_postprocessing(judged: JudgedFold, preprocessed: Path) -> JudgedFold:
+    """With the post-processing of the model, measured on the best cases that there are.
 
     These are the validation cases of this fold and of all others that were trained in the same way: for `all` they are
     the cross-validation of the same choices. Fewer than `ENOUGH_CASES` decide nothing. Then some of the training cases
@@ -114,15 +114,15 @@ def _with_clean_up(judged: JudgedFold, preprocessed: Path) -> JudgedFold:
     model = TrainedModel.open(trained.model)
     own = {trained.run.fold: model.sha256[trained.run.fold]}
     sha256 = {fold: model.sha256[fold] for fold in validated}
-    earlier = None if model.clean_up_is_outdated else model.clean_up
+    earlier = None if model.postprocessing_is_outdated else model.postprocessing
     if earlier is not None and trained.done_before and earlier.fold_sha256 in (sha256, {**sha256, **own}):
-        return replace(judged, clean_up=earlier)
+        return replace(judged, postprocessing=earlier)
     measured_on: MeasuredOn = "validation cases"
     cases = sum(len(one.cases) for one in evaluations)
     training_dice = None
     if cases < ENOUGH_CASES:
         if earlier is not None and earlier.measured_on == measured_on and trained.run.fold not in sha256:
-            return replace(judged, clean_up=earlier)
+            return replace(judged, postprocessing=earlier)
         chosen = training_cases_to_predict(trained.run.train_cases, trained.run.validation_cases)
         if len(chosen) + cases < ENOUGH_CASES:
             return judged
@@ -134,15 +134,15 @@ def _with_clean_up(judged: JudgedFold, preprocessed: Path) -> JudgedFold:
         sha256 |= own
     evaluation = together(evaluations)
     assert evaluation is not None
-    clean_up = choose_clean_up(
+    postprocessing = choose_postprocessing(
         evaluation,
         trained.plans.labels,
         fold_sha256=sha256,
         measured_on=measured_on,
         strict=measured_on != "validation cases",
     )
-    clean_up.write(trained.model)
-    return replace(judged, clean_up=clean_up, training_dice=training_dice)
+    postprocessing.write(trained.model)
+    return replace(judged, postprocessing=postprocessing, training_dice=training_dice)
 
 
 def _validated(judged: JudgedFold, preprocessed: Path) -> dict[str, Evaluation]:

@@ -21,7 +21,7 @@ from swinssl.core.terminal import track
 from swinssl.dataset.labels import LabelSet
 from swinssl.evaluation.pairing import Pair
 from swinssl.evaluation.results import CaseResult, Evaluation
-from swinssl.inference.postprocessing import CleanUp, MeasuredOn, Trial, clean
+from swinssl.inference.postprocessing import MeasuredOn, Postprocessing, Trial, postprocess
 from swinssl.metrics.case_metrics import case_overlaps
 
 # Of the mean Dice; below it is noise, and every removal can also remove what is real.
@@ -31,14 +31,14 @@ LEAST_BETTER = 2
 Dice = Mapping[str, float | None]
 
 
-def choose_clean_up(
+def choose_postprocessing(
     evaluation: Evaluation,
     labels: LabelSet,
     *,
     fold_sha256: Mapping[str, str],
     measured_on: MeasuredOn = "validation cases",
     strict: bool = False,
-) -> CleanUp:
+) -> Postprocessing:
     """What to clean up, from raw predictions.
 
     Args:
@@ -51,7 +51,7 @@ def choose_clean_up(
     applied: list[Trial] = []
     rejected: list[Trial] = []
     if not labels.regions:
-        cases = [_Measured.of(case, evaluation, labels) for case in track(evaluation.cases, "trying clean-up")]
+        cases = [_Measured.of(case, evaluation, labels) for case in track(evaluation.cases, "trying post-processing")]
         raw, each = [case.raw for case in cases], [case.each for case in cases]
         if len(labels.names) > 1:
             together = [case.together for case in cases]
@@ -63,7 +63,7 @@ def choose_clean_up(
         for name in labels.names:
             trial = _trial((name,), raw, each)
             (applied if _helps(trial, strict=strict) else rejected).append(trial)
-    return CleanUp(
+    return Postprocessing(
         measured_on=measured_on,
         least_gain=LEAST_GAIN,
         applied=tuple(applied),
@@ -96,14 +96,14 @@ class _Measured:
         # What is removed of one structure touches no other, so that all can be measured at once.
         singly = tuple((name,) for name in labels.names)
         cleaned = prediction.copy()
-        clean(cleaned, singly, labels)
+        postprocess(cleaned, singly, labels)
         each = dice(cleaned)
         np.copyto(cleaned, prediction)
-        clean(cleaned, (labels.names,), labels)
+        postprocess(cleaned, (labels.names,), labels)
         together = dice(cleaned)
         if np.array_equal(cleaned, prediction):
             return cls(raw, raw, each, each)
-        clean(cleaned, singly, labels)
+        postprocess(cleaned, singly, labels)
         return cls(raw, together, each, dice(cleaned))
 
 

@@ -18,7 +18,7 @@ from swinssl.dataset.labels import LabelSet
 from swinssl.inference.argmax import decide, winners
 from swinssl.inference.argmax import probabilities as probabilities_of
 from swinssl.inference.sliding_window import Slab
-from swinssl.inference.source_grid import WayBack
+from swinssl.inference.source_grid import SourceGrid
 from swinssl.inference.trilinear import Axes, AxisNeighbours, decide_at, interpolate
 
 # New voxels worked on at once, times the structures where probabilities are asked for.
@@ -39,15 +39,19 @@ class Segmentation:
     probabilities: NDArray[np.float32] | None
 
 
-def export(slabs: Iterable[Slab], way_back: WayBack, labels: LabelSet, *, probabilities: bool = False) -> Segmentation:
+def export(
+    slabs: Iterable[Slab], source_grid: SourceGrid, labels: LabelSet, *, probabilities: bool = False
+) -> Segmentation:
     """The label map of logits that cover the plan's grid of a case; outside the crop it is background.
 
     Args:
         slabs: of one axis, in order, without gaps, strip after strip (`SlidingWindow.slabs`).
         probabilities: give those of the interpolated logits too: softmax over exclusive labels, sigmoid of regions.
     """
-    target = _Target(way_back, labels, probabilities=probabilities)
-    neighbours = [AxisNeighbours.between(n, m) for n, m in zip(way_back.shape, way_back.cropped_shape, strict=True)]
+    target = _Target(source_grid, labels, probabilities=probabilities)
+    neighbours = [
+        AxisNeighbours.between(n, m) for n, m in zip(source_grid.shape, source_grid.cropped_shape, strict=True)
+    ]
     done = 0
     for slab in _overlapping(slabs):
         if slab.start == 0:  # of a strip
@@ -64,18 +68,18 @@ def export(slabs: Iterable[Slab], way_back: WayBack, labels: LabelSet, *, probab
 class _Target:
     """The arrays that are filled, on the grid of the file, and the crop of them that the network saw."""
 
-    def __init__(self, way_back: WayBack, labels: LabelSet, *, probabilities: bool) -> None:
+    def __init__(self, source_grid: SourceGrid, labels: LabelSet, *, probabilities: bool) -> None:
         self.labels = labels
         nowhere = winners(torch.zeros((1, 1, 1), dtype=torch.uint8), labels)
-        label_map = np.zeros(way_back.source.shape, labels.output_to_raw(nowhere).dtype)
+        label_map = np.zeros(source_grid.source.shape, labels.output_to_raw(nowhere).dtype)
         scores = None
         if probabilities:
             scores = np.zeros((labels.num_outputs, *label_map.shape), np.float32)
             if not labels.regions:
                 scores[0] = 1  # outside the crop is background for certain
         self.segmentation = Segmentation(label_map, scores)
-        self._raw = way_back.crop_of(label_map)
-        self._scores = None if scores is None else way_back.crop_of(scores)
+        self._raw = source_grid.crop_of(label_map)
+        self._scores = None if scores is None else source_grid.crop_of(scores)
 
     def fill(self, slab: Slab, first: int, last: int, axes: Axes) -> None:
         """Fill the new planes [first, last) of an axis from a slab that has all their neighbours.

@@ -2,7 +2,7 @@
 
     manifest.json                format, version, name of the model, and of each other member length and SHA-256
     swinsslPlans.json, dataset.json
-    clean_up.json                where the model has one
+    postprocessing.json          if the model has one (clean_up.json in archives of swinssl 0.1.0)
     fold_<k>/model.safetensors   one a fold
 
 Archives come from strangers: nothing is taken from one but files of these names, no larger than the manifest and the
@@ -33,13 +33,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from swinssl.core import files
 from swinssl.core.errors import UserError
 from swinssl.core.workspace import safe_name
-from swinssl.inference.postprocessing import CLEAN_UP_FILE
+from swinssl.inference.postprocessing import POSTPROCESSING_FILE, POSTPROCESSING_FILE_0_1_0
 from swinssl.inference.trained_model import DATASET_FILE, WEIGHTS_FILE, TrainedModel, fold_folder
 from swinssl.preprocessing.plans import PLANS_FILE
 
 MANIFEST = "manifest.json"
 DESCRIPTIONS = (PLANS_FILE, DATASET_FILE)
-OPTIONAL = (CLEAN_UP_FILE,)
+OPTIONAL = (POSTPROCESSING_FILE, POSTPROCESSING_FILE_0_1_0)
 WEIGHTS = re.compile(rf"fold_(0|[1-9][0-9]{{0,2}}|all)/{re.escape(WEIGHTS_FILE)}")
 
 MOST_MEMBERS = 64
@@ -88,13 +88,13 @@ def export_model(model: TrainedModel, path: Path) -> Manifest:
         model: with the folds that are to go into it.
     """
     name = safe_name(model.folder.resolve().name, what=f"model {model.folder}")
-    cleaned = model.clean_up is not None and not model.clean_up_is_outdated
-    texts = (PLANS_FILE, *(OPTIONAL if cleaned else ()))
     weights = [f"{fold_folder(Path(), fold)}/{WEIGHTS_FILE}" for fold in model.folds]
     # Not the folder's own file, which in a model by swinssl 0.1.0 may tell of the training cases.
     described = json.dumps(model.description, indent=2).encode()
     members: dict[str, Path | bytes] = {DATASET_FILE: described}
-    members.update({member: model.folder / member for member in (*texts, *weights)})
+    if model.postprocessing is not None and not model.postprocessing_is_outdated:
+        members[POSTPROCESSING_FILE] = model.postprocessing.model_dump_json(indent=2).encode()
+    members.update({member: model.folder / member for member in (PLANS_FILE, *weights)})
     kept = {}
     for member, content in members.items():
         with _source(content) as source:

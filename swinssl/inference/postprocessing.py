@@ -1,6 +1,6 @@
-"""`clean_up.json`: of which structures a model's predictions keep the largest component alone, and what that was worth.
+"""`postprocessing.json`: the structures whose predictions keep only the largest component, and the measured gain.
 
-swinssl_train writes it (`experiments/clean_up_choice.py`); every predictor of the model does what it says
+swinssl_train writes it (`experiments/postprocessing_choice.py`); every predictor of the model applies it
 (`TrainedModel.predictor`). It names no case.
 """
 
@@ -20,20 +20,21 @@ from swinssl.core.geometry import union, value_boxes
 from swinssl.core.json_model import read_model
 from swinssl.dataset.labels import LabelSet
 
-CLEAN_UP_FILE = "clean_up.json"
-CLEAN_UP_VERSION = 2
-REMEDY = "Delete it, and rerun swinssl_train with the same options to make it anew."
+POSTPROCESSING_FILE = "postprocessing.json"
+POSTPROCESSING_FILE_0_1_0 = "clean_up.json"
+POSTPROCESSING_VERSION = 2
+REMEDY = "Delete it and rerun swinssl_train with the same options to create it again."
 MeasuredOn = Literal["validation cases", "training cases", "validation and training cases"]
 
 
 class Trial(BaseModel):
-    """What keeping the largest component of something came to, over the cases that it was measured on.
+    """The effect of keeping only the largest component of some structures, over the measured cases.
 
     Args:
-        structures: whose voxels count as one mask: one structure's, or those of all.
-        before, after: mean Dice, of several structures the mean over them; None where no case has one.
-        better, worse: cases whose Dice rose and fell.
-        cases: those that had a Dice before.
+        structures: whose voxels count as one mask.
+        before, after: mean Dice, averaged over the structures; None if no case has one.
+        better, worse: numbers of cases whose Dice rose and fell.
+        cases: number of cases with a Dice before.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -46,20 +47,20 @@ class Trial(BaseModel):
     cases: int = Field(ge=0)
 
 
-class CleanUp(BaseModel):
-    """What was decided, and from which weights.
+class Postprocessing(BaseModel):
+    """The chosen post-processing and the weights that it was measured with.
 
     Args:
-        measured_on: cases that the networks had not learnt from, or also those that they had.
-        least_gain: rise of the mean Dice from which it is done.
-        applied: what is done, in this order; nothing where nothing helped.
-        rejected: what was tried and is not done.
-        fold_sha256: by fold, of the weights whose predictions were measured.
+        measured_on: cases that the networks were not trained on, or also training cases.
+        least_gain: minimum rise of the mean Dice.
+        applied: trials that are applied, in this order; empty if none helped.
+        rejected: trials that are not applied.
+        fold_sha256: by fold, hash of the weights whose predictions were measured.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    version: int = CLEAN_UP_VERSION
+    version: int = POSTPROCESSING_VERSION
     measured_on: MeasuredOn = "validation cases"
     least_gain: float
     applied: tuple[Trial, ...] = ()
@@ -67,63 +68,73 @@ class CleanUp(BaseModel):
     fold_sha256: dict[str, str] = {}
 
     @classmethod
-    def read(cls, folder: Path, labels: LabelSet) -> CleanUp | None:
-        """The decision in a model's folder; None where there is none.
+    def read(cls, folder: Path, labels: LabelSet) -> Postprocessing | None:
+        """The post-processing of a model folder; None if it has none.
 
         Raises:
-            UserError: it cannot be read, is of another version, or does not fit the model's labels.
+            UserError: the file cannot be read, has another version, or does not fit the model's labels.
         """
-        path = Path(folder) / CLEAN_UP_FILE
-        if files.is_missing(path):
+        path = _existing_file(Path(folder))
+        if path is None:
             return None
-        found = read_model(
-            cls, path, what="clean-up of predictions", remedy=REMEDY, version=CLEAN_UP_VERSION, upgrade=_upgraded
+        chosen = read_model(
+            cls, path, what="post-processing", remedy=REMEDY, version=POSTPROCESSING_VERSION, upgrade=_upgraded
         )
-        for name in (name for trial in (*found.applied, *found.rejected) for name in trial.structures):
+        for name in (name for trial in (*chosen.applied, *chosen.rejected) for name in trial.structures):
             if name not in labels.names:
-                raise UserError(f"{path}: the model has no structure {name!r}; {', '.join(labels.names)}. {REMEDY}")
-        if labels.regions and found.applied:
-            raise UserError(f"{path}: would clean regions, which overlap; only exclusive labels can be. {REMEDY}")
-        return found
+                raise UserError(
+                    f"{path}: the model has no structure {name!r}; it has {', '.join(labels.names)}. {REMEDY}"
+                )
+        if labels.regions and chosen.applied:
+            raise UserError(
+                f"{path}: post-processes regions, which overlap; it is possible only for exclusive labels. {REMEDY}"
+            )
+        return chosen
 
     def write(self, folder: Path) -> None:
-        """Write atomically."""
-        files.write_json(Path(folder) / CLEAN_UP_FILE, self.model_dump(mode="json"))
+        """Write the file of a model folder atomically; it replaces one under the name of swinssl 0.1.0."""
+        files.write_json(Path(folder) / POSTPROCESSING_FILE, self.model_dump(mode="json"))
+        (Path(folder) / POSTPROCESSING_FILE_0_1_0).unlink(missing_ok=True)
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
-        """Structures that keep their largest component, one group after another."""
+        """Groups of structures that keep their largest component, in order."""
         return tuple(trial.structures for trial in self.applied)
 
     def is_of(self, fold_sha256: Mapping[str, str]) -> bool:
-        """Whether no fold has other weights now than those that were measured; folds that were not do not count."""
-        return all(self.fold_sha256[fold] == own for fold, own in fold_sha256.items() if fold in self.fold_sha256)
+        """Whether the weights of all measured folds are still the measured ones; other folds do not count."""
+        return all(self.fold_sha256[fold] == now for fold, now in fold_sha256.items() if fold in self.fold_sha256)
+
+
+def _existing_file(folder: Path) -> Path | None:
+    paths = (folder / name for name in (POSTPROCESSING_FILE, POSTPROCESSING_FILE_0_1_0))
+    return next((path for path in paths if not files.is_missing(path)), None)
 
 
 def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
-    """Version 1 (swinssl 0.1.0) came from validation cases alone."""
+    """Version 1 (swinssl 0.1.0) was measured on validation cases only."""
     if content.get("version") != 1:
         return content
-    return {**content, "version": CLEAN_UP_VERSION, "measured_on": "validation cases"}
+    return {**content, "version": POSTPROCESSING_VERSION, "measured_on": "validation cases"}
 
 
-def clean(label_map: NDArray, groups: tuple[tuple[str, ...], ...], labels: LabelSet) -> None:
+def postprocess(label_map: NDArray, groups: tuple[tuple[str, ...], ...], labels: LabelSet) -> None:
     """Keep the largest component of each group of structures, in place (`keep_largest`).
 
     Args:
         label_map: (Z, Y, X) raw values of exclusive labels.
         groups: names of structures.
     """
-    value = {name: own[0] for name, own in zip(labels.names, labels.values, strict=True)}
+    value = {name: values[0] for name, values in zip(labels.names, labels.values, strict=True)}
     keep_largest(label_map, [[value[name] for name in group] for group in groups])
 
 
 def keep_largest(label_map: NDArray, groups: Sequence[Collection[int]]) -> None:
-    """Of each group's voxels, one group after another, keep the largest component, in place.
+    """Keep only the largest component of each group's voxels, group after group, in place.
 
-    Voxels that share a corner are connected (26 neighbours). Of equally large components all stay: which of them came
-    first would depend on the order that a file stores its voxels in. Takes 5 bytes a voxel of the box round the
-    largest group.
+    Voxels that share a corner are connected (26 neighbours). Components of equal size are all kept: which one comes
+    first would depend on the order in which a file stores its voxels. Needs 5 bytes per voxel of the largest group's
+    bounding box.
 
     Args:
         label_map: (Z, Y, X) non-negative integers.
@@ -131,27 +142,27 @@ def keep_largest(label_map: NDArray, groups: Sequence[Collection[int]]) -> None:
     """
     if not groups:
         return
-    boxes = value_boxes(label_map)  # what is removed only makes them larger than need be
+    boxes = value_boxes(label_map)  # removing voxels only makes them larger than necessary
     for values in groups:
-        around = union(boxes[value] for value in values if value in boxes)
-        _keep_largest(label_map[around], values)
+        box = union(boxes[value] for value in values if value in boxes)
+        _keep_largest(label_map[box], values)
 
 
 def _keep_largest(label_map: NDArray, values: Collection[int]) -> None:
     from scipy import ndimage
 
-    # Plane by plane, since looking values up takes 8 bytes for each at once.
+    # Plane by plane: looking up values takes 8 bytes per voxel.
     mask = np.empty(label_map.shape, dtype=bool)
-    for plane, inside in zip(label_map, mask, strict=True):
-        inside[:] = np.isin(plane, list(values))
-    parts, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
+    for plane, plane_mask in zip(label_map, mask, strict=True):
+        plane_mask[:] = np.isin(plane, list(values))
+    components, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))
     if count < 2:
         return
     sizes = np.zeros(count + 1, dtype=np.int64)
-    for own, inside in zip(parts, mask, strict=True):
-        found = np.bincount(own[inside])
-        sizes[: len(found)] += found
+    for plane_components, plane_mask in zip(components, mask, strict=True):
+        counts = np.bincount(plane_components[plane_mask])
+        sizes[: len(counts)] += counts
     removed = sizes < sizes.max()
-    removed[0] = False  # what is not of the group
-    for plane, own in zip(label_map, parts, strict=True):
-        plane[removed[own]] = 0
+    removed[0] = False  # voxels outside the group
+    for plane, plane_components in zip(label_map, components, strict=True):
+        plane[removed[plane_components]] = 0

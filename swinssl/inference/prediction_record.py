@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # it imports torch, and a command's --help needs the options 
     from swinssl.inference.trained_model import TrainedModel
 
 RECORD_FILE = "predict_args.json"
-RECORD_VERSION = 2
+RECORD_VERSION = 3
 REMEDY = "Choose another output folder, or predict anew with --overwrite."
 
 
@@ -54,7 +54,7 @@ class PredictionRecord(BaseModel):
         plans_sha256: of the plans' decisions; empty in folders by swinssl 0.1.0.
         options: what the user chose.
         mirror_axes: array axes (0 z, 1 y, 2 x) of test-time augmentation.
-        clean_up: structures that keep their largest component alone, one group after another.
+        postprocessing: structures that keep their largest component alone, one group after another.
         precision: of matrix products and convolutions, `fp32` or `bf16`.
         cases: by id.
     """
@@ -67,7 +67,7 @@ class PredictionRecord(BaseModel):
     plans_sha256: str
     options: PredictionOptions
     mirror_axes: tuple[int, ...]
-    clean_up: tuple[tuple[str, ...], ...] = ()
+    postprocessing: tuple[tuple[str, ...], ...] = ()
     device: str = ""
     precision: str = ""
     started: str = Field(default_factory=provenance.now)
@@ -86,7 +86,7 @@ class PredictionRecord(BaseModel):
             plans_sha256=model.plans.prediction_sha256,
             options=options,
             mirror_axes=model.plans.training.mirror_axes if options.tta else (),
-            clean_up=model.clean_up_groups if options.clean_up else (),
+            postprocessing=model.postprocessing_groups if options.postprocessing else (),
             device=device,
             precision=precision,
         )
@@ -118,7 +118,7 @@ class PredictionRecord(BaseModel):
             ("plans", self.plans_sha256 or other.plans_sha256, other.plans_sha256 or self.plans_sha256),
             ("overlap (--overlap)", self.options.overlap, other.options.overlap),
             ("mirror images (--tta)", self.mirror_axes, other.mirror_axes),
-            ("clean-up (--no-clean-up)", self.clean_up, other.clean_up),
+            ("post-processing (--no-postprocessing)", self.postprocessing, other.postprocessing),
         ):
             if mine != theirs:
                 return what
@@ -130,8 +130,23 @@ class PredictionRecord(BaseModel):
 
 
 def _upgraded(content: dict[str, Any]) -> dict[str, Any]:
-    """Version 1 (swinssl 0.1.0) hashed the plans otherwise and its results not at all, so that they are made anew."""
-    return {**content, "version": RECORD_VERSION, "plans_sha256": ""} if content.get("version") == 1 else content
+    """The content of a record of version 1 or 2 in this version.
+
+    Version 1 (swinssl 0.1.0) hashed the plans differently and did not hash its results, so cases are predicted again.
+    Up to version 2, post-processing was called `clean_up`.
+    """
+    if content.get("version") == 1:
+        content = {**content, "version": 2, "plans_sha256": ""}
+    if content.get("version") == 2:
+        content = _renamed(content)
+        if isinstance(content.get("options"), dict):
+            content["options"] = _renamed(content["options"])
+        content["version"] = RECORD_VERSION
+    return content
+
+
+def _renamed(content: dict[str, Any]) -> dict[str, Any]:
+    return {"postprocessing" if name == "clean_up" else name: value for name, value in content.items()}
 
 
 class PredictionOptions(BaseModel):
@@ -146,7 +161,7 @@ class PredictionOptions(BaseModel):
     save_probabilities: bool = Field(
         False, description="Also write <case>.npz with the array `probabilities` (structure, z, y, x) in float32."
     )
-    clean_up: bool = Field(
+    postprocessing: bool = Field(
         True,
         description="Keep only the largest component of the structures where swinssl_train measured that this helps.",
     )

@@ -28,7 +28,7 @@ from swinssl.inference.input_check import far_from_training, fitness_warnings
 from swinssl.inference.output_folder import OutputFolder
 from swinssl.inference.prediction_record import CaseRecord
 from swinssl.inference.predictor import Predictor
-from swinssl.inference.source_grid import WayBack
+from swinssl.inference.source_grid import SourceGrid
 from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.prepared_volume import PreparedVolume, peak_bytes, prepare, shapes_by_header
 
@@ -97,7 +97,7 @@ def predict_cases(
                 windows[case.id] = predictor.window_count(loaded.prepared.shape)
                 segmentation = predictor.segment(
                     loaded.prepared.image,
-                    WayBack.of(loaded.prepared),
+                    SourceGrid.of(loaded.prepared),
                     probabilities=folder.record.options.save_probabilities,
                     on_windows=advance,
                 )

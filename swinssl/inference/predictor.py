@@ -18,9 +18,9 @@ from swinssl.core.machine import free_memory
 from swinssl.imageio.volume import Volume
 from swinssl.inference.argmax import decide, winners
 from swinssl.inference.export import Segmentation, export
-from swinssl.inference.postprocessing import clean
+from swinssl.inference.postprocessing import postprocess
 from swinssl.inference.sliding_window import Slab, SlidingWindow
-from swinssl.inference.source_grid import WayBack
+from swinssl.inference.source_grid import SourceGrid
 from swinssl.networks.folded_norm import with_folded_norms
 from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.prepared_volume import prepare
@@ -44,15 +44,15 @@ class Predictor:
         plans: how volumes are prepared, and what the networks' outputs mean.
         sum_bytes: memory that the sums over windows may take; a volume that would need more is done in strips, which
             gives the same and takes longer. None sets no limit.
-        clean_up: structures that keep their largest component alone, one group after another (`TrainedModel.predictor`
-            gives those that were measured to gain by it); label maps on the grid of a file have it, probabilities and
-            those on the plan's grid do not.
+        postprocessing: groups of structures that keep only their largest component, in order (`TrainedModel.predictor`
+            gives those for which the training measured a gain). It applies to label maps on the grid of a file, not to
+            probabilities or label maps on the plan's grid.
     """
 
     windows: SlidingWindow
     plans: Plans
     sum_bytes: int | None = None
-    clean_up: tuple[tuple[str, ...], ...] = ()
+    postprocessing: tuple[tuple[str, ...], ...] = ()
 
     @classmethod
     def of(
@@ -63,7 +63,7 @@ class Predictor:
         device: torch.device,
         overlap: float = 0.5,
         mirror: bool = False,
-        clean_up: tuple[tuple[str, ...], ...] = (),
+        postprocessing: tuple[tuple[str, ...], ...] = (),
         bf16: bool | None = None,
     ) -> Predictor:
         """A predictor of networks that are on `device` and in evaluation mode.
@@ -71,7 +71,7 @@ class Predictor:
         Args:
             overlap: least share of a window that its neighbour sees too, in [0, 0.9].
             mirror: average over mirror images along the plans' `mirror_axes`.
-            clean_up: as of the class; a trained model's own is in `TrainedModel.predictor`.
+            postprocessing: as of the class; a trained model's own is in `TrainedModel.predictor`.
             bf16: compute in bfloat16; by default where the hardware has instructions for it.
 
         On a CPU the sums may take half of the memory that is free now. A GPU that has too little says so by itself.
@@ -86,7 +86,7 @@ class Predictor:
             bf16=use_bf16(device, "auto") if bf16 is None else bf16,
         )
         limit = int(SUMS_SHARE * free_memory()) if device.type == "cpu" else None
-        return cls(windows, plans, limit, clean_up)
+        return cls(windows, plans, limit, postprocessing)
 
     def window_count(self, shape: Shape) -> int:
         """Windows that a volume of `shape` voxels on the plan's grid takes."""
@@ -103,21 +103,21 @@ class Predictor:
             on_windows: called with the number of windows that were just computed.
         """
         prepared = prepare(volume, self.plans)
-        way_back = WayBack.of(prepared)
-        return self.segment(prepared.image, way_back, probabilities=probabilities, on_windows=on_windows)
+        source_grid = SourceGrid.of(prepared)
+        return self.segment(prepared.image, source_grid, probabilities=probabilities, on_windows=on_windows)
 
     def segment(
         self,
         image: NDArray,
-        way_back: WayBack,
+        source_grid: SourceGrid,
         *,
         probabilities: bool = False,
         on_windows: Callable[[int], None] | None = None,
     ) -> Segmentation:
         """Segment an image on the plan's grid, (C, Z, Y, X) float32; the result is on the grid of its file."""
         slabs = self._slabs(image, on_windows=on_windows)
-        segmentation = export(slabs, way_back, self.plans.labels, probabilities=probabilities)
-        clean(segmentation.label_map, self.clean_up, self.plans.labels)
+        segmentation = export(slabs, source_grid, self.plans.labels, probabilities=probabilities)
+        postprocess(segmentation.label_map, self.postprocessing, self.plans.labels)
         return segmentation
 
     def segment_on_grid(self, image: NDArray) -> NDArray:

@@ -13,7 +13,7 @@ from swinssl.preprocessing.prepared_volume import PreparedVolume
 
 
 @dataclass(frozen=True, eq=False)
-class WayBack:
+class SourceGrid:
     """Where a case on the plan's grid lies in its file. All triples are (z, y, x).
 
     Args:
@@ -27,7 +27,7 @@ class WayBack:
     shape: Shape
 
     @classmethod
-    def of(cls, case: PreparedVolume | CaseProperties) -> WayBack:
+    def of(cls, case: PreparedVolume | CaseProperties) -> SourceGrid:
         """The way back of a volume just prepared, or of a stored case."""
         source = case.source if isinstance(case, PreparedVolume) else case.source_geometry
         return cls(source, case.crop, case.shape)

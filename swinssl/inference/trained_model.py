@@ -3,7 +3,7 @@
     <model>/swinsslPlans.json           what was decided; how images are prepared
             dataset.json                channels and labels, in nnU-Net's form; nothing of the training cases
             fold_<k>/model.safetensors  k = 0 ... n-1 or `all`; a fold is complete if and only if this file is there
-            clean_up.json               what predictions keep the largest component of, where that was measured
+            postprocessing.json               what predictions keep the largest component of, where that was measured
 
 It is read and written here and nowhere else; a run may keep further files beside these. The weights of a fold keep a
 hash of the plans' decisions that they were trained with, so that plans and weights which do not belong together are
@@ -25,7 +25,7 @@ from swinssl.core import files
 from swinssl.core.errors import UserError
 from swinssl.dataset.labels import labels_as_json
 from swinssl.imageio.formats import known_endings
-from swinssl.inference.postprocessing import CleanUp
+from swinssl.inference.postprocessing import Postprocessing
 from swinssl.inference.predictor import Predictor
 from swinssl.networks.architectures import build_network
 from swinssl.networks.checkpoints.weights_file import (
@@ -58,7 +58,7 @@ class TrainedModel:
         unfinished: folds that have a folder but no weights.
         sha256: by fold, of its weights.
         unsealed: folds by swinssl 0.1.0, whose weights do not say which plans they belong to.
-        clean_up: what was found to help; None where nothing was measured.
+        postprocessing: what was found to help; None where nothing was measured.
     """
 
     folder: Path
@@ -67,7 +67,7 @@ class TrainedModel:
     folds: tuple[str, ...]
     unfinished: tuple[str, ...]
     sha256: dict[str, str]
-    clean_up: CleanUp | None = None
+    postprocessing: Postprocessing | None = None
     unsealed: tuple[str, ...] = ()
 
     @classmethod
@@ -105,13 +105,13 @@ class TrainedModel:
         headers = {fold: _read_header(fold_folder(folder, fold) / WEIGHTS_FILE, plans) for fold in taken}
         sha256 = {fold: header[WEIGHTS_HASH] for fold, header in headers.items()}
         unsealed = tuple(fold for fold, header in headers.items() if not header[PLANS_HASH])
-        clean_up = CleanUp.read(folder, plans.labels)
-        return cls(folder, plans, description, taken, unfinished, sha256, clean_up, unsealed)
+        postprocessing = Postprocessing.read(folder, plans.labels)
+        return cls(folder, plans, description, taken, unfinished, sha256, postprocessing, unsealed)
 
     @property
-    def clean_up_is_outdated(self) -> bool:
-        """Whether a fold was trained further, or anew, since the clean-up was decided."""
-        return self.clean_up is not None and not self.clean_up.is_of(self.sha256)
+    def postprocessing_is_outdated(self) -> bool:
+        """Whether a fold was trained further, or anew, since the post-processing was decided."""
+        return self.postprocessing is not None and not self.postprocessing.is_of(self.sha256)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -125,12 +125,12 @@ class TrainedModel:
         )
 
     @property
-    def clean_up_groups(self) -> tuple[tuple[str, ...], ...]:
+    def postprocessing_groups(self) -> tuple[tuple[str, ...], ...]:
         """Structures that predictions keep the largest component of, one group after another.
 
         Empty where nothing was measured, or with other weights than the model has now.
         """
-        return () if self.clean_up is None or self.clean_up_is_outdated else self.clean_up.groups
+        return () if self.postprocessing is None or self.postprocessing_is_outdated else self.postprocessing.groups
 
     def predictor(
         self,
@@ -138,26 +138,26 @@ class TrainedModel:
         *,
         overlap: float = 0.5,
         mirror: bool = False,
-        clean_up: bool = True,
+        postprocessing: bool = True,
         bf16: bool | None = None,
     ) -> Predictor:
         """The chosen folds, ready to segment as swinssl_predict does.
 
         Args:
-            clean_up: keep the largest component alone of the structures where that was found to help.
+            postprocessing: keep the largest component alone of the structures where that was found to help.
             overlap, mirror, bf16: as of `Predictor.of`.
 
         Raises:
             UserError: a weights file is damaged, or has numbers that are not finite.
         """
-        groups = self.clean_up_groups if clean_up else ()
+        groups = self.postprocessing_groups if postprocessing else ()
         return Predictor.of(
             self.networks(device),
             self.plans,
             device=device,
             overlap=overlap,
             mirror=mirror,
-            clean_up=groups,
+            postprocessing=groups,
             bf16=bf16,
         )
 

@@ -23,7 +23,7 @@ from swinssl.dataset.splits import Fold, fold_of, load_or_make_splits, shots_sub
 from swinssl.imageio.formats import images_in
 from swinssl.imageio.writer import write_volume
 from swinssl.inference.predictor import Predictor
-from swinssl.inference.source_grid import WayBack
+from swinssl.inference.source_grid import SourceGrid
 from swinssl.inference.trained_model import (
     WEIGHTS_FILE,
     TrainedModel,
@@ -445,7 +445,7 @@ def predict_training_cases(trained: FineTuned, preprocessed: Path) -> Path:
     cases = _file_names(dataset, [dataset.case(case_id) for case_id in chosen])
     shutil.rmtree(folder, ignore_errors=True)
     kept = TrainedModel.open(trained.model, [trained.run.fold])
-    predictor = kept.predictor(device, clean_up=False, bf16=use_bf16(device, config.precision))
+    predictor = kept.predictor(device, postprocessing=False, bf16=use_bf16(device, config.precision))
     _predict(predictor, cases, folder, "predicting training cases")
     return folder
 
@@ -458,15 +458,15 @@ def _predict_validation(start: _Start, folder: Path) -> dict[str, str]:
     """
     setting, cases = start.setting, _predicted(start.setting)
     kept = TrainedModel.open(start.model, [start.fold])
-    _predict(kept.predictor(setting.device, clean_up=False, bf16=setting.bf16), cases, folder, "validating")
+    _predict(kept.predictor(setting.device, postprocessing=False, bf16=setting.bf16), cases, folder, "validating")
     return {name: files.sha256_of(folder / name) for name in cases}
 
 
 def _predict(predictor: Predictor, cases: Mapping[str, PreprocessedCase], folder: Path, activity: str) -> None:
     for name, case in track(cases.items(), activity):
-        way_back = WayBack.of(case.properties)
-        segmentation = predictor.segment(case.image(), way_back)
-        write_volume(folder / name, segmentation.label_map, way_back.source)
+        source_grid = SourceGrid.of(case.properties)
+        segmentation = predictor.segment(case.image(), source_grid)
+        write_volume(folder / name, segmentation.label_map, source_grid.source)
 
 
 def _check_references(setting: _Setting) -> None:

@@ -17,7 +17,7 @@ from support.made_models import make_plans, smooth_noise, write_model
 import swinssl
 from swinssl.imageio.reader import read_label
 from swinssl.inference.model_archive import export_model
-from swinssl.inference.postprocessing import CleanUp, Trial
+from swinssl.inference.postprocessing import Postprocessing, Trial
 from swinssl.inference.trained_model import TrainedModel as ModelFolder
 from swinssl.preprocessing.plans import Intensity
 
@@ -43,11 +43,11 @@ def scan(seed=0, dtype=np.float32):
     return values if dtype == np.float32 else np.round(values * 200).astype(dtype)
 
 
-def clean_up(model, *structures):
+def postprocessing(model, *structures):
     """Post-processing that the weights of the model were measured with."""
     trial = Trial(structures=structures, before=0.5, after=0.9, better=3, worse=0, cases=3)
     folds = ModelFolder.open(model).sha256
-    CleanUp(least_gain=0.01, applied=(trial,), fold_sha256=folds).write(model)
+    Postprocessing(least_gain=0.01, applied=(trial,), fold_sha256=folds).write(model)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def model(tmp_path_factory):
     folder = write_model(
         tmp_path_factory.mktemp("one") / "model", make_plans(spacing=(2, 1, 1), mirror_axes=(2,)), folds=(0, 1)
     )
-    clean_up(folder, "liver")
+    postprocessing(folder, "liver")
     return folder
 
 
@@ -155,7 +155,7 @@ class TestEqualToTheCommand:
         assert cleaned.postprocessing == (("liver",),) and raw.postprocessing == ()
         assert (cleaned.predict(path).labels != raw.predict(path).labels).any()
         assert same(cleaned.predict(path), command(model, path))
-        assert same(raw.predict(path), command(model, path, flags=["--no-clean-up"]))
+        assert same(raw.predict(path), command(model, path, flags=["--no-postprocessing"]))
 
     @pytest.mark.parametrize("folds", [None, 1, "0", ["1", 0]])
     def test_folds(self, model, command, tmp_path, folds):

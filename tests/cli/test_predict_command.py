@@ -14,7 +14,7 @@ from support.made_models import make_plans, smooth_noise, volume_of, write_model
 
 from swinssl.cli.predict import main
 from swinssl.imageio.writer import write_volume
-from swinssl.inference.postprocessing import CleanUp, Trial
+from swinssl.inference.postprocessing import Postprocessing, Trial
 from swinssl.inference.trained_model import TrainedModel
 from swinssl.training.config import TrainingConfig
 from swinssl.training.engine.run_description import RunDescription
@@ -214,24 +214,32 @@ class TestReport:
         assert (tmp_path / "out" / "a.nii.gz").is_file()
 
 
-class TestCleanUp:
+class TestPostprocessing:
     def test_is_said_and_can_be_left(self, images, tmp_path, type_in):
         own = write_model(tmp_path / "model", PLANS)
         trials = [
             Trial(structures=names, before=0.5, after=0.6, better=2, worse=0, cases=2)
             for names in (("liver", "spleen"), ("spleen",))
         ]
-        CleanUp(least_gain=0.001, applied=tuple(trials), fold_sha256=TrainedModel.open(own).sha256).write(own)
+        Postprocessing(least_gain=0.001, applied=tuple(trials), fold_sha256=TrainedModel.open(own).sha256).write(own)
         arguments = ("-i", images, "-o", tmp_path / "out", "-m", own, "--device", "cpu")
         code, text, _ = type_in(*arguments)
-        assert code == 0 and "clean-up: the largest component of all structures together, then of spleen (" in text
+        assert (
+            code == 0
+            and "postprocessing: keeps the largest component of all structures together, then of spleen (" in text
+        )
         code, _, errors = type_in(*arguments, "--no-clean-up")
-        assert code == 2 and "were made with other clean-up (--no-clean-up)" in errors
-        code, text, _ = type_in(*arguments, "--no-clean-up", "--overwrite", "--json")
-        assert code == 0 and json.loads(text)["clean_up"] == []
+        assert code == 2 and "--no-postprocessing" in errors
+        code, _, errors = type_in(*arguments, "--no-postprocessing")
+        assert code == 2 and "were made with other post-processing (--no-postprocessing)" in errors
+        code, text, _ = type_in(*arguments, "--no-postprocessing", "--overwrite", "--json")
+        assert code == 0 and json.loads(text)["postprocessing"] == []
         write_model(own, PLANS, folds=(1, 0))
         code, text, _ = type_in(*arguments, "--dry-run", "--overwrite")
-        assert code == 0 and "note: no clean-up, since clean_up.json was measured with other weights" in text
+        assert (
+            code == 0
+            and "note: no post-processing, because postprocessing.json was measured with other weights" in text
+        )
 
 
 class TestResult:

@@ -105,17 +105,17 @@ class TestSeveralFolds:
             patch.setattr(SegmentationTask, "after_step", stop_in_the_second)
             stopped = typed(*arguments)
         assert stopped.code == 130 and "stopped: saved after 2 of 3 steps" in stopped.err
-        assert "Rerun the command to resume" in stopped.err and not (model / "clean_up.json").exists()
+        assert "Rerun the command to resume" in stopped.err and not (model / "postprocessing.json").exists()
         done = typed(*arguments)
         assert done.code == 0
         lines = done.out.splitlines()
         assert [line.split(":")[0] for line in lines[:2]] == ["fold_0", "fold_1"]
         assert any(line.split()[:2] == ["shell", "2"] for line in lines)
-        assert any(line.startswith("clean-up: ") for line in lines)
+        assert any(line.startswith("postprocessing: ") for line in lines)
         assert f"all folds together: {model / 'cross_validation' / 'summary.json'}" in lines
         assert lines[-1] == f"next: swinssl_predict -i IMAGES -o PREDICTIONS -m {model}"
 
         report = json.loads(typed(*arguments, "--json").out)
         assert [run["fold"] for run in report["folds"]] == ["0", "1"] and report["model"] == str(model)
         assert report["cross_validation"] == json.loads((model / "cross_validation" / "summary.json").read_text())
-        assert report["clean_up"] == json.loads((model / "clean_up.json").read_text())
+        assert report["postprocessing"] == json.loads((model / "postprocessing.json").read_text())

@@ -20,7 +20,7 @@ from swinssl.evaluation.reference_labels import ReferenceLabels
 from swinssl.evaluation.summary import metrics_csv, summary
 from swinssl.experiments.cross_validation import cross_validate
 from swinssl.experiments.fine_tuned_fold import train_and_judge
-from swinssl.inference.postprocessing import CLEAN_UP_FILE, CleanUp
+from swinssl.inference.postprocessing import POSTPROCESSING_FILE, Postprocessing
 from swinssl.inference.trained_model import TrainedModel
 from swinssl.networks.checkpoints.weights_file import read_weights
 from swinssl.training import fine_tuning
@@ -93,13 +93,15 @@ class TestResult:
         assert found == json.loads(json.dumps(expected))
         assert (validated.folder / "metrics.csv").read_text() == metrics_csv(by_hand)
 
-    def test_the_clean_up_is_decided_and_kept_with_the_weights_that_it_is_of(self, validated):
+    def test_the_postprocessing_is_decided_and_kept_with_the_weights_that_it_is_of(self, validated):
         model = TrainedModel.open(validated.model)
-        assert model.clean_up == validated.clean_up and not model.clean_up_is_outdated
-        assert validated.clean_up.fold_sha256 == model.sha256
-        tried = [trial.structures for trial in (*model.clean_up.applied, *model.clean_up.rejected)]
+        assert model.postprocessing == validated.postprocessing and not model.postprocessing_is_outdated
+        assert validated.postprocessing.fold_sha256 == model.sha256
+        tried = [trial.structures for trial in (*model.postprocessing.applied, *model.postprocessing.rejected)]
         assert sorted(tried) == [("core",), ("shell",), ("shell", "core")]
-        before = {trial.structures: trial.before for trial in (*model.clean_up.applied, *model.clean_up.rejected)}
+        before = {
+            trial.structures: trial.before for trial in (*model.postprocessing.applied, *model.postprocessing.rejected)
+        }
         assert before["shell", "core"] == pytest.approx(validated.report.dice.mean)
 
 
@@ -132,7 +134,7 @@ class TestGoingOn:
         for fold in (0, 1):
             assert same(weights(found.model, fold), weights(validated.model, fold))
         assert metrics_csv(found.evaluation) == metrics_csv(validated.evaluation)
-        assert found.clean_up == validated.clean_up
+        assert found.postprocessing == validated.postprocessing
 
     @pytest.mark.slow
     def test_longer_runs_are_trained_on(self, folder, tmp_path):
@@ -159,10 +161,12 @@ class TestGoingOn:
         maps = written(model / "fold_0" / "validation")
         alone = train_and_judge(folder, tmp_path, fold="0", config=other, name="model", restart=True)
         # The other fold was trained otherwise, so this one is measured alone.
-        assert TrainedModel.open(model).clean_up == alone.clean_up and alone.clean_up.fold_sha256.keys() == {"0"}
+        assert TrainedModel.open(
+            model
+        ).postprocessing == alone.postprocessing and alone.postprocessing.fold_sha256.keys() == {"0"}
         assert all(time > maps[name] for name, time in written(model / "fold_0" / "validation").items())
         validate(folder, tmp_path, steps=1, seed=4, restart=True)
-        assert not TrainedModel.open(model).clean_up_is_outdated
+        assert not TrainedModel.open(model).postprocessing_is_outdated
         assert {path.name for path in model.glob("old_*")} == {"old_fold_0_1", "old_fold_0_2", "old_fold_1_1"}
 
 
@@ -176,10 +180,10 @@ class TestFolds:
         assert len(some.folds) == 2 and len(some.evaluation.cases) < 6
         all_of_them = validate(folder, tmp_path, ("3", "2"), steps=1)
         assert {case.case_id for case in all_of_them.evaluation.cases} == everything
-        assert all_of_them.clean_up.fold_sha256.keys() == set("01234")
+        assert all_of_them.postprocessing.fold_sha256.keys() == set("01234")
         # Folds of other runs are not mixed in.
         others = validate(folder, tmp_path, ("3", "2"), steps=2)
-        assert others.clean_up.fold_sha256.keys() == {"2", "3"}
+        assert others.postprocessing.fold_sha256.keys() == {"2", "3"}
 
     def test_that_are_not_there_are_refused_before_any_is_trained(self, folder, tmp_path):
         with pytest.raises(UserError, match=r"--fold 0,7: .*splits_final\.json has the folds 0 to 4; there is no 7"):
@@ -204,13 +208,13 @@ class TestFolds:
         splits = [{"train": ["ball_0"], "val": []}, {"train": ["ball_1"], "val": []}]
         (folder / "splits_final.json").write_text(json.dumps(splits))
         done = validate(folder, tmp_path / "results", steps=1)
-        assert done.evaluation is None and not (done.model / CLEAN_UP_FILE).exists()
+        assert done.evaluation is None and not (done.model / POSTPROCESSING_FILE).exists()
 
     def test_of_regions_are_judged_and_not_cleaned(self, tmp_path):
         labels = {"background": 0, "whole": [1, 2], "core": [2]}
         folder = make_preprocessed(tmp_path, cases=2, labels=labels, regions_class_order=[1, 2])
         done = validate(folder, tmp_path / "results", steps=1)
-        kept = CleanUp.read(done.model, done.folds[0].fold.plans.labels)
+        kept = Postprocessing.read(done.model, done.folds[0].fold.plans.labels)
         assert kept.applied == kept.rejected == () and len(done.evaluation.cases) == 2
 
 

@@ -10,7 +10,7 @@ from swinssl.dataset.labels import LabelSet
 from swinssl.evaluation.aggregate import make_report
 from swinssl.evaluation.evaluate import evaluate
 from swinssl.evaluation.reference_labels import ReferenceLabels
-from swinssl.experiments.postprocessing_choice import LEAST_GAIN, choose_clean_up
+from swinssl.experiments.postprocessing_choice import LEAST_GAIN, choose_postprocessing
 from swinssl.imageio.reader import read_label
 from swinssl.imageio.volume import Geometry
 from swinssl.imageio.writer import write_volume
@@ -47,7 +47,7 @@ class Folders:
         return evaluate(self.folder / predictions, self.folder / "references", labels=labels, workers=0)
 
     def choose(self, **how):
-        return choose_clean_up(self.evaluate(), self.labels, fold_sha256={"0": "aa"}, **how)
+        return choose_postprocessing(self.evaluate(), self.labels, fold_sha256={"0": "aa"}, **how)
 
     def dice_where_only_the_largest_is_kept(self, *groups):
         """Mean Dice by structure, and of all: clean files by scikit-image, evaluate the folder."""

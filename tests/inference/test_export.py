@@ -14,7 +14,7 @@ from swinssl.dataset.labels import LabelSet
 from swinssl.imageio.volume import AxisMap, Geometry
 from swinssl.inference.export import export
 from swinssl.inference.sliding_window import Slab
-from swinssl.inference.source_grid import WayBack
+from swinssl.inference.source_grid import SourceGrid
 
 ORGANS = LabelSet(names=("a", "b", "c", "d"), values=((2,), (5,), (7,), (300,)))
 REGIONS = LabelSet(
@@ -39,7 +39,7 @@ def slabs_of(logits, axis=0, sizes=(3, 1, 4, 100)):
 
 def whole(shape, new_shape):
     """The way back of a file that was not cropped and whose axes are canonical."""
-    return WayBack(Geometry.from_parts(new_shape, spacing=(1, 1, 1)), tuple((0, n) for n in new_shape), shape)
+    return SourceGrid(Geometry.from_parts(new_shape, spacing=(1, 1, 1)), tuple((0, n) for n in new_shape), shape)
 
 
 def trilinear(logits, new_shape):
@@ -122,7 +122,7 @@ class TestLabelMap:
         assert (found[:, :2] == 11).all() and (found[:, 2:] == 4).all()  # the later region over the earlier
 
 
-class TestWayBack:
+class TestSourceGrid:
     @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
     @pytest.mark.parametrize("flips", list(itertools.product((False, True), repeat=3)))
     def test_puts_the_crop_where_it_was_in_the_file(self, order, flips):
@@ -135,8 +135,8 @@ class TestWayBack:
         # The grid of a file whose voxels, brought to canonical axes by `axes`, are those of `canonical`.
         back = AxisMap(tuple(order.index(i) for i in range(3)), tuple(flips[order.index(i)] for i in range(3)))
         source = canonical.mapped(back)
-        way_back = WayBack(source, crop, (5, 4, 6))
-        found = export(slabs_of(logits, axis=1), way_back, ORGANS).label_map
+        source_grid = SourceGrid(source, crop, (5, 4, 6))
+        found = export(slabs_of(logits, axis=1), source_grid, ORGANS).label_map
         assert found.shape == source.shape
         np.testing.assert_array_equal(axes.apply(found), expected)
 
@@ -154,11 +154,15 @@ class TestProbabilities:
         assert found.probabilities.dtype == np.float32
 
     def test_outside_the_crop_say_background_for_certain(self):
-        way_back = WayBack(Geometry.from_parts((6, 6, 6), spacing=(1, 1, 1)), ((1, 4), (0, 6), (2, 5)), (3, 6, 3))
+        source_grid = SourceGrid(Geometry.from_parts((6, 6, 6), spacing=(1, 1, 1)), ((1, 4), (0, 6), (2, 5)), (3, 6, 3))
         outside = np.ones((6, 6, 6), bool)
         outside[1:4, :, 2:5] = False
-        exclusive = export(slabs_of(logits_of(ORGANS, (3, 6, 3))), way_back, ORGANS, probabilities=True).probabilities
-        regions = export(slabs_of(logits_of(REGIONS, (3, 6, 3))), way_back, REGIONS, probabilities=True).probabilities
+        exclusive = export(
+            slabs_of(logits_of(ORGANS, (3, 6, 3))), source_grid, ORGANS, probabilities=True
+        ).probabilities
+        regions = export(
+            slabs_of(logits_of(REGIONS, (3, 6, 3))), source_grid, REGIONS, probabilities=True
+        ).probabilities
         assert (exclusive[0][outside] == 1).all() and (exclusive[1:, outside] == 0).all()
         assert (regions[:, outside] == 0).all()
         assert (exclusive[0][~outside] < 1).all()

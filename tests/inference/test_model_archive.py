@@ -16,7 +16,7 @@ from support.made_models import make_plans, write_model
 from swinssl.core.errors import UserError
 from swinssl.inference import model_archive as module
 from swinssl.inference.model_archive import MANIFEST, export_model, import_model, verify_archive
-from swinssl.inference.postprocessing import CLEAN_UP_FILE, CleanUp, Trial
+from swinssl.inference.postprocessing import POSTPROCESSING_FILE, Postprocessing, Trial
 from swinssl.inference.trained_model import TrainedModel
 from swinssl.networks.network_plan import NetworkPlan, encoder_preset
 
@@ -105,27 +105,38 @@ class TestRoundTrip:
         assert TrainedModel.open(folder).networks(CPU)
 
 
-class TestCleanUp:
+class TestPostprocessing:
     DECIDED = Trial(structures=("liver",), before=0.5, after=0.75, better=3, worse=1, cases=5)
 
     @pytest.fixture
     def cleaning(self, tmp_path):
         folder = write_model(tmp_path / "cleaning", make_plans(network=SMALL), folds=(0, 1))
         sha256 = TrainedModel.open(folder).sha256
-        CleanUp(least_gain=0.001, applied=(self.DECIDED,), fold_sha256=sha256).write(folder)
+        Postprocessing(least_gain=0.001, applied=(self.DECIDED,), fold_sha256=sha256).write(folder)
         return folder
 
     def test_goes_along(self, cleaning, tmp_path):
         manifest = export_model(TrainedModel.open(cleaning), tmp_path / "one.zip")
-        assert CLEAN_UP_FILE in manifest.files and verify_archive(tmp_path / "one.zip")[0] == manifest
+        assert POSTPROCESSING_FILE in manifest.files and verify_archive(tmp_path / "one.zip")[0] == manifest
         copy = TrainedModel.open(import_model(tmp_path / "one.zip", tmp_path / "there"))
-        assert copy.clean_up == TrainedModel.open(cleaning).clean_up and not copy.clean_up_is_outdated
+        assert copy.postprocessing == TrainedModel.open(cleaning).postprocessing and not copy.postprocessing_is_outdated
         export_model(TrainedModel.open(cleaning, [1]), tmp_path / "part.zip")
-        assert TrainedModel.open(import_model(tmp_path / "part.zip", tmp_path / "part")).clean_up == copy.clean_up
+        assert (
+            TrainedModel.open(import_model(tmp_path / "part.zip", tmp_path / "part")).postprocessing
+            == copy.postprocessing
+        )
+
+    def test_an_archive_of_0_1_0_keeps_it_under_the_former_name(self, cleaning, archive, tmp_path):
+        content = (cleaning / POSTPROCESSING_FILE).read_bytes()
+        path = changed(archive, tmp_path / "old.zip", add("clean_up.json", content))
+        imported = TrainedModel.open(import_model(path, tmp_path / "results"))
+        assert imported.postprocessing.applied == (self.DECIDED,)
+        again = export_model(TrainedModel.open(cleaning), tmp_path / "new.zip")
+        assert POSTPROCESSING_FILE in again.files and "clean_up.json" not in again.files
 
     def test_what_was_measured_with_other_weights_stays_behind(self, cleaning, tmp_path):
         write_model(cleaning, make_plans(network=SMALL), folds=(1, 0))
-        assert CLEAN_UP_FILE not in export_model(TrainedModel.open(cleaning), tmp_path / "one.zip").files
+        assert POSTPROCESSING_FILE not in export_model(TrainedModel.open(cleaning), tmp_path / "one.zip").files
 
     @pytest.mark.parametrize(
         ("content", "why"),
@@ -137,8 +148,8 @@ class TestCleanUp:
         ],
     )
     def test_of_a_stranger_is_checked(self, archive, tmp_path, content, why):
-        path = changed(archive, tmp_path / "evil.zip", add(CLEAN_UP_FILE, content))
-        with pytest.raises(UserError, match=rf"clean_up\.json: .*{why}"):
+        path = changed(archive, tmp_path / "evil.zip", add(POSTPROCESSING_FILE, content))
+        with pytest.raises(UserError, match=rf"postprocessing\.json: .*{why}"):
             import_model(path, tmp_path / "results")
         assert not (tmp_path / "results").exists()
 

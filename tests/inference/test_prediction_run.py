@@ -23,7 +23,7 @@ from swinssl.imageio.writer import write_volume
 from swinssl.inference import prediction_run as module
 from swinssl.inference.input_cases import find_cases
 from swinssl.inference.output_folder import OutputFolder
-from swinssl.inference.postprocessing import CleanUp, Trial
+from swinssl.inference.postprocessing import Postprocessing, Trial
 from swinssl.inference.prediction_record import RECORD_FILE, CaseRecord, PredictionOptions, PredictionRecord
 from swinssl.inference.prediction_run import predict_cases
 from swinssl.inference.predictor import Predictor
@@ -72,9 +72,9 @@ class Run:
         record = PredictionRecord.of(model, chosen, given_as="my/model")
         folder = OutputFolder.open(self.out, record, cases, overwrite=chosen.overwrite)
         folder.begin(model)
-        groups = model.clean_up_groups if chosen.clean_up else ()
+        groups = model.postprocessing_groups if chosen.postprocessing else ()
         cpu = torch.device("cpu")
-        predictor = Predictor.of([self.network], model.plans, device=cpu, overlap=chosen.overlap, clean_up=groups)
+        predictor = Predictor.of([self.network], model.plans, device=cpu, overlap=chosen.overlap, postprocessing=groups)
         outcomes = predict_cases(cases, predictor, folder, trained_on=trained_on)
         return {outcome.case.id: outcome for outcome in outcomes}
 
@@ -193,6 +193,8 @@ class TestGoingOn:
         record = run.record
         for case in record["cases"].values():
             del case["result_sha256"]
+        record["clean_up"] = record.pop("postprocessing")
+        record["options"]["clean_up"] = record["options"].pop("postprocessing")
         (run.out / RECORD_FILE).write_text(json.dumps({**record, "version": 1, "plans_sha256": "0" * 64}))
         assert statuses(run()) == dict.fromkeys("abc", "done")
         assert len(list((run.out / "replaced").iterdir())) == 3
@@ -245,7 +247,7 @@ class TestGoingOn:
         assert statuses(run()) == {"a": "finished", "b": "done", "c": "done"}
 
 
-class TestCleanUp:
+class TestPostprocessing:
     """The model's cross-validation found that the largest component of all, and then of the spleen, is better."""
 
     @pytest.fixture
@@ -256,7 +258,7 @@ class TestCleanUp:
             Trial(structures=names, before=0.5, after=0.6, better=2, worse=0, cases=2)
             for names in (("liver", "spleen"), ("spleen",))
         ]
-        CleanUp(least_gain=0.001, applied=tuple(trials), fold_sha256=sha256).write(folder)
+        Postprocessing(least_gain=0.001, applied=tuple(trials), fold_sha256=sha256).write(folder)
         return TrainedModel.open(folder)
 
     @pytest.fixture
@@ -271,7 +273,7 @@ class TestCleanUp:
         return predict
 
     def test_keeps_the_largest_components_and_makes_the_rest_background(self, maps, cleaning):
-        _, _, raw = maps("raw", cleaning, clean_up=False)
+        _, _, raw = maps("raw", cleaning, postprocessing=False)
         run, outcomes, cleaned = maps("cleaned", cleaning)
         for case_id, label_map in raw.items():
             expected = label_map.copy()
@@ -283,28 +285,31 @@ class TestCleanUp:
             np.testing.assert_array_equal(cleaned[case_id], expected)
             spleen = outcomes[case_id].record.volumes_ml["spleen"]
             assert spleen == pytest.approx(np.sum(expected == 2) * 0.002)
-        assert run.record["clean_up"] == [["liver", "spleen"], ["spleen"]]
+        assert run.record["postprocessing"] == [["liver", "spleen"], ["spleen"]]
 
     def test_without_one_or_where_it_is_not_wanted_nothing_is_removed(self, maps, model, cleaning):
         _, _, plain = maps("plain", model)
-        run, _, left = maps("left", cleaning, clean_up=False)
-        assert run.record["clean_up"] == [] and run.record["options"]["clean_up"] is False
+        run, _, left = maps("left", cleaning, postprocessing=False)
+        assert run.record["postprocessing"] == [] and run.record["options"]["postprocessing"] is False
         for case_id, label_map in plain.items():
             np.testing.assert_array_equal(left[case_id], label_map)
 
     def test_probabilities_stay_as_they_are(self, maps, cleaning):
         run, _, cleaned = maps("cleaned", cleaning, save_probabilities=True)
-        other, _, _ = maps("raw", cleaning, save_probabilities=True, clean_up=False)
+        other, _, _ = maps("raw", cleaning, save_probabilities=True, postprocessing=False)
         mine, theirs = (np.load(one.out / "a.npz")["probabilities"] for one in (run, other))
         np.testing.assert_array_equal(mine, theirs)
         assert not np.array_equal(mine.argmax(0), cleaned["a"])
 
     def test_a_predictor_in_python_gives_what_the_command_writes(self, maps, cleaning, images, monkeypatch):
         _, _, cleaned = maps("cleaned", cleaning)
-        _, _, raw = maps("raw", cleaning, clean_up=False)
+        _, _, raw = maps("raw", cleaning, postprocessing=False)
         monkeypatch.setattr(TrainedModel, "networks", lambda *_: [Threshold()])
         cpu = torch.device("cpu")
-        for expected, predictor in ((cleaned, cleaning.predictor(cpu)), (raw, cleaning.predictor(cpu, clean_up=False))):
+        for expected, predictor in (
+            (cleaned, cleaning.predictor(cpu)),
+            (raw, cleaning.predictor(cpu, postprocessing=False)),
+        ):
             for case in find_cases([images], cleaning.plans.channel_names):
                 found = predictor.predict(read_channels(case.images)).label_map
                 np.testing.assert_array_equal(found, expected[case.id])
@@ -312,17 +317,17 @@ class TestCleanUp:
     def test_results_with_and_without_are_not_mixed(self, maps, cleaning):
         run, _, _ = maps("out", cleaning)
         assert statuses(run()) == dict.fromkeys("abc", "finished")
-        with pytest.raises(UserError, match=r"were made with other clean-up \(--no-clean-up\)"):
-            run(clean_up=False)
-        assert statuses(run(clean_up=False, overwrite=True)) == dict.fromkeys("abc", "done")
+        with pytest.raises(UserError, match=r"were made with other post-processing \(--no-postprocessing\)"):
+            run(postprocessing=False)
+        assert statuses(run(postprocessing=False, overwrite=True)) == dict.fromkeys("abc", "done")
 
     def test_what_was_measured_with_other_weights_is_not_done(self, maps, cleaning):
         write_model(cleaning.folder, PLANS, folds=(1, 0))  # fold 0 is another now
         trained_anew = TrainedModel.open(cleaning.folder)
-        assert trained_anew.clean_up_is_outdated
+        assert trained_anew.postprocessing_is_outdated
         run, _, _ = maps("out", trained_anew)
-        assert run.record["clean_up"] == []
-        assert not TrainedModel.open(cleaning.folder, [1]).clean_up_is_outdated  # which was not measured
+        assert run.record["postprocessing"] == []
+        assert not TrainedModel.open(cleaning.folder, [1]).postprocessing_is_outdated  # which was not measured
 
 
 class TestFailures:

@@ -14,7 +14,7 @@ from support.made_models import make_plans, smooth_noise, volume_of
 from swinssl.dataset.labels import LabelSet
 from swinssl.imageio.volume import AxisMap, Geometry, Volume
 from swinssl.inference.predictor import Predictor
-from swinssl.inference.source_grid import WayBack
+from swinssl.inference.source_grid import SourceGrid
 from swinssl.preprocessing.prepared_volume import prepare
 
 ONE = LabelSet(names=("bright",), values=((4,),))
@@ -103,9 +103,9 @@ class TestPredictor:
         predictor = predictor_of(Bright(0.2))
         prepared = prepare(volume, predictor.plans)
         stored = prepared.properties("case")
-        found = predictor.segment(prepared.image, WayBack.of(stored)).label_map
+        found = predictor.segment(prepared.image, SourceGrid.of(stored)).label_map
         np.testing.assert_array_equal(found, predictor.predict(volume).label_map)
-        assert WayBack.of(stored).shape == WayBack.of(prepared).shape == prepared.shape
+        assert SourceGrid.of(stored).shape == SourceGrid.of(prepared).shape == prepared.shape
 
     @pytest.mark.parametrize("shape", [(20, 24, 28), (12, 40, 18), (8, 9, 50)], ids=str)
     def test_on_the_grid_it_gives_the_winning_structures(self, shape):

@@ -129,8 +129,18 @@ def _ours(benchmark: Benchmark, cell: TrainingCell, log: IO[str]) -> tuple[Path,
     run_swinssl("train", workspace.dataset, *where, *few, *start, *workspace.task.train, *init.train, log=log)
     fold = workspace.root / "results" / workspace.raw.name / name / "fold_0"
     predictions = benchmark.place(cell) / "predictions"
-    # Networks are compared, and what a clean-up adds depends on the cases that chose it.
-    what = ["-i", workspace.test_images, "-o", predictions, "-m", fold, "--device", benchmark.device, "--no-clean-up"]
+    # Networks are compared, and what post-processing adds depends on the cases that chose it.
+    what = [
+        "-i",
+        workspace.test_images,
+        "-o",
+        predictions,
+        "-m",
+        fold,
+        "--device",
+        benchmark.device,
+        "--no-postprocessing",
+    ]
     run_swinssl("predict", *what, *workspace.task.predict, log=log)
     run = files.read_json(fold / "run.json", what="run description", remedy=REMEDY)
     shutil.copyfile(fold / LOG_FILE, benchmark.place(cell) / LOG_FILE)

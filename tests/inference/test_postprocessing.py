@@ -1,4 +1,4 @@
-"""`clean_up.json`: what is written comes back, and what does not fit the model is refused in words."""
+"""`postprocessing.json`: what is written comes back, and what does not fit the model is refused in words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from swinssl.core.errors import UserError
 from swinssl.dataset.labels import LabelSet
-from swinssl.inference.postprocessing import CLEAN_UP_FILE, CleanUp, Trial
+from swinssl.inference.postprocessing import POSTPROCESSING_FILE, Postprocessing, Trial
 
 ORGANS = LabelSet(names=("liver", "spleen"), values=((1,), (2,)))
 REGIONS = LabelSet(names=("whole", "core"), values=((1, 2), (2,)), regions=True, region_order=(1, 2))
@@ -18,7 +18,7 @@ def trial(*structures):
     return Trial(structures=structures, before=0.5, after=0.75, better=3, worse=1, cases=5)
 
 
-DECIDED = CleanUp(
+DECIDED = Postprocessing(
     least_gain=0.001,
     applied=(trial("liver", "spleen"), trial("spleen")),
     rejected=(trial("liver"),),
@@ -27,20 +27,29 @@ DECIDED = CleanUp(
 
 
 def test_comes_back_as_it_was_written(tmp_path):
-    assert CleanUp.read(tmp_path, ORGANS) is None
+    assert Postprocessing.read(tmp_path, ORGANS) is None
     DECIDED.write(tmp_path)
-    assert CleanUp.read(tmp_path, ORGANS) == DECIDED
+    assert Postprocessing.read(tmp_path, ORGANS) == DECIDED
     assert DECIDED.groups == (("liver", "spleen"), ("spleen",))
-    CleanUp(least_gain=0.001).write(tmp_path)
-    assert CleanUp.read(tmp_path, REGIONS).groups == ()
+    Postprocessing(least_gain=0.001).write(tmp_path)
+    assert Postprocessing.read(tmp_path, REGIONS).groups == ()
 
 
 def test_a_file_of_0_1_0_is_read_as_measured_on_validation_cases(tmp_path):
     old = DECIDED.model_dump(mode="json")
     del old["measured_on"]
-    (tmp_path / CLEAN_UP_FILE).write_text(json.dumps({**old, "version": 1}))
-    found = CleanUp.read(tmp_path, ORGANS)
-    assert found == DECIDED and found.measured_on == "validation cases"
+    old_file = tmp_path / "clean_up.json"
+    old_file.write_text(json.dumps({**old, "version": 1}))
+    upgraded = Postprocessing.read(tmp_path, ORGANS)
+    assert upgraded == DECIDED and upgraded.measured_on == "validation cases"
+    upgraded.write(tmp_path)
+    assert not old_file.exists() and Postprocessing.read(tmp_path, ORGANS) == DECIDED
+
+
+def test_a_broken_file_of_0_1_0_is_named(tmp_path):
+    (tmp_path / "clean_up.json").write_text("{")
+    with pytest.raises(UserError, match=r"clean_up\.json: .*not valid JSON"):
+        Postprocessing.read(tmp_path, ORGANS)
 
 
 @pytest.mark.parametrize(
@@ -56,19 +65,19 @@ def test_knows_which_weights_it_was_measured_with(now, fits):
     [
         ({"version": 3}, "version 3; this swinssl reads version 2"),
         ({"measured_on": "test cases"}, "measured_on: Input should be"),
-        ({"applied": [{**trial("kidney").model_dump()}]}, "the model has no structure 'kidney'; liver, spleen"),
+        ({"applied": [{**trial("kidney").model_dump()}]}, "the model has no structure 'kidney'; it has liver, spleen"),
         ({"applied": [{**trial("liver").model_dump(), "after": 1.5}]}, r"applied\.0\.after"),
         ({"applied": [{**trial("liver").model_dump(), "structures": []}]}, r"applied\.0\.structures"),
         ({"run": "rm"}, "run: Extra inputs"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path, change, message):
-    (tmp_path / CLEAN_UP_FILE).write_text(json.dumps({**DECIDED.model_dump(mode="json"), **change}))
-    with pytest.raises(UserError, match=rf"clean_up\.json: .*{message}.*Delete it"):
-        CleanUp.read(tmp_path, ORGANS)
+    (tmp_path / POSTPROCESSING_FILE).write_text(json.dumps({**DECIDED.model_dump(mode="json"), **change}))
+    with pytest.raises(UserError, match=rf"postprocessing\.json: .*{message}.*Delete it"):
+        Postprocessing.read(tmp_path, ORGANS)
 
 
 def test_regions_are_not_cleaned(tmp_path):
-    CleanUp(least_gain=0.001, applied=(trial("core"),)).write(tmp_path)
-    with pytest.raises(UserError, match="would clean regions, which overlap"):
-        CleanUp.read(tmp_path, REGIONS)
+    Postprocessing(least_gain=0.001, applied=(trial("core"),)).write(tmp_path)
+    with pytest.raises(UserError, match="post-processes regions, which overlap"):
+        Postprocessing.read(tmp_path, REGIONS)
