@@ -28,14 +28,13 @@ from swinssl.inference.model_archive import unpacked
 from swinssl.inference.prediction_run import LoadedCase, load_case, load_volume, volumes_ml
 from swinssl.inference.predictor import Predictor
 from swinssl.inference.source_grid import SourceGrid
+from swinssl.inference.trained_model import ARCHIVE_ENDING
 from swinssl.preprocessing.plans import PLANS_FILE, Plans
 
 if TYPE_CHECKING:
     import torch
 
 logger = logging.getLogger(__name__)
-
-ARCHIVE_ENDING = ".zip"
 
 
 class InputWarning(UserWarning):

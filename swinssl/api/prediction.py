@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from swinssl.api.images import PathLike
-from swinssl.api.model import ARCHIVE_ENDING, trained_on
+from swinssl.api.model import trained_on
 from swinssl.core.devices import select_device, use_bf16
-from swinssl.core.errors import UserError
 from swinssl.core.terminal import Progress, progress_to
 from swinssl.core.workspace import Workspace
 from swinssl.imageio.formats import unread_images
@@ -22,7 +20,7 @@ from swinssl.inference.prediction_record import PredictionOptions, PredictionRec
 from swinssl.inference.prediction_run import CaseOutcome, expected_windows, predict_cases, unreadable
 from swinssl.inference.predictor import Predictor
 from swinssl.inference.trained_model import TrainedModel as ModelFolder
-from swinssl.preprocessing.plans import PLANS_FILE
+from swinssl.inference.trained_model import find_model
 
 if TYPE_CHECKING:
     import torch
@@ -180,33 +178,3 @@ def open_prediction(
     place = OutputFile if names_a_file(output) else OutputFolder
     results = place.open(output, record, cases, overwrite=options.overwrite)
     return PredictionJob(opened, cases, results, output, unread, device, bf16)
-
-
-def find_model(model: str, workspace: Workspace) -> Path:
-    """The folder of a model that was given as a path, or as the data set whose only model it is.
-
-    Raises:
-        UserError: it is a file, or the data set has no model, or several.
-    """
-    path = Path(model)
-    if path.is_file():
-        archive = path.suffix.lower() == ARCHIVE_ENDING
-        remedy = (
-            f"Unpack it first: swinssl_model import {shlex.quote(model)}"
-            + (f" --root {shlex.quote(str(workspace.root))}" if workspace.root != Workspace.locate().root else "")
-            if archive
-            else "Give the folder of a trained model."
-        )
-        raise UserError(
-            f"-m {model}: {'a model archive' if archive else 'a file'}; expected a model's folder. {remedy}"
-        )
-    if path.exists() or "/" in model or "\\" in model or model.startswith("."):
-        return path
-    results = workspace.results(model)
-    found = sorted(beside.parent for beside in results.glob(f"*/{PLANS_FILE}"))
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise UserError(f"-m {model}: no trained model in {results}. Train one with swinssl_train, or give its folder.")
-    listed = ", ".join(map(str, found))
-    raise UserError(f"-m {model}: {len(found)} models answer to it. Give the folder of one: {listed}")

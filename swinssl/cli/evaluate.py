@@ -28,13 +28,17 @@ Dataset = Annotated[
     Path | None,
     typer.Option(
         "--dataset",
-        help="dataset.json that names the structures, or its folder. Default: looked for beside and in --references, "
-        "then in --predictions; without any, structures are called by their values.",
+        help="dataset.json that names the structures, or its folder (a model's has one). Default: looked for beside "
+        "and in --references, then in --predictions; without any, structures are called by their values.",
     ),
 ]
 Out = Annotated[
     Path | None,
-    typer.Option("--out", help="Folder for summary.json, metrics.csv and overlays.png. Default: --predictions."),
+    typer.Option(
+        "--out",
+        help="Folder for summary.json, metrics.csv and overlays.png. Default: --predictions where that is a folder; of "
+        "a single file nothing is written.",
+    ),
 ]
 Tolerance = Annotated[
     list[float] | None,
@@ -79,8 +83,8 @@ def evaluate(
 ) -> None:
     """Compare predictions with references: Dice, HD95, mean surface distance, surface Dice, volume, lesions found.
 
-    Files of one case have one name in both folders. Writes summary.json (nnU-Net's schema), metrics.csv (a row a
-    case and structure) and overlays.png (worst and median case).
+    Files of one case have one name in both folders; of two files the names do not matter. Writes summary.json
+    (nnU-Net's schema), metrics.csv (a row a case and structure) and overlays.png (worst and median case).
 
     A structure that neither map has counts nowhere. One that a single map has scores Dice and surface Dice 0 and has
     no distance: HD95 and MSD are over the other cases, and a note says how many. Intervals are 95 %, from resampling
@@ -93,7 +97,8 @@ def evaluate(
         predictions,
         references,
         dataset=dataset,
-        out=out or (predictions.parent if predictions.is_file() else predictions),
+        # The folder of a single file may have the results of all others, or be the current one.
+        out=out or (None if predictions.is_file() else predictions),
         tolerances=tolerance,
         lesions=lesions or (),
         images=images,
@@ -108,7 +113,10 @@ def evaluate(
     _print_report(evaluation, result.report, result.labels)
     if OVERLAYS_FILE in result.written and not result.images:
         print("note: no images found, so the picture shows contours alone; say where they are with --images.")
-    print(f"written to {result.folder}: {', '.join(result.written)}")
+    if result.folder is None:
+        print("nothing written; --out FOLDER keeps the results")
+    else:
+        print(f"written to {result.folder}: {', '.join(result.written)}")
     print_warnings(result.unread)
     if result.folder is not None and evaluation.worst is not None:
         print(f"next: look at {result.folder / OVERLAYS_FILE}; the lowest Dice is that of {evaluation.worst.case_id}")
@@ -117,7 +125,11 @@ def evaluate(
 def _print_report(evaluation: Evaluation, report: Report, labels: ReferenceLabels | None) -> None:
     from swinssl.core.text import counted, listed
 
-    names = f"structures of {labels.file}" if labels else "no dataset.json found: structures are called by their values"
+    names = (
+        f"structures of {labels.file}"
+        if labels
+        else "no dataset.json found: structures are called by their values (--dataset names them)"
+    )
     print(f"{counted(len(evaluation.cases), 'case')}; {names}")
     for case_ids, what in ((evaluation.missing, "no prediction"), (evaluation.extra, "no reference")):
         if case_ids:

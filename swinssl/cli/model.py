@@ -13,13 +13,11 @@ from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Json, Root
 from swinssl.core.errors import UserError
 from swinssl.core.terminal import print
-from swinssl.core.text import dimensions
+from swinssl.core.text import counted, dimensions
 from swinssl.core.workspace import Workspace
 
 if TYPE_CHECKING:
     from swinssl.inference.trained_model import TrainedModel
-
-ENDING = ".zip"
 
 Model = Annotated[Path, typer.Argument(help="Folder of a trained model, or of one of its folds.", metavar="MODEL")]
 Archive = Annotated[Path, typer.Argument(help="The .zip that swinssl_model export wrote.", metavar="ARCHIVE")]
@@ -36,21 +34,21 @@ def export(model: Model, out: Out = None, folds: Folds = None, force: Force = Fa
     Checkpoints, logs and what they say of the training cases stay behind.
     """
     from swinssl.inference.model_archive import export_model
-    from swinssl.inference.trained_model import TrainedModel
+    from swinssl.inference.trained_model import ARCHIVE_ENDING, TrainedModel
 
     opened = TrainedModel.open(model, folds)
-    place = out or Path(f"{opened.folder.resolve().name}{ENDING}")
-    if place.suffix.lower() != ENDING:
-        raise UserError(f"{place}: give a name that ends in {ENDING}.")
+    place = out or Path(f"{opened.folder.resolve().name}{ARCHIVE_ENDING}")
+    if place.suffix.lower() != ARCHIVE_ENDING:
+        raise UserError(f"{place}: give a name that ends in {ARCHIVE_ENDING}.")
     if place.exists() and not force:
         raise UserError(f"{place}: is there already. Choose another --out, or replace it with --force.")
     manifest = export_model(opened, place)
     if json:
         print_json({"file": place, "manifest": manifest})
         return
-    print(f"{place}: {len(opened.folds)} fold(s), {place.stat().st_size / 1e6:.1f} MB")
+    print(f"{place}: {counted(len(opened.folds), 'fold')}, {place.stat().st_size / 1e6:.1f} MB")
     _print_notes(opened)
-    print(f"there: swinssl_model import {place.name}")
+    print(f"next: copy it to the other machine and unpack it there: swinssl_model import {shlex.quote(place.name)}")
 
 
 def import_(archive: Archive, name: Name = None, root: Root = None, force: Force = False, json: Json = False) -> None:
@@ -92,15 +90,14 @@ def verify(model: Either, json: Json = False) -> None:
 
 def list_(root: Root = None, json: Json = False) -> None:
     """The trained models of the workspace."""
-    from swinssl.inference.trained_model import TrainedModel
-    from swinssl.preprocessing.plans import PLANS_FILE
+    from swinssl.inference.trained_model import TrainedModel, models_below
 
     results = Workspace.locate(root).root / "results"
     found = []
-    for plans in sorted(results.glob(f"[!.]*/[!.]*/{PLANS_FILE}")):  # hidden is what an import has not finished
-        entry: dict[str, Any] = {"model": plans.parent}
+    for model in models_below(results):
+        entry: dict[str, Any] = {"model": model}
         try:
-            opened = TrainedModel.open(plans.parent)
+            opened = TrainedModel.open(model)
         except UserError as error:
             entry["fault"] = str(error)
         else:

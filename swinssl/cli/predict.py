@@ -83,7 +83,7 @@ def predict(
     else:
         _report(result.outcomes, output, job.model)
     print_warnings(result.unread, json=json)
-    _end(result.outcomes, inputs, output, quiet=json)
+    _end(result.outcomes, inputs, output, job.model.folder, quiet=json)
 
 
 def _parse_folds(folds: list[str] | None) -> list[str] | None:
@@ -186,7 +186,7 @@ def _failure_table(failed: Sequence[CaseOutcome]) -> Table:
     return table
 
 
-def _end(outcomes: Sequence[CaseOutcome], inputs: Sequence[Path], output: Path, *, quiet: bool) -> None:
+def _end(outcomes: Sequence[CaseOutcome], inputs: Sequence[Path], output: Path, model: Path, *, quiet: bool) -> None:
     """Say what to type next, unless `quiet`.
 
     Raises:
@@ -194,8 +194,7 @@ def _end(outcomes: Sequence[CaseOutcome], inputs: Sequence[Path], output: Path, 
     """
     _refuse_failed([outcome.case.id for outcome in outcomes if outcome.status == "failed"], len(outcomes))
     if not quiet:
-        typed = ["--predictions", str(output), "--references", _likely_references(inputs[0])]
-        print(f"next: swinssl_evaluate {shlex.join(typed)}")
+        print(f"next: {_evaluation(outcomes, inputs, output, model)}")
     if far := [outcome for outcome in outcomes if outcome.record.far]:
         named = ", ".join(f"{outcome.case.id} ({', '.join(outcome.record.far)})" for outcome in far[:NAMED])
         more = f" and {len(far) - NAMED} more" if len(far) > NAMED else ""
@@ -214,11 +213,24 @@ def _refuse_failed(failed: Sequence[str], cases: int) -> None:
         )
 
 
-def _likely_references(images: Path) -> str:
-    """The labels beside an images folder of a raw data set, or a placeholder."""
-    from swinssl.dataset.case import labels_beside
+def _evaluation(outcomes: Sequence[CaseOutcome], inputs: Sequence[Path], output: Path, model: Path) -> str:
+    """The command that compares the label maps with their references, as far as these can be found."""
+    from swinssl.dataset.case import case_name, labels_beside
+    from swinssl.dataset.description import DESCRIPTION_FILE
+    from swinssl.imageio.formats import images_in
 
-    return str(labels_beside(images) or "FOLDER_WITH_REFERENCE_LABELS")
+    if inputs[0].is_dir():
+        references = labels_beside(inputs[0]) or Path("FOLDER_WITH_REFERENCE_LABELS")
+    else:
+        (case,) = (outcome.case for outcome in outcomes)
+        labels = labels_beside(inputs[0].parent)
+        drawn = [path for path in images_in(labels) if case_name(path) == case.id] if labels else []
+        references = drawn[0] if drawn else Path("REFERENCE_LABEL_MAP")
+    typed = ["--predictions", str(output), "--references", str(references)]
+    described = references.parent if inputs[0].is_dir() else references.parent.parent
+    if output.is_file() and not (references.exists() and (described / DESCRIPTION_FILE).is_file()):
+        typed += ["--dataset", str(model)]  # which names the structures
+    return f"swinssl_evaluate {shlex.join(typed)}"
 
 
 main = command(predict)

@@ -149,9 +149,20 @@ def end(result: PreprocessResult, *, dataset: str, root: Path | None, quiet: boo
         print(f"next: the other parts; {len(outcome.missing)} cases of {dataset} are still to be preprocessed")
     elif any(case.voxels_before for case in outcome.cases):
         init = "" if plans.encoder is None else f" --init {shlex.quote(plans.encoder.place or plans.encoder.name)}"
-        print(f"next: swinssl_train {typed_dataset(dataset, root)} --fold 0{init}")
+        print(f"next: swinssl_train {typed_dataset(dataset, root)} --fold 0{init}{_name_option(result.folder)}")
     else:
         print("next: no case has labels, so these images are ready for pretraining")
+
+
+def _name_option(folder: Path) -> str:
+    """` --name NAME` where the training that comes next needs one."""
+    from swinssl.training.start import free_name
+
+    try:
+        name = free_name(folder, folder.parents[1] / "results" / folder.name)
+    except UserError:  # the training itself says what is wrong
+        return ""
+    return "" if name is None else f" --name {shlex.quote(name)}"
 
 
 def _parse_part(text: str) -> tuple[int, int]:

@@ -133,35 +133,39 @@ def _rehearse(
 ) -> None:
     from swinssl.experiments.cross_validation import check_folds
     from swinssl.planning.explanation import summary
-    from swinssl.preprocessing.plans import Plans
-    from swinssl.training.effective_plans import run_length
-    from swinssl.training.fine_tuning import check_start, default_name
+    from swinssl.training.fine_tuning import check_start, fold_configs
     from swinssl.training.losses.registry import loss_in_words
-    from swinssl.training.start import start_in_words, with_start
 
-    planned = Plans.read(preprocessed)
-    config = with_start(config, planned, preprocessed)
     if len(folds) > 1:
         check_folds(preprocessed, folds)
-    for fold in folds:
-        plans = check_start(preprocessed, results, fold=fold, config=config, name=name, restart=restart)
-    length = run_length(plans, config)
-    model = results / (name or default_name(plans, config))
-    folders = [model / f"fold_{fold}" for fold in folds]
+    configs = fold_configs(preprocessed, results, folds=folds, config=config, name=name, restart=restart)
+    checked = [
+        check_start(preprocessed, results, fold=fold, config=configs[fold], name=name, restart=restart)
+        for fold in folds
+    ]
+    first, folders = checked[0], [one.folder for one in checked]
+    length, plans = first.length, first.plans
     if json:
-        together = {"folder": folders[0]} if len(folders) == 1 else {"folder": model, "folds": folders}
+        together: dict[str, Path | list[Path]] = {"folder": folders[0]}
+        if len(folders) > 1:
+            together = {"folder": folders[0].parent, "folds": folders}
         length_of_run = {"steps": length.expected, "max_minutes": length.minutes}
-        print_json({**together, "init": config.init, "loss": config.loss, **length_of_run, "plans": plans})
+        chosen = {"init": first.config.init, "loss": first.config.loss}
+        print_json({**together, **chosen, **length_of_run, "plans": plans})
         return
-    for line in start_in_words(config, planned, preprocessed):
+    for line in dict.fromkeys(line for one in checked for line in one.lines):
         print(line)
-    for line in summary(plans):
+    planned = plans.training.epochs * plans.training.steps_per_epoch
+    for line in summary(plans, steps=length.expected if length.expected != planned else None):
         print("  " + line)
     words = loss_in_words(config.loss, activation=plans.training.loss, form=plans.training.dice)
     print(f"  loss      {words}")
     limit = f", at most {length.minutes:g} minutes" if length.minutes is not None else ""
-    where = str(folders[0]) if len(folders) == 1 else f"each of {', '.join(f.name for f in folders)} in {model}"
-    print(f"nothing written (would train {length.expected} steps{limit} into {where})")
+    where = str(folders[0])
+    if len(folders) > 1:
+        where = f"each of {', '.join(folder.name for folder in folders)} in {folders[0].parent}"
+    steps = dict.fromkeys(one.length.expected for one in checked)
+    print(f"nothing written (would train {' or '.join(map(str, steps))} steps{limit} into {where})")
 
 
 def _report(judged: JudgedFold) -> None:

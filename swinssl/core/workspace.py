@@ -60,17 +60,19 @@ class Workspace:
         """The folder name of a data set that was given as path, id or name, raw or preprocessed."""
         if _is_path(dataset):
             return safe_name(dataset_name(_absolute(dataset)), what=f"data set {dataset}")
-        return self._find(
-            dataset, (*self.raw_roots, self.root / "preprocessed", self.root / "results"), "data set"
-        ).name
+        roots = (*self.raw_roots, self.root / "preprocessed", self.root / "results")
+        return safe_name(self._find(dataset, roots, "data set").name, what=f"data set {dataset}")
 
     def _find(self, dataset: str, roots: tuple[Path, ...], what: str) -> Path:
+        """The folder of that name in one of `roots`; else a folder of that name here."""
         known = {p.name: p for root in reversed(roots) if root.is_dir() for p in sorted(root.iterdir()) if p.is_dir()}
         if dataset in known:  # another's short name, maybe, but this one's whole
             return known[dataset]
         found = [path for name, path in known.items() if _answers_to(name, dataset)]
         if len(found) == 1:
             return found[0]
+        if not found and dataset not in ("", os.curdir) and Path(dataset).is_dir():
+            return _absolute(dataset)
         searched = ", ".join(map(str, roots))
         if found:
             matches = ", ".join(path.name for path in found)
@@ -125,8 +127,9 @@ def _is_path(dataset: str) -> bool:
     listed = path.suffix.lower() == LIST_ENDING
     looks_like_path = listed or os.sep in dataset or "/" in dataset or dataset.startswith(".")
     if looks_like_path and not (path.is_dir() or is_volume_list(path)):
+        what = "a file, not a folder" if path.is_file() else f"no such {'file' if listed else 'folder'}"
         raise UserError(
-            f"{dataset}: no such {'file' if listed else 'folder'}. Give an existing raw data set folder, a list of "
+            f"{dataset}: {what}. Give an existing raw data set folder, a list of "
             f"volumes ({LIST_ENDING}), an id or a name."
         )
     return looks_like_path or (path / "dataset.json").is_file()

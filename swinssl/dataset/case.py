@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections import defaultdict
@@ -96,6 +97,7 @@ def _numbers_cases(
 
 def labels_beside(images: Path) -> Path | None:
     """The labels folder beside an images folder of a raw data set: labelsTr beside imagesTr."""
+    images = Path(os.path.abspath(images)) if images.name in ("", "..") else images  # noqa: PTH100
     labels = images.parent / images.name.replace("images", "labels", 1)
     return labels if images.name.startswith("images") and labels.is_dir() else None
 

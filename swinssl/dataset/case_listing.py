@@ -12,7 +12,7 @@ from swinssl.core.text import did_you_mean, nearest
 from swinssl.dataset.case import CHANNEL, FIRST_CHANNEL, Case, case_name, id_findings, split_channels
 from swinssl.dataset.checks.finding import Finding
 from swinssl.dataset.description import DESCRIPTION_FILE, Description, ListedCase
-from swinssl.imageio.formats import image_ending, is_companion, known_endings, without_ending
+from swinssl.imageio.formats import dicom_hint, image_ending, is_companion, is_dicom, known_endings, without_ending
 
 IMAGES, LABELS = "imagesTr", "labelsTr"
 # What systems leave behind everywhere; names that begin with a dot are passed over as well.
@@ -49,7 +49,9 @@ def list_cases(folder: Path, description: Description) -> Listing:
     cases.sort(key=lambda case: case.id)
     lister.findings += id_findings([case.id for case in cases])
     lister.check_files(cases)
-    if not cases:
+    if not cases and (dicom := dicom_hint(folder)) is not None:
+        lister.report("E110", folder, "has no image that swinssl reads", dicom)
+    elif not cases:
         lister.report("E110", IMAGES, "has no image", "Put images there, named CASE_0000.nii.gz for the first channel.")
     channels = len(description.channel_names) or max((len(case.images) for case in cases), default=1)
     ending = description.file_ending or usual_ending(cases)
@@ -136,6 +138,10 @@ class _Lister:
             if path.is_dir():
                 self.report("W102", path, "is a folder; it is ignored", "Put its images beside it, or move it.")
             elif image_ending(path) is None and not is_companion(path):
+                if is_dicom(path):
+                    remedy = "Convert each series to NIfTI, for example with dcm2niix."
+                    self.report("W102", path, "is DICOM, which swinssl does not read; it is ignored", remedy)
+                    continue
                 remedy = f"Convert it to one of {', '.join(known_endings())}, or move it elsewhere."
                 self.report("W102", path, "is not an image that swinssl reads; it is ignored", remedy)
             elif image_ending(path) is not None:

@@ -15,7 +15,7 @@ from swinssl.core.errors import UserError
 from swinssl.core.text import MOST, counted, listed
 from swinssl.dataset.case import case_name, refuse_unusable
 from swinssl.dataset.labels import whole_labels
-from swinssl.imageio.formats import images_in, known_endings
+from swinssl.imageio.formats import dicom_hint, images_in, known_endings
 from swinssl.imageio.reader import read_geometry, read_label
 from swinssl.imageio.same_grid import GridComparison, compare_grids
 from swinssl.imageio.volume import Geometry, Volume
@@ -162,6 +162,8 @@ def label_maps(path: Path) -> dict[str, Path]:
             raise UserError(f"{path}: {found[case].name} and {file.name} are one case. Take one of them away.")
         found[case] = file
     refuse_unusable(sorted(found), source=path)
+    if not found and (dicom := dicom_hint(path)) is not None:
+        raise UserError(f"{path}: no label map that swinssl reads. {dicom}")
     if not found:
         inner = next((name for name in ("labelsTr", "labelsTs", "gt_segmentations") if (path / name).is_dir()), None)
         hint = f"Did you mean {path / inner}?" if inner else f"Label maps end with one of {', '.join(known_endings())}."

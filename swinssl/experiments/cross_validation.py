@@ -26,8 +26,8 @@ from swinssl.preprocessing.store import PreprocessedDataset
 from swinssl.training.config import TrainingConfig
 from swinssl.training.effective_plans import effective_plans
 from swinssl.training.engine.distribution import Ranks
-from swinssl.training.fine_tuning import ENOUGH_CASES, FineTuned, default_name, fine_tune, folds_of, is_done
-from swinssl.training.start import with_start
+from swinssl.training.fine_tuning import ENOUGH_CASES, FineTuned, fine_tune, fold_configs, folds_of, is_done
+from swinssl.training.start import default_name, with_start
 
 logger = logging.getLogger(__name__)
 
@@ -82,10 +82,11 @@ def cross_validate(
     dataset = PreprocessedDataset.open(preprocessed)
     config = with_start(config, dataset.plans, preprocessed)
     model = results / (name or default_name(effective_plans(dataset.plans, config), config))
+    configs = fold_configs(preprocessed, results, folds=folds, config=config, name=name, restart=restart)
     splits = folds_of(dataset)
     _check_folds(preprocessed / SPLITS_FILE, splits, folds)
     if not restart:
-        folds = _with_done(dataset, model, splits, folds, config)
+        folds = _with_done(dataset, model, splits, folds, configs[folds[0]])
     ranks = Ranks.join(select_device(config.device))
     ranks.barrier()  # from here on the folders change that all have just looked at
     judged: dict[str, JudgedFold] = {}
@@ -93,7 +94,8 @@ def cross_validate(
     for number, fold in enumerate(folds, start=1):
         if ranks.is_main:
             logger.info("fold %s, %d of %d", fold, number, len(folds))
-        done = fine_tune(preprocessed, results, fold=fold, config=config, name=name, restart=restart)
+        its = configs.get(fold, config)
+        done = fine_tune(preprocessed, results, fold=fold, config=its, name=name, restart=restart)
         if done.done_before:  # measured before, and again when its turn comes, so that training goes on at once
             waiting[fold] = done
         else:

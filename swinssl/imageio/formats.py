@@ -7,11 +7,14 @@ count as small ones.
 from __future__ import annotations
 
 import importlib
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, cast
 
+from swinssl.core import files
 from swinssl.core.errors import UserError
 from swinssl.core.text import counted
 
@@ -77,6 +80,32 @@ FOREIGN_ENDINGS = (
 )
 
 
+# A DICOM file begins with 128 bytes of anything and these four.
+DICOM_OFFSET, DICOM_MAGIC = 128, b"DICM"
+# Files of a folder, and of its folders, that are looked at to find DICOM; a study may have thousands.
+LOOKED_AT = 64
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file is DICOM by its content, whatever it is called."""
+    try:
+        with files.open_regular(path) as stream:
+            return stream.read(DICOM_OFFSET + len(DICOM_MAGIC))[DICOM_OFFSET:] == DICOM_MAGIC
+    except OSError:
+        return False
+
+
+def dicom_hint(path: Path) -> str | None:
+    """What to do with a DICOM file, or with a folder that has some at any depth; None where there is none."""
+    inside = [path] if not path.is_dir() else islice((one for one in path.rglob("*") if one.is_file()), LOOKED_AT)
+    found = next((one for one in inside if is_dicom(one)), None)
+    if found is None:
+        return None
+    folder = path if path.is_dir() else path.parent
+    command = f"dcm2niix -z y -o NIFTI_FOLDER {shlex.quote(str(folder))}"
+    return f"{found} is DICOM. Convert each series to NIfTI first, for example with dcm2niix ({command})."
+
+
 def known_endings() -> tuple[str, ...]:
     """The endings of all formats, the preferred first."""
     return tuple(ending for row in FORMATS.values() for ending in row.endings)
@@ -97,6 +126,8 @@ def required_ending(path: Path) -> str:
     """
     ending = image_ending(path)
     if ending is None:
+        if (hint := dicom_hint(path)) is not None:
+            raise UserError(hint)
         raise UserError(
             f"{path}: not the name of an image that swinssl reads ({', '.join(known_endings())}). Convert the file to "
             "one of these."
@@ -140,11 +171,16 @@ def images_in(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if image_ending(path) and not path.name.startswith("."))
 
 
+def _is_foreign(path: Path) -> bool:
+    """Whether a file is an image by its ending, or is DICOM, which often has none."""
+    return path.name.lower().endswith(FOREIGN_ENDINGS) or (not path.suffix.strip(".0123456789") and is_dicom(path))
+
+
 def unread_images(folder: Path) -> list[str]:
     """A sentence about files of a folder that look like images but are not read; empty if there are none."""
-    names = [p.name for p in sorted(folder.iterdir()) if p.name.lower().endswith(FOREIGN_ENDINGS) and p.is_file()]
+    names = [p.name for p in sorted(folder.iterdir()) if p.is_file() and _is_foreign(p)]
     names = [name for name in names if not name.startswith(".") and image_ending(name) is None]
     if not names:
         return []
-    files = f"{counted(len(names), 'file')} left out, such as {names[0]}"
-    return [f"{folder}: {files}; swinssl reads {', '.join(known_endings())}. Convert the others to one of these."]
+    left_out = f"{counted(len(names), 'file')} left out, such as {names[0]}"
+    return [f"{folder}: {left_out}; swinssl reads {', '.join(known_endings())}. Convert the others to one of these."]

@@ -10,7 +10,7 @@ from swinssl.core import files
 from swinssl.core.errors import UserError
 from swinssl.core.text import counted, listed
 from swinssl.dataset.case import CHANNEL, case_name, label_names, refuse_unusable, split_channels
-from swinssl.imageio.formats import images_in, known_endings, required_ending, single_file_ending
+from swinssl.imageio.formats import dicom_hint, images_in, known_endings, required_ending, single_file_ending
 
 # Cases named in one message; a folder may have hundreds.
 NAMED = 5
@@ -87,6 +87,8 @@ def _case_id(first: Path, *, channels: int) -> str:
 
 def _cases_of_folder(folder: Path, channel_names: Sequence[str]) -> tuple[InputCase, ...]:
     paths = images_in(folder)
+    if not paths and (dicom := dicom_hint(folder)) is not None:
+        raise UserError(f"{folder}: no images that swinssl reads. {dicom}")
     if not paths:
         within = next((name for name in ("imagesTs", "imagesTr") if (folder / name).is_dir()), None)
         hint = f" Did you mean {folder / within}?" if within else ""

@@ -12,7 +12,9 @@ refused.
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +25,14 @@ from torch import nn
 
 from swinssl.core import files
 from swinssl.core.errors import UserError
+from swinssl.core.text import counted, listed
+from swinssl.core.workspace import Workspace
 from swinssl.dataset.labels import labels_as_json
-from swinssl.imageio.formats import known_endings
+from swinssl.imageio.formats import images_in, known_endings
 from swinssl.inference.postprocessing import Postprocessing
 from swinssl.inference.predictor import Predictor
 from swinssl.networks.architectures import build_network
+from swinssl.networks.checkpoints.shipped_encoders import ENCODER_ENDINGS, ENCODER_FILE, shipped_names
 from swinssl.networks.checkpoints.weights_file import (
     FLOATS,
     read_dtypes,
@@ -37,12 +42,14 @@ from swinssl.networks.checkpoints.weights_file import (
     write_weights,
 )
 from swinssl.preprocessing.plans import PLANS_FILE, Plans
+from swinssl.preprocessing.store import CASES
 
 DATASET_FILE, WEIGHTS_FILE = "dataset.json", "model.safetensors"
 FORMAT, VERSION = "swinssl-model", "2"
 # Keys of a weights file's metadata: the hash of the plans' decisions, of tensors.
 PLANS_HASH, WEIGHTS_HASH = "plans_sha256", "sha256"
 FOLD = re.compile(r"fold_([0-9]+|all)")
+ARCHIVE_ENDING = ".zip"
 COPY_AGAIN = "Copy the whole model folder again, or train this fold with swinssl_train."
 
 
@@ -83,8 +90,7 @@ class TrainedModel:
             UserError: something is missing, of another version, damaged, or does not fit the plans.
         """
         folder, chosen = _model_folder(Path(path), folds)
-        if not folder.is_dir():
-            raise UserError(f"{folder}: no such folder. Give the folder of a trained model, with {PLANS_FILE} in it.")
+        _refuse_other_place(folder)
         plans = Plans.read(folder, remedy=COPY_AGAIN)
         description = _read_description(folder / DATASET_FILE, plans)
         complete, unfinished = _folds(folder)
@@ -180,6 +186,88 @@ class TrainedModel:
             network = _build(self.plans)
         network.load_state_dict(weights)
         return network
+
+
+def find_model(given: str, workspace: Workspace) -> Path:
+    """The folder of a model that a user gave as a path, or as the data set (id or name) whose only model it is.
+
+    Raises:
+        UserError: no model answers to it, or several do.
+    """
+    path = Path(given)
+    if path.is_file() and path.suffix.lower() == ARCHIVE_ENDING:
+        root = "" if workspace.root == Workspace.locate().root else f" --root {shlex.quote(str(workspace.root))}"
+        raise _archive_error(path, root=root)
+    if path.exists() or "/" in given or "\\" in given or given.startswith("."):
+        return path
+    if given in shipped_names():
+        raise UserError(
+            f"{given}: an encoder that comes with swinssl, not a trained model; it cannot segment by itself. Train a "
+            f"model from it first: swinssl_plan_and_preprocess DATASET --init {given}, then swinssl_train DATASET."
+        )
+    results = workspace.results(given)
+    models = models_in(results)
+    if len(models) == 1:
+        return models[0]
+    if not models:
+        raise UserError(f"{given}: no trained model in {results}. Train one with swinssl_train, or give its folder.")
+    raise UserError(f"{given}: {counted(len(models), 'model')}. Give the folder of one: {listed(models)}")
+
+
+def models_in(folder: Path) -> list[Path]:
+    """The model folders in the results folder of a data set; hidden is what an import has not finished."""
+    return sorted(plans.parent for plans in folder.glob(f"[!.]*/{PLANS_FILE}") if any(plans.parent.glob("fold_*")))
+
+
+def models_below(folder: Path) -> list[Path]:
+    """The model folders in a folder, or in the folders of data sets that it has."""
+    return models_in(folder) or [model for one in sorted(folder.glob("[!.]*/")) for model in models_in(one)]
+
+
+def _archive_error(path: Path, *, root: str = "") -> UserError:
+    return UserError(f"{path}: a model archive. Unpack it first: swinssl_model import {shlex.quote(str(path))}{root}")
+
+
+def _refuse_other_place(path: Path) -> None:
+    """Raise a UserError where a path is no model's folder: what is there instead, and what to give."""
+    if ((path / PLANS_FILE).is_file() or any(_folds(path))) and not (path / CASES).is_dir():
+        return
+    above = next((one for one in path.absolute().parents if (one / PLANS_FILE).is_file()), None)
+    models = [] if path.is_file() else models_below(path) or models_below(path / "results")
+    if files.is_missing(path):
+        raise UserError(f"{path}: no such folder. Give the folder of a trained model, with {PLANS_FILE} in it.")
+    if path.is_file() and path.suffix.lower() == ARCHIVE_ENDING:
+        raise _archive_error(path)
+    if path.name == ENCODER_FILE or (path / ENCODER_FILE).is_file():
+        what, remedy = "a pretrained encoder", "Train a model from it with swinssl_train --init, and give that."
+    elif (path / CASES).is_dir():
+        what, remedy = "a preprocessed data set", "Train a model on it with swinssl_train, and give the model's folder."
+    elif above is not None and FOLD.fullmatch(path.absolute().relative_to(above).parts[0]):
+        inside = path.absolute().relative_to(above).parts[0]
+        what = f"{'a file' if path.is_file() else 'a folder'} inside a model"
+        model, fold = _as_given(above, path), _as_given(above / inside, path)
+        remedy = f"Give the folder of the model, {model}, or of one fold, {fold}."
+    elif above is not None and (path.is_file() or any(above.glob("fold_*"))):
+        what, remedy = "a part of a model", f"Give the folder of the model: {_as_given(above, path)}"
+    elif models:
+        what = f"a folder with {counted(len(models), 'model')}"
+        remedy = f"Give the folder of one: {listed(models)}"
+    elif path.name.endswith(ENCODER_ENDINGS):
+        what = "a file of weights, without the plans of a model"
+        remedy = "Give the folder of a trained model. An encoder goes to swinssl_plan and swinssl_train --init."
+    elif path.is_file():
+        what, remedy = "a file", "Give the folder of a trained model."
+    elif images_in(path) or any((path / name).is_dir() for name in ("imagesTr", "imagesTs")):
+        what, remedy = "a folder of images", "Images go after -i; give the folder of a trained model here."
+    else:
+        what = f"no trained model; it has no {PLANS_FILE}"
+        remedy = "swinssl_train leaves models in results/<data set>/<model>; swinssl_model list shows them."
+    raise UserError(f"{path}: {what}. {remedy}")
+
+
+def _as_given(folder: Path, given: Path) -> Path:
+    """`folder`, which is above `given`, in the form that the user gave: relative where that was."""
+    return folder if given.is_absolute() else Path(os.path.relpath(folder))
 
 
 def write_fold(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from swinssl.core.text import dimensions, duration
+from swinssl.core.text import counted, dimensions, duration
 from swinssl.planning.intensity import describe
 from swinssl.planning.mirroring import AXES
 from swinssl.planning.target_spacing import show
 from swinssl.preprocessing.plans import Plans
+
+UNKNOWN = "not estimated"
 
 
 def explanation(plans: Plans) -> list[tuple[str, str, str]]:
@@ -30,7 +32,7 @@ def explanation(plans: Plans) -> list[tuple[str, str, str]]:
         "schedule": f"{training.epochs} x {training.steps_per_epoch} steps",
         "patience": "none" if training.patience is None else f"{training.patience} validations",
         "memory": f"{plans.cost.memory_gb:.2g} GB",
-        "time": duration((plans.cost.hours or 0) * 3600),
+        "time": UNKNOWN if plans.cost.hours is None else duration(plans.cost.hours * 3600),
     }
     if plans.encoder is not None:
         values = {"encoder": plans.encoder.name, **values}
@@ -62,15 +64,25 @@ def _values(plans: Plans) -> dict[str, str]:
     return values
 
 
-def summary(plans: Plans) -> list[str]:
-    """The plan in a few lines."""
+def summary(plans: Plans, *, steps: int | None = None) -> list[str]:
+    """The plan in a few lines.
+
+    Args:
+        steps: of a run, where that has another number than planned.
+    """
     by_name = {name: value for name, value, _ in explanation(plans)}
     return [
         f"grid      {by_name['spacing']} (median case {dimensions(plans.median_shape)} voxels), {by_name['intensity']}",
         f"network   {by_name['network']}, {by_name['norm']} norm",
         f"training  patches of {by_name['patch']}, batch {by_name['batch']}, {by_name['sampling']} sampling, "
-        f"{by_name['schedule']}",
+        f"{by_name['schedule'] if steps is None else counted(steps, 'step')}",
         f"mirror    {by_name['mirroring']} ({plans.reasons.get('mirroring', '')})",
-        f"cost      {by_name['memory']}, {by_name['time']} on {plans.cost.device}",
+        f"cost      {_cost(plans, by_name)}",
         *([f"encoder   {by_name['encoder']}"] if plans.encoder is not None else []),
     ]
+
+
+def _cost(plans: Plans, by_name: dict[str, str]) -> str:
+    if plans.cost.hours is None:
+        return f"{UNKNOWN}: another network than planned"
+    return f"{by_name['memory']}, {by_name['time']} on {plans.cost.device}"

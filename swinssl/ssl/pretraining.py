@@ -187,8 +187,12 @@ def pretrain(
         UserError: something that the user gave does not fit.
         Interrupted: someone asked to stop; everything is saved.
     """
+    asked = config
+    config = config if restart else _with_kept_length(config, folder)
     start = _checked(method, preprocessed, folder, config=config, options=options, probe=probe)
     life = start.lifecycle
+    if life.is_main and (kept := config.kept_length(asked)) is not None:
+        logger.info("%s", kept)
     with life.begin(restart=restart):
         if life.closed:
             logger.info("%s: pretrained before", folder)
@@ -212,9 +216,14 @@ def check_start(
     Raises:
         UserError: as `pretrain` would.
     """
+    config = config if restart else _with_kept_length(config, folder)
     start = _checked(method, preprocessed, folder, config=config, options=options, probe=probe)
     start.lifecycle.check(restart=restart)
     return start.plan
+
+
+def _with_kept_length(config: PretrainingConfig, folder: Path) -> PretrainingConfig:
+    return PretrainingRun.keep_length(config, RunFolder(folder), result=folder / ENCODER)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 from swinssl.core.errors import UserError
 from swinssl.networks.network_plan import NetworkPlan, encoder_preset
 from swinssl.planning.mirroring import choose_mirroring
-from swinssl.preprocessing.plans import Plans
+from swinssl.preprocessing.plans import Cost, Plans, TrainingPlan
 from swinssl.training.config import TrainingConfig
 from swinssl.training.engine.config import EngineConfig
 from swinssl.training.engine.progress import Length
@@ -55,12 +55,14 @@ def effective_plans(plans: Plans, config: TrainingConfig) -> Plans:
         chosen["mirror_axes"], reasons["mirroring"], mirroring = choose_mirroring(plans.labels, config.mirror)
         warnings = (*(warning for warning in warnings if warning.decision != "mirroring"), *mirroring)
     training = plans.training.model_copy(update={name: v for name, v in chosen.items() if v is not None})
+    network = _network(plans.network, config)
     encoder = None if plans.encoder is None else plans.encoder.model_copy(update={"place": None})
     return plans.model_copy(
         update={
             "training": training,
-            "network": _network(plans.network, config),
+            "network": network,
             "encoder": encoder,
+            "cost": _cost(plans, config, training, network),
             "reasons": reasons,
             "warnings": warnings,
         }
@@ -106,6 +108,18 @@ def length_of(
     assert expected is not None  # steps are None only with minutes
     per_epoch = min(steps_per_epoch, max(1, expected // LEAST_EPOCHS))
     return Length(steps=steps, expected=expected, steps_per_epoch=per_epoch, minutes=minutes, patience=patience)
+
+
+def _cost(plans: Plans, config: TrainingConfig, training: TrainingPlan, network: NetworkPlan) -> Cost:
+    """The planned cost for the length of the run; another network or batch than planned was not estimated."""
+    cost, planned = plans.cost, plans.training
+    if cost.hours is None or network != plans.network or training.batch_size != planned.batch_size:
+        return cost.model_copy(update={"hours": None})
+    steps = config.steps or training.epochs * training.steps_per_epoch
+    hours = cost.hours * steps / (planned.epochs * planned.steps_per_epoch)
+    if config.max_minutes is not None:
+        hours = min(hours, config.max_minutes / 60)
+    return cost.model_copy(update={"hours": round(hours, 6)})
 
 
 def _network(planned: NetworkPlan, config: TrainingConfig) -> NetworkPlan:

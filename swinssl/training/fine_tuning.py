@@ -39,7 +39,6 @@ from swinssl.networks.checkpoints.encoder_transfer import load_encoder
 from swinssl.networks.checkpoints.shipped_encoders import SCRATCH, encoder_path
 from swinssl.networks.swin.encoder import SwinEncoder
 from swinssl.networks.swin.low_rank import adapt_encoder, merged
-from swinssl.planning.encoder_facts import encoder_name
 from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.store import REFERENCES, PreprocessedCase, PreprocessedDataset
 from swinssl.training.config import TrainingConfig
@@ -49,7 +48,7 @@ from swinssl.training.engine.distribution import Ranks
 from swinssl.training.engine.lifecycle import RunLifecycle
 from swinssl.training.engine.loop import Engine
 from swinssl.training.engine.optimiser import EncoderLrSchedule
-from swinssl.training.engine.progress import Progress
+from swinssl.training.engine.progress import Length, Progress
 from swinssl.training.engine.run_description import (
     RunDescription,
     sha256_of_decisions,
@@ -61,7 +60,7 @@ from swinssl.training.grid_validation import GridValidation, spread
 from swinssl.training.initial_weights import draws_of, refuse_non_finite
 from swinssl.training.progress_picture import draw_progress
 from swinssl.training.segmentation_task import SegmentationTask
-from swinssl.training.start import remedy, start_in_words, with_start
+from swinssl.training.start import default_name, remedy, start_in_words, with_start
 
 logger = logging.getLogger(__name__)
 
@@ -117,19 +116,6 @@ class _Setting:
         return [self.dataset.case(case_id) for case_id in ids]
 
 
-def default_name(plans: Plans, config: TrainingConfig) -> str:
-    """The model's name where the user gives none: network, start, and what else tells runs of one data set apart.
-
-    Args:
-        config: with its start decided (`with_start`).
-    """
-    parts = [plans.network.short_name, SCRATCH if config.init in (None, SCRATCH) else encoder_name(Path(config.init))]
-    parts += ["lora"] if config.peft == "lora" else []
-    parts += [f"{config.shots}shots"] if config.shots else []
-    parts += [f"seed{config.seed}"] if config.seed else []
-    return "__".join(parts)
-
-
 def fine_tune(
     preprocessed: Path,
     results: Path,
@@ -154,10 +140,10 @@ def fine_tune(
         UserError: something that the user gave does not fit.
         Interrupted: someone asked to stop; everything is saved.
     """
-    start = _checked(preprocessed, results, fold=fold, config=config, name=name)
+    start = _checked(preprocessed, results, fold=fold, config=config, name=name, restart=restart)
     model, life, is_main = start.model, start.lifecycle, start.setting.ranks.is_main
     if is_main:
-        for line in start_in_words(start.lifecycle.run.config, start.plans, preprocessed):
+        for line in start.lines:
             logger.info("%s", line)
     predictions, done_before = None, False
     with life.begin(restart=restart):
@@ -197,19 +183,65 @@ def check_start(
     config: TrainingConfig,
     name: str | None = None,
     restart: bool = False,
-) -> Plans:
-    """Run every check that `fine_tune` makes before its first step, and write nothing.
-
-    Returns:
-        The plans that it would train with.
+) -> CheckedStart:
+    """Run every check that `fine_tune` makes before its first step, and write nothing; what it would do.
 
     Raises:
         UserError: as `fine_tune` would.
     """
-    start = _checked(preprocessed, results, fold=fold, config=config, name=name, writes=False)
+    start = _checked(preprocessed, results, fold=fold, config=config, name=name, restart=restart, writes=False)
     start.lifecycle.check(restart=restart)
     _task(start)
-    return start.plans
+    run = start.lifecycle.run
+    return CheckedStart(start.folder.path, run.config, start.plans, start.lifecycle.length, start.lines)
+
+
+@dataclass(frozen=True)
+class CheckedStart:
+    """What `fine_tune` would do.
+
+    Args:
+        folder: of the fold.
+        config: with start and length decided.
+        plans: those that it would train with.
+        length: of the run.
+        lines: start, encoder and length in words.
+    """
+
+    folder: Path
+    config: TrainingConfig
+    plans: Plans
+    length: Length
+    lines: tuple[str, ...]
+
+
+def fold_configs(
+    preprocessed: Path,
+    results: Path,
+    *,
+    folds: Sequence[str],
+    config: TrainingConfig,
+    name: str | None = None,
+    restart: bool = False,
+) -> dict[str, TrainingConfig]:
+    """By fold, the choices that it is trained with where several are trained in a row.
+
+    Folds that no earlier call began get the length of those that one did, unless `config` says how long they are.
+    """
+    dataset = PreprocessedDataset.open(preprocessed)
+    decided = with_start(config, dataset.plans, preprocessed)
+    model = results / (name or default_name(effective_plans(dataset.plans, decided), decided))
+    if restart:
+        return dict.fromkeys(folds, config)
+    began = [fold for fold in folds if RunFolder(fold_folder(model, fold)).run_file.exists()]
+    lengths = (_with_kept_length(config, model, fold) for fold in began)
+    first = next((kept for kept in lengths if kept != config), config)
+    return {fold: config if fold in began else first for fold in folds}
+
+
+def _with_kept_length(config: TrainingConfig, model: Path, fold: str) -> TrainingConfig:
+    folder = fold_folder(model, fold)
+    return RunDescription.keep_length(config, RunFolder(folder), result=folder / WEIGHTS_FILE)
 
 
 @dataclass(frozen=True)
@@ -223,6 +255,7 @@ class _Start:
     description: dict[str, Any]
     network: nn.Module
     lifecycle: RunLifecycle[RunDescription]
+    lines: tuple[str, ...]
 
     @property
     def plans(self) -> Plans:
@@ -230,13 +263,22 @@ class _Start:
 
 
 def _checked(
-    preprocessed: Path, results: Path, *, fold: str, config: TrainingConfig, name: str | None, writes: bool = True
+    preprocessed: Path,
+    results: Path,
+    *,
+    fold: str,
+    config: TrainingConfig,
+    name: str | None,
+    restart: bool,
+    writes: bool = True,
 ) -> _Start:
     dataset = PreprocessedDataset.open(preprocessed)
-    config = with_start(config, dataset.plans, preprocessed)
+    config = asked = with_start(config, dataset.plans, preprocessed)
+    model = results / (name or default_name(effective_plans(dataset.plans, config), config))
+    if not restart:
+        config = _with_kept_length(config, model, fold)
     plans = effective_plans(dataset.plans, config)
     setting = _setting(dataset, plans, fold=fold, config=config, keep=writes)
-    model = results / (name or default_name(plans, config))
     refuse_other_plans(model, fold, plans)
     dataset.check((*setting.train, *setting.validation))
     description = files.read_json(
@@ -256,7 +298,25 @@ def _checked(
         batch_size=plans.training.batch_size,
         result=lambda: None if whole_sha256(model, fold) is None else WEIGHTS_FILE,
     )
-    return _Start(setting, fold, model, folder, description, network, lifecycle)
+    lines = [*start_in_words(config, plans, preprocessed)]
+    lines += [] if report is None else [f"encoder from {config.init}: {report}"]
+    lines += [] if (kept := config.kept_length(asked)) is None else [kept]
+    return _Start(setting, fold, model, folder, description, network, lifecycle, tuple(lines))
+
+
+def can_start(preprocessed: Path, results: Path, *, fold: str, config: TrainingConfig, name: str) -> bool:
+    """Whether a fold of a model may be begun or resumed with these choices, as far as what is there may refuse it."""
+    dataset = PreprocessedDataset.open(preprocessed)
+    plans = effective_plans(dataset.plans, config)
+    described = _described(_setting(dataset, plans, fold=fold, config=config, keep=False), fold, config)
+    folder = RunFolder(fold_folder(results / name, fold))
+    try:
+        refuse_other_plans(results / name, fold, plans)
+        result = None if whole_sha256(results / name, fold) is None else WEIGHTS_FILE
+        described.resuming(described.earlier_in(folder), folder, result=result, length=run_length(plans, config))
+    except UserError:
+        return False
+    return True
 
 
 def is_done(dataset: PreprocessedDataset, model: Path, *, fold: str, config: TrainingConfig) -> bool:
@@ -343,7 +403,6 @@ def _initial_network(plans: Plans, config: TrainingConfig, preprocessed: Path) -
         return network, None
     report = str(load_encoder(network, encoder_path(config.init), remedy=remedy(config, preprocessed)))
     refuse_non_finite(network, config.init)
-    logger.info("encoder from %s: %s", config.init, report)
     if config.peft == "lora":
         with draws_of(config.seed, "low-rank weights"):
             adapt_encoder(cast(SwinEncoder, network.encoder), rank=config.lora_rank)

@@ -8,9 +8,10 @@ from pathlib import Path
 from swinssl.core.workspace import command_words
 from swinssl.networks.architectures import ARCHITECTURES
 from swinssl.networks.checkpoints.shipped_encoders import SCRATCH, encoder_path, typed_as
-from swinssl.planning.encoder_facts import learnt_otherwise, planned_encoder_path, read_encoder_facts
+from swinssl.planning.encoder_facts import encoder_name, learnt_otherwise, planned_encoder_path, read_encoder_facts
 from swinssl.preprocessing.plans import Plans
 from swinssl.training.config import TrainingConfig
+from swinssl.training.effective_plans import effective_plans
 
 
 def with_start(config: TrainingConfig, plans: Plans, folder: Path) -> TrainingConfig:
@@ -31,6 +32,41 @@ def with_start(config: TrainingConfig, plans: Plans, folder: Path) -> TrainingCo
     uses_encoder = plans.encoder is not None and ARCHITECTURES[architecture].swin_encoder
     start = typed_as(planned_encoder_path(plans, folder)) if uses_encoder else SCRATCH
     return config.model_copy(update={"init": start})
+
+
+def default_name(plans: Plans, config: TrainingConfig) -> str:
+    """The model's name where the user gives none: network, start, and what else tells runs of one data set apart.
+
+    Args:
+        config: with its start decided (`with_start`).
+    """
+    parts = [plans.network.short_name, SCRATCH if config.init in (None, SCRATCH) else encoder_name(Path(config.init))]
+    parts += ["lora"] if config.peft == "lora" else []
+    parts += [f"{config.shots}shots"] if config.shots else []
+    parts += [f"seed{config.seed}"] if config.seed else []
+    return "__".join(parts)
+
+
+def free_name(preprocessed: Path, results: Path) -> str | None:
+    """The `--name` that the first training with the plan needs because a model with other plans has the default name.
+
+    None where none is needed: the default name is free, or its training can be resumed.
+
+    Raises:
+        UserError: the planned encoder is not there any more, or the preprocessed data set cannot be read.
+    """
+    plans = Plans.read(preprocessed)
+    config = with_start(TrainingConfig(), plans, preprocessed)
+    default = name = default_name(effective_plans(plans, config), config)
+    number = 1
+    while (results / name).exists():
+        from swinssl.training.fine_tuning import can_start  # which takes torch
+
+        if can_start(preprocessed, results, fold="0", config=config, name=name):
+            break
+        number += 1
+        name = f"{default}_{number}"
+    return None if name == default else name
 
 
 def start_in_words(config: TrainingConfig, plans: Plans, folder: Path) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -68,6 +69,29 @@ def test_tables_notes_and_files(folders, type_in):
     assert {path.name for path in predictions.iterdir()} >= {"summary.json", "metrics.csv", "overlays.png"}
     # A second run does not take its own files for predictions.
     assert type_in("-p", predictions, "-r", references, "--workers", "0")[0] == 0
+
+
+def test_of_two_files_nothing_is_written_unless_asked(folders, type_in, tmp_path, monkeypatch):
+    predictions, references = folders
+    assert type_in("-p", predictions, "-r", references, "--workers", "0")[0] == 0
+    summary = (predictions / "summary.json").read_bytes()
+    monkeypatch.chdir(predictions)
+    pair = ("-p", "case_1.nii.gz", "-r", references / "case_1.nii.gz", "--workers", "0")
+    code, out, _ = type_in(*pair)
+    assert code == 0 and "liver " in out and "nothing written; --out FOLDER keeps the results" in out
+    assert (predictions / "summary.json").read_bytes() == summary  # of all cases
+    code, out, _ = type_in(*pair, "--out", tmp_path / "o")
+    assert code == 0 and f"written to {tmp_path / 'o'}: summary.json" in out and (tmp_path / "o/overlays.png").exists()
+
+
+def test_two_files_far_from_their_data_set_are_named_by_the_model(folders, type_in, tmp_path):
+    predictions, references = folders
+    loose = shutil.copy(references / "case_1.nii.gz", tmp_path / "reference.nii.gz")
+    prediction = shutil.copy(predictions / "case_1.nii.gz", tmp_path / "seg.nii.gz")
+    _, out, _ = type_in("-p", prediction, "-r", loose, "--workers", "0")
+    assert "called by their values (--dataset names them)" in out
+    _, out, _ = type_in("-p", prediction, "-r", loose, "--workers", "0", "--dataset", references.parent)
+    assert "liver_tumour" in out
 
 
 def test_files_that_are_not_read_are_named_at_the_end(folders, type_in):

@@ -16,7 +16,7 @@ def model(tmp_path, monkeypatch):
 
 def test_from_one_workspace_to_another(model, typed, tmp_path):
     done = typed("model", "export", model)
-    assert done.code == 0 and done.out.startswith("first.zip: 2 fold(s), ")
+    assert done.code == 0 and done.out.startswith("first.zip: 2 folds, ")
     assert "is there already" in typed("model", "export", model).error
     assert typed("model", "verify", "first.zip").out.endswith("first.zip: whole\n")
     done = typed("model", "import", "first.zip", "--root", "there")
@@ -40,7 +40,7 @@ def test_list_names_what_is_damaged_too(model, typed, tmp_path):
 
 def test_a_fold_of_it(model, typed):
     done = typed("model", "export", model, "--folds", 1, "--out", "one.zip")
-    assert done.code == 0 and "1 fold(s)" in done.out
+    assert done.code == 0 and "1 fold, " in done.out
     assert "ends in .zip" in typed("model", "export", model, "--out", "one.tar").error
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import nibabel
 import numpy as np
@@ -143,6 +145,13 @@ class TestReport:
         assert code == 0 and f"label maps in {result}" in text
         assert [path.name for path in result.parent.iterdir()] == ["seg.nii.gz"]
         assert result.read_bytes() == (tmp_path / "out" / "a.nii.gz").read_bytes()
+        evaluate = f"next: swinssl_evaluate --predictions {result} --references "
+        assert text.splitlines()[-1] == f"{evaluate}REFERENCE_LABEL_MAP --dataset {model}"
+        label = images.parent / "labelsTs" / "a.nii.gz"
+        shutil.copy(result, label)
+        (images.parent / "dataset.json").touch()
+        text = type_in("-i", image, "-o", result, "-m", model, "--overwrite")[1]
+        assert text.splitlines()[-1] == f"{evaluate}{label}"
         code, _, error = type_in("-i", image, "-o", result, "-m", model)
         assert code == 2 and "is there already. Give another name, or --overwrite" in error
         assert type_in("-i", image, "-o", result, "-m", model, "--overwrite")[0] == 0
@@ -312,8 +321,51 @@ class TestRefusals:
         for name in ("one", "two"):
             write_model(tmp_path / "results" / "Dataset001_Toy" / name, PLANS)
         code, _, errors = type_in("-i", images, "-o", tmp_path / "out", "-m", "1", "--root", tmp_path)
-        assert code == 2 and "-m 1: 2 models answer to it. Give the folder of one: " in errors
+        assert code == 2 and "1: 2 models. Give the folder of one: " in errors
         assert str(tmp_path / "results" / "Dataset001_Toy" / "two") in errors
+
+    @pytest.mark.parametrize(
+        ("given", "what", "remedy"),
+        [
+            ("results/Dataset001_Toy/one/fold_0/model.safetensors", "a file inside a model", "{one}, or of one fold, "),
+            ("results/Dataset001_Toy/one/fold_0/checkpoints", "a folder inside a model", "{one}, or of one fold, "),
+            (
+                "results/Dataset001_Toy/one/swinsslPlans.json",
+                "a part of a model",
+                "Give the folder of the model: {one}",
+            ),
+            ("results/Dataset001_Toy", "a folder with 2 models", "Give the folder of one: {one}, "),
+            ("results", "a folder with 2 models", "Give the folder of one: {one}, "),
+            (".", "a folder with 2 models", "Give the folder of one: {one}, "),
+            ("images", "a folder of images", "Images go after -i"),
+            ("preprocessed/Dataset001_Toy", "a preprocessed data set", "Train a model on it with swinssl_train"),
+            ("pretraining", "a pretrained encoder", "Train a model from it with swinssl_train --init"),
+            ("stray.safetensors", "a file of weights", "Give the folder of a trained model"),
+            ("empty", "no trained model; it has no swinsslPlans.json", "swinssl_model list shows them"),
+        ],
+    )
+    def test_another_thing_than_a_model_is_called_what_it_is(
+        self, images, tmp_path, type_in, monkeypatch, given, what, remedy
+    ):
+        one, _ = (write_model(tmp_path / "results" / "Dataset001_Toy" / name, PLANS) for name in ("one", "two"))
+        (one / "fold_0" / "checkpoints").mkdir()
+        shutil.copytree(images, tmp_path / "images")
+        (tmp_path / "preprocessed" / "Dataset001_Toy" / "cases").mkdir(parents=True)
+        PLANS.write(tmp_path / "preprocessed" / "Dataset001_Toy" / "swinsslPlans.json")
+        for folder in ("empty", "pretraining"):
+            (tmp_path / folder).mkdir()
+        for file in ("stray.safetensors", "pretraining/encoder.safetensors"):
+            (tmp_path / file).touch()
+        monkeypatch.chdir(tmp_path)
+        for path, shown in ((tmp_path / given, one), (Path(given), one.relative_to(tmp_path))):  # as it was given
+            code, _, errors = type_in("-i", images, "-o", tmp_path / "out", "-m", path, "--root", tmp_path)
+            assert code == 2 and f": {what}" in errors and remedy.format(one=shown) in errors, errors
+        assert not (tmp_path / "out").exists()
+
+    def test_a_shipped_encoder_is_no_model(self, images, tmp_path, type_in):
+        code, _, errors = type_in("-i", images, "-o", tmp_path / "out", "-m", "tiny_smit_headneck_ct")
+        assert code == 2 and "an encoder that comes with swinssl, not a trained model" in errors
+        assert "swinssl_plan_and_preprocess DATASET --init tiny_smit_headneck_ct, then swinssl_train DATASET" in errors
 
     def test_no_model_of_a_data_set(self, images, tmp_path, type_in):
         (tmp_path / "results" / "Dataset001_Toy").mkdir(parents=True)

@@ -10,6 +10,9 @@ from support.toy_dataset import NAME, make_preprocessed
 from swinssl.cli.command import run_typed
 from swinssl.cli.train import train
 from swinssl.core.errors import UserError
+from swinssl.networks.checkpoints.shipped_encoders import shipped_names
+from swinssl.networks.network_plan import NetworkPlan, encoder_preset
+from swinssl.preprocessing.plans import Cost, Plans
 
 
 @pytest.fixture(scope="module")
@@ -119,3 +122,88 @@ class TestSeveralFolds:
         assert [run["fold"] for run in report["folds"]] == ["0", "1"] and report["model"] == str(model)
         assert report["cross_validation"] == json.loads((model / "cross_validation" / "summary.json").read_text())
         assert report["postprocessing"] == json.loads((model / "postprocessing.json").read_text())
+
+
+@pytest.mark.usefixtures("one_thread")
+class TestLengthOfAResumedRun:
+    SHORT = ("--device", "cpu", "--readers", 0, "--name", "m")
+
+    @pytest.fixture(scope="class")
+    def trained(self, tmp_path_factory):
+        """Fold 0 was started with 3 steps, and ended."""
+        root = tmp_path_factory.mktemp("trained")
+        make_preprocessed(root, cases=2)
+        run_typed(train, [str(word) for word in ("1", "--root", root, "--steps", 3, *self.SHORT)])
+        return root
+
+    def test_is_kept_and_said_where_none_is_given(self, trained, typed, caplog):
+        done = typed("train", "1", "--root", trained, *self.SHORT)
+        assert done.code == 0
+        said = "length: --steps 3, as the run was started; give --steps, --epochs or --max-minutes to change it"
+        assert said in caplog.messages and "trained and measured before" in caplog.text
+        run = json.loads((trained / "results" / NAME / "m" / "fold_0" / "run.json").read_text())
+        assert run["steps"] == run["planned_steps"] == run["config"]["steps"] == 3
+
+    def test_is_that_of_the_option_where_one_is_given(self, trained, typed):
+        rehearsed = ("train", "1", "--root", trained, "--dry-run", *self.SHORT)
+        assert "would train 3 steps into" in typed(*rehearsed).out
+        assert "would train 4 steps into" in typed(*rehearsed, "--steps", 4).out
+        assert "would train 10 steps into" in typed(*rehearsed, "--epochs", 1).out
+        assert "length:" not in typed(*rehearsed, "--steps", 4).out
+
+    def test_is_the_planned_one_after_restart(self, trained, typed):
+        done = typed("train", "1", "--root", trained, "--dry-run", "--restart", *self.SHORT)
+        assert "would train 30 steps into" in done.out and "length:" not in done.out
+
+    def test_goes_for_folds_of_the_same_call_too(self, trained, typed):
+        done = typed("train", "1", "--root", trained, "--dry-run", "--fold", "0-1", *self.SHORT)
+        assert "would train 3 steps into each of fold_0, fold_1" in done.out
+        alone = typed("train", "1", "--root", trained, "--dry-run", "--fold", "1", *self.SHORT)
+        assert "would train 30 steps into" in alone.out
+
+
+class TestRehearsedCost:
+    def rehearsed(self, root, capsys, *words):
+        run_typed(train, ["1", "--root", str(root), "--dry-run", *words])
+        (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("  cost"))
+        return line
+
+    def test_is_that_of_the_steps(self, tmp_path, capsys):
+        cost = Cost(memory_gb=1, step_seconds_cpu=1, hours=30 / 3600)
+        make_preprocessed(tmp_path, cases=2, plans_changes={"cost": cost})
+        assert "1 GB, 30 s on cpu" in self.rehearsed(tmp_path, capsys)
+        assert "1 GB, 7 s on cpu" in self.rehearsed(tmp_path, capsys, "--steps", "7")
+        assert "1 GB, 10 s on cpu" in self.rehearsed(tmp_path, capsys, "--epochs", "1")
+        assert "1 GB, 6 s on cpu" in self.rehearsed(tmp_path, capsys, "--max-minutes", "0.1")
+        assert "not estimated" in self.rehearsed(tmp_path, capsys, "--decoder", "full")
+
+
+def test_what_an_encoder_gave_is_said_once_for_all_folds(capsys, tmp_path):
+    (encoder,) = shipped_names()
+    network = NetworkPlan(preset="tiny", decoder="light", encoder=encoder_preset("tiny"))
+    make_preprocessed(tmp_path, cases=4, plans_changes={"network": network})
+    run_typed(train, ["1", "--root", str(tmp_path), "--fold", "0-3", "--init", encoder, "--dry-run"])
+    assert capsys.readouterr().out.count("tensors matched") == 1
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_the_command_that_comes_next_works_after_planning_anew(tmp_path, typed):
+    folder = make_preprocessed(tmp_path, cases=2)
+    short = ("--root", tmp_path, "--steps", 2, "--device", "cpu", "--readers", 0)
+
+    def next_words():
+        line = typed("preprocess", NAME, "--root", tmp_path, "--workers", 0).out.splitlines()[-1]
+        return line.removeprefix(f"next: swinssl_train {NAME} --root {tmp_path} ").split()
+
+    assert next_words() == ["--fold", "0"]
+    assert typed("train", NAME, *short).code == 0
+    assert next_words() == ["--fold", "0"]
+    planned = Plans.read(folder)
+    planned.model_copy(update={"patch_size": (32, 32, 64)}).write(folder / "swinsslPlans.json")
+    assert typed("train", NAME, *short).code == 2
+    fold, number, option, name = words = next_words()
+    assert (fold, number, option) == ("--fold", "0", "--name") and name.endswith("__scratch_2")
+    assert typed("train", NAME, *words, *short).code == 0
+    assert next_words() == words  # which resumes it
+    planned.write(folder / "swinsslPlans.json")
+    assert next_words() == ["--fold", "0"]

@@ -157,7 +157,7 @@ class TestRefused:
             assert refused(method, typed).startswith(f"{typed}: no such folder. Give an existing raw data set folder")
 
     def test_a_path_to_a_file(self, workspace):
-        assert "no such folder" in refused(workspace.raw, "root/raw/Dataset101_HeadNeck/dataset.json")
+        assert "a file, not a folder" in refused(workspace.raw, "root/raw/Dataset101_HeadNeck/dataset.json")
 
     @pytest.mark.parametrize("typed", ["scans.txt", "lists/scans.TXT"])
     def test_a_list_that_is_not_there(self, workspace, typed):

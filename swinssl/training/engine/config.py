@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 # How long a run is: a longer one goes on where the shorter one ended.
-LENGTH_OPTIONS = {"epochs", "steps", "max_minutes", "patience"}
+END_OPTIONS = ("epochs", "steps", "max_minutes")
+LENGTH_OPTIONS = {*END_OPTIONS, "patience"}
 # What a run is computed with: it changes its weights by rounding at most.
 MACHINE_OPTIONS = {"device", "readers", "shard", "recompute", "precision"}
 # Options that may change when a run resumes; any other change would make it another run.
@@ -73,6 +74,21 @@ class EngineConfig(BaseModel):
         advice = f"Rerun with {', '.join(choices[:-1])} or {choices[-1]}" if len(choices) > 1 else "".join(choices)
         where = "close other programs, or choose a smaller --patch or --preset in swinssl_plan"
         return f"{advice}; {where}." if advice else f"{where[0].upper()}{where[1:]}."
+
+    def with_length_of(self, earlier: EngineConfig) -> Self:
+        """These choices with the length of the run that they resume, where they have none of their own."""
+        unset = [name for name in ("patience",) if getattr(self, name, None) is None]
+        unset += END_OPTIONS if all(getattr(self, name) is None for name in END_OPTIONS) else ()
+        kept = {name: value for name in unset if (value := getattr(earlier, name, None)) is not None}
+        return self.model_copy(update=kept)
+
+    def kept_length(self, asked: EngineConfig) -> str | None:
+        """In words, the options of length that a resumed run keeps although they were not `asked` for; None if none."""
+        kept = [name for name in (*END_OPTIONS, "patience") if getattr(self, name, None) != getattr(asked, name, None)]
+        if not kept:
+            return None
+        typed = " ".join(f"--{name.replace('_', '-')} {getattr(self, name):g}" for name in kept)
+        return f"length: {typed}, as the run was started; give --steps, --epochs or --max-minutes to change it"
 
     def shards(self, preset: str | None) -> bool:
         """Whether to spread the blocks of an encoder of this size over the ranks, where there are several."""

@@ -8,7 +8,7 @@ import logging
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from swinssl.training.engine.progress import Length
 
 logger = logging.getLogger(__name__)
+
+ConfigT = TypeVar("ConfigT", bound=EngineConfig)
 
 RUN_VERSION = 1
 # Of the planned steps; a run that made fewer says so at its end.
@@ -125,8 +127,25 @@ class EngineRun(BaseModel):
         return {}
 
     @classmethod
-    def earlier_in(cls, folder: RunFolder) -> Self | None:
+    def keep_length(cls, config: ConfigT, folder: RunFolder, *, result: Path) -> ConfigT:
+        """The choices of a run, with the length of the one in its folder where they have none.
+
+        Args:
+            result: weights that the run leaves.
+        """
+        try:
+            earlier = cls.earlier_in(folder, warn=False)
+        except UserError:  # which refuses the start later
+            return config
+        resumes = result.is_file() or newest_step(folder.checkpoints) is not None
+        return config.with_length_of(earlier.config) if earlier is not None and resumes else config
+
+    @classmethod
+    def earlier_in(cls, folder: RunFolder, *, warn: bool = True) -> Self | None:
         """The run that a folder has: by `run.json` or, where that is missing or damaged, by its checkpoints.
+
+        Args:
+            warn: where checkpoints had to tell.
 
         Raises:
             UserError: there are checkpoints, and nothing tells what run they are of.
@@ -141,7 +160,8 @@ class EngineRun(BaseModel):
                 earlier = cls.model_validate(kept)
             except ValidationError:
                 raise error from None
-            logger.warning("%s: missing or damaged; what it said was taken from a checkpoint.", folder.run_file)
+            if warn:
+                logger.warning("%s: missing or damaged; what it said was taken from a checkpoint.", folder.run_file)
             return earlier
 
     def resuming(self, earlier: Self | None, folder: RunFolder, *, result: str | None, length: Length) -> Self:
