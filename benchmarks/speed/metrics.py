@@ -149,7 +149,9 @@ def _absent(reference: Labels, prediction: Labels) -> dict[str, str]:
     values = [missed, invented, neither]
     without = [np.where(array == value, 0, array) for array, value in ((reference, invented), (prediction, missed))]
     found = _ours(without[0], without[1], values)
-    assert found["1"].missed and found["2"].invented and found[str(neither)].both_empty, asdict(found["1"])
+    assert found["1"].false_negative and found["2"].false_positive and found[str(neither)].both_empty, asdict(
+        found["1"]
+    )
     assert all(one.surface is None for one in found.values()), "a distance to nothing"
     dices = [found[str(value)].surface_dice(0) for value in values]
     assert dices == [0.0, 0.0, None], dices

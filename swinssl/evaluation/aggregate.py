@@ -54,8 +54,8 @@ class StructureReport:
     Args:
         annotated: those cases.
         both_empty: cases in which neither map has it; nothing is measured there.
-        missed: cases in which only the reference has it: Dice 0, no distance.
-        invented: cases in which only the prediction has it: Dice 0, no distance.
+        false_negative: cases in which only the reference has it: Dice 0, no distance.
+        false_positive: cases in which only the prediction has it: Dice 0, no distance.
         averages: by the name of the metric.
         worst_case: the case with the lowest Dice.
         lesions: None for structures that are no lesions.
@@ -64,8 +64,8 @@ class StructureReport:
     structure: Structure
     annotated: int
     both_empty: tuple[str, ...]
-    missed: tuple[str, ...]
-    invented: tuple[str, ...]
+    false_negative: tuple[str, ...]
+    false_positive: tuple[str, ...]
     averages: dict[str, Average]
     worst_case: str | None
     lesions: LesionReport | None
@@ -104,12 +104,12 @@ def remarks(evaluation: Evaluation, report: Report) -> list[str]:
             lines.append(f"{name}: annotated in {one.annotated} of {cases} cases; the others do not count.")
         if one.both_empty:
             lines.append(f"{name}: in neither map in {_named(one.both_empty)}: nothing to measure there.")
-        others = measured - len(one.missed) - len(one.invented)
+        others = measured - len(one.false_negative) - len(one.false_positive)
         rest = f"Dice 0 there; {distances} are over the other {others}." if others else "Dice 0 there."
-        if one.missed:
-            lines.append(f"{name}: missed in {_named(one.missed)}: {rest}")
-        if one.invented:
-            lines.append(f"{name}: predicted but not in the reference in {_named(one.invented)}: {rest}")
+        if one.false_negative:
+            lines.append(f"{name}: missed in {_named(one.false_negative)}: {rest}")
+        if one.false_positive:
+            lines.append(f"{name}: predicted but not in the reference in {_named(one.false_positive)}: {rest}")
     return lines
 
 
@@ -125,8 +125,8 @@ def _structure_report(evaluation: Evaluation, structure: Structure) -> Structure
         structure,
         annotated=len(annotated),
         both_empty=tuple(case_id for case_id, m in annotated if m.both_empty),
-        missed=tuple(case_id for case_id, m in annotated if m.missed),
-        invented=tuple(case_id for case_id, m in annotated if m.invented),
+        false_negative=tuple(case_id for case_id, m in annotated if m.false_negative),
+        false_positive=tuple(case_id for case_id, m in annotated if m.false_positive),
         averages=averages,
         worst_case=min(dice)[1] if dice else None,
         lesions=_lesion_report(counts) if (counts := [m.lesions for _, m in annotated if m.lesions]) else None,

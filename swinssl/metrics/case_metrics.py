@@ -1,4 +1,4 @@
-"""All numbers of one case: what a prediction has of each structure, against the reference."""
+"""The metrics of one case: each structure of the prediction against the reference."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEFAULT_TOLERANCES = (2.0,)
 
 @dataclass(frozen=True)
 class SurfaceScores:
-    """How the surfaces agree.
+    """Surface distances of one structure.
 
     Args:
         hd95: mm.
@@ -36,15 +36,15 @@ class SurfaceScores:
 
 @dataclass(frozen=True)
 class StructureMetrics:
-    """The numbers of one structure in one case.
+    """The metrics of one structure in one case.
 
     Args:
-        overlap: voxels.
+        overlap: in voxels.
         voxel_ml: volume of a voxel in ml.
-        surface: None where one of the two maps lacks the structure, so that there is no distance.
-        lesions: None for structures that are no lesions.
-        far_voxels: predicted further than 15 mm from the reference; None where the reference lacks the structure.
-        of_masks: the metrics that are computed from the masks, by name.
+        surface: None if either map lacks the structure, since the distance is then undefined.
+        lesions: None for structures that are not lesions.
+        far_voxels: predicted voxels more than 15 mm from the reference; None if the reference lacks the structure.
+        of_masks: by name, the metrics that are computed from the masks.
     """
 
     overlap: Overlap
@@ -56,47 +56,47 @@ class StructureMetrics:
 
     @property
     def both_empty(self) -> bool:
-        """Neither map has the structure: nothing is measured."""
+        """Neither map contains the structure, so nothing is measured."""
         return not (self.overlap.n_reference or self.overlap.n_prediction)
 
     @property
-    def missed(self) -> bool:
-        """The reference has the structure, the prediction has not a voxel of it."""
+    def false_negative(self) -> bool:
+        """The reference contains the structure, the prediction has no voxel of it."""
         return self.overlap.n_reference > 0 and self.overlap.n_prediction == 0
 
     @property
-    def invented(self) -> bool:
-        """The prediction has the structure, the reference has not."""
+    def false_positive(self) -> bool:
+        """The prediction contains the structure, the reference does not."""
         return self.overlap.n_prediction > 0 and self.overlap.n_reference == 0
 
     @property
     def reference_ml(self) -> float:
-        """Volume in the reference."""
+        """Volume in the reference, in ml."""
         return self.overlap.n_reference * self.voxel_ml
 
     @property
     def prediction_ml(self) -> float:
-        """Volume in the prediction."""
+        """Volume in the prediction, in ml."""
         return self.overlap.n_prediction * self.voxel_ml
 
     @property
     def volume_error_ml(self) -> float | None:
-        """Predicted less reference volume; None where both are empty."""
+        """Predicted minus reference volume, in ml; None if both are empty."""
         return None if self.both_empty else self.prediction_ml - self.reference_ml
 
     @property
     def volume_error_percent(self) -> float | None:
-        """The same in per cent of the reference volume; None where that is 0."""
+        """Predicted minus reference volume, in % of the reference volume; None if that is 0."""
         n = self.overlap.n_reference
         return 100 * (self.overlap.n_prediction - n) / n if n else None
 
     @property
     def far_false_positives(self) -> float | None:
-        """Predicted volume over 15 mm from the reference, relative to the reference's; None where that is 0."""
+        """Predicted volume more than 15 mm from the reference, relative to the reference volume; None if that is 0."""
         return None if self.far_voxels is None else self.far_voxels / self.overlap.n_reference
 
     def surface_dice(self, index: int) -> float | None:
-        """Surface Dice at the index-th tolerance: 0 where one map lacks the structure, None where both do."""
+        """Surface Dice at the index-th tolerance: 0 if one map lacks the structure, None if both do."""
         if self.surface is not None:
             return self.surface.dice[index]
         return None if self.both_empty else 0.0
@@ -112,20 +112,20 @@ def case_metrics(
     ignore: int | None = None,
     pairs: PairCounts | None = None,
 ) -> dict[str, StructureMetrics]:
-    """Measure one case.
+    """Compute the metrics of one case.
 
     Args:
         reference: (Z, Y, X) non-negative integers.
         prediction: (Z, Y, X), the same values.
-        structures: what to measure: those that were annotated in this case.
+        structures: those annotated in this case.
         geometry: of both; distances are measured along its axes, as if they were orthogonal.
         tolerances: of the surface Dice, in mm.
-        ignore: value of unannotated voxels of the reference: they count as background in both maps for distances and
-            lesions, and not at all for overlap and volume.
-        pairs: `count_pairs` of the two, where the caller has them.
+        ignore: value of unannotated voxels in the reference. They count as background in both maps for distances and
+            lesions, and are left out of overlap and volume.
+        pairs: `count_pairs` of the two, if already computed.
 
     Returns:
-        The numbers of each structure, by its name.
+        By name, the metrics of each structure.
     """
     pairs = pairs or count_pairs(reference, prediction)
     if ignore is not None and ignore in pairs.values:
@@ -155,7 +155,7 @@ def case_metrics(
 def case_overlaps(
     reference: NDArray, prediction: NDArray, *, structures: Sequence[Structure], ignore: int | None = None
 ) -> dict[str, Overlap]:
-    """Only the overlap of each structure, for where its Dice is enough; arguments as of `case_metrics`."""
+    """Only the overlap of each structure, for callers that need no more than Dice; arguments as for `case_metrics`."""
     pairs = count_pairs(reference, prediction)
     return {structure.name: pairs.overlap(structure.values, ignore=ignore) for structure in structures}
 

@@ -1,9 +1,9 @@
-"""Lesions found and missed: the connected parts of a tumour mask, counted one by one.
+"""Lesion detection: the connected components of a tumour mask, counted one by one.
 
-A reference lesion is found when the prediction covers at least a tenth of its voxels; a predicted lesion is true when
-at least a tenth of its voxels lie in the reference. So a prediction that covers everything finds all lesions and is
-itself false, and a lesion that is predicted in two pieces is found once, by two true ones. Voxels that share a corner
-are connected.
+A reference lesion is detected if the prediction covers at least 10 % of its voxels; a predicted lesion is a true
+positive if at least 10 % of its voxels lie in the reference. A prediction that covers everything therefore detects all
+lesions but is itself a false positive, and a lesion predicted in two pieces is detected once, by two true positives.
+Voxels that share a corner are connected (26 neighbours).
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ class LesionCounts:
 
     Args:
         reference: lesions in the reference.
-        found: those of them that the prediction covers.
+        found: reference lesions that the prediction detects.
         predicted: lesions in the prediction.
-        true: those of them that lie in the reference.
+        true: predicted lesions that lie in the reference.
     """
 
     reference: int
@@ -34,17 +34,17 @@ class LesionCounts:
 
     @property
     def sensitivity(self) -> float | None:
-        """Share of the reference lesions that was found; None without any."""
+        """Fraction of the reference lesions that are detected; None if there are none."""
         return self.found / self.reference if self.reference else None
 
     @property
     def precision(self) -> float | None:
-        """Share of the predicted lesions that is true; None without any."""
+        """Fraction of the predicted lesions that are true positives; None if there are none."""
         return self.true / self.predicted if self.predicted else None
 
     @property
     def f1(self) -> float | None:
-        """Harmonic mean of sensitivity and precision; 0 where only one map has lesions; None where neither."""
+        """Harmonic mean of sensitivity and precision; 0 if only one map has lesions, None if neither has."""
         if not (self.reference or self.predicted):
             return None
         sensitivity, precision = self.sensitivity or 0.0, self.precision or 0.0
@@ -52,14 +52,14 @@ class LesionCounts:
 
 
 def count_lesions(reference: NDArray[np.bool_], prediction: NDArray[np.bool_]) -> LesionCounts:
-    """Count the lesions of two masks (Z, Y, X), and which of them meet."""
+    """Count the lesions of two (Z, Y, X) masks and how many of them match."""
     found = _covered(reference, prediction)
     true = _covered(prediction, reference)
     return LesionCounts(len(found), int(found.sum()), len(true), int(true.sum()))
 
 
 def _covered(mask: NDArray[np.bool_], by: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Per connected part of `mask`, whether enough of it lies in `by`."""
+    """(N,) for each connected component of `mask`, whether enough of it lies in `by`."""
     from scipy import ndimage
 
     parts, count = ndimage.label(mask, structure=np.ones((3, 3, 3)))

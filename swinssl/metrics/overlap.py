@@ -1,4 +1,4 @@
-"""How two label maps overlap: one pass counts every pair of labels, from which each structure's numbers follow."""
+"""The overlap of two label maps: one pass counts every pair of labels, from which each structure's counts follow."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# Voxels counted at a time: the indices of a slab stay in the cache, and memory stays small whatever the volume.
+# Voxels counted at a time: the indices of a slab fit in the cache, and memory does not grow with the volume.
 SLAB_VOXELS = 1 << 19
-# Up to this many different values the pairs have a table of their own; above it the values found are numbered first.
+# Up to this value the pairs are counted in a table by value; above it, the values are numbered first.
 TABLE_WIDTH = 1024
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """Voxels of one structure: in both maps, only predicted, only in the reference, in neither."""
+    """Voxels of one structure: true positive, false positive, false negative, true negative."""
 
     tp: int
     fp: int
@@ -35,13 +35,13 @@ class Overlap:
 
     @property
     def dice(self) -> float | None:
-        """2 TP / (2 TP + FP + FN); None where both maps have no such voxel."""
+        """2 TP / (2 TP + FP + FN); None if neither map contains the structure."""
         either = 2 * self.tp + self.fp + self.fn
         return 2 * self.tp / either if either else None
 
     @property
     def iou(self) -> float | None:
-        """TP / (TP + FP + FN); None where both maps have no such voxel."""
+        """TP / (TP + FP + FN); None if neither map contains the structure."""
         either = self.tp + self.fp + self.fn
         return self.tp / either if either else None
 
@@ -51,7 +51,7 @@ class PairCounts:
     """Voxels of each pair of values.
 
     Args:
-        values: (V,) the values found, rising, with 0.
+        values: (V,) the values that occur, ascending, including 0.
         counts: (V, V); entry (i, j) counts the voxels with values[i] in the reference and values[j] in the prediction.
     """
 
@@ -60,20 +60,20 @@ class PairCounts:
 
     @property
     def reference_values(self) -> list[int]:
-        """Values that the reference has."""
+        """Values that occur in the reference."""
         return self.values[self.counts.any(axis=1)].tolist()
 
     @property
     def prediction_values(self) -> list[int]:
-        """Values that the prediction has."""
+        """Values that occur in the prediction."""
         return self.values[self.counts.any(axis=0)].tolist()
 
     def overlap(self, members: Collection[int], *, ignore: int | None = None) -> Overlap:
-        """Voxels of the structure that consists of these values.
+        """The overlap of the structure with these values.
 
         Args:
-            members: one value of an exclusive label, several of a region.
-            ignore: value whose voxels in the reference do not count at all.
+            members: one value for an exclusive label, several for a region.
+            ignore: value in the reference whose voxels are left out.
         """
         inside = np.isin(self.values, list(members))
         counted = np.ones(len(self.values), bool) if ignore is None else self.values != ignore
@@ -107,7 +107,7 @@ def count_pairs(reference: NDArray, prediction: NDArray) -> PairCounts:
 
 
 def _count(reference: NDArray, prediction: NDArray, width: int) -> NDArray[np.int64]:
-    """(width, width) counts of maps with values below `width`; voxels that are background in both are not looked up."""
+    """(width, width) counts of maps with values below `width`; voxels that are background in both are skipped."""
     counts = np.zeros(width * width, dtype=np.int64)
     planes = max(1, SLAB_VOXELS * len(reference) // max(1, reference.size))
     for start in range(0, len(reference), planes):

@@ -26,22 +26,22 @@ Shown = Literal["overlap", "surface", "page"]
 
 @dataclass(frozen=True)
 class Metric:
-    """One number of a structure in a case; give either `value` or `of_masks`.
+    """One metric of a structure in a case; give either `value` or `of_masks`.
 
     Args:
-        name: its name in files and of `--metric`. One at several tolerances gets each appended: `NSD_2mm`.
-        better: None for counts and signed errors, which are no scores.
-        value: reads it from what `case_metrics` has measured; at several tolerances also takes their index.
+        name: in files and for `--metric`. With several tolerances, each is appended: `NSD_2mm`.
+        better: None for counts and signed errors, which are not scores.
+        value: reads it from the result of `case_metrics`; with several tolerances it also takes their index.
         of_masks: computes it from the masks of reference and prediction (Z, Y, X), cropped to the structure, and the
-            spacing (z, y, x) in mm. Not called where both masks are empty.
-        title: heading of its column.
-        unit: of the number, shown with the title.
-        form: how it is printed.
-        shown: tables that have it: `overlap` and `surface` of swinssl_evaluate, `page` of the HTML report.
-        aliases: further names that tables of scores may use, in lower case.
-        nnunet: nnU-Net's own tools read it.
-        lesions: only lesions have it.
-        per_tolerance: it is measured at each tolerance.
+            spacing (z, y, x) in mm. Not called if both masks are empty.
+        title: column heading.
+        unit: shown with the title.
+        form: format specifier for printing.
+        shown: tables that contain it: `overlap` and `surface` of swinssl_evaluate, `page` of the HTML report.
+        aliases: further names in score tables, in lower case.
+        nnunet: whether nnU-Net's tools read it.
+        lesions: whether only lesions have it.
+        per_tolerance: whether it is measured at each tolerance.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Metric:
     per_tolerance: bool = False
 
     def __call__(self, metrics: StructureMetrics) -> Number:
-        """The number of one structure; None where it is undefined."""
+        """The value for one structure; None if it is undefined."""
         return metrics.of_masks.get(self.name) if self.value is None else self.value(metrics)
 
     def heading(self, separator: str = " ") -> str:
@@ -66,7 +66,7 @@ class Metric:
         return f"{self.title or self.name}{separator}{self.unit}" if self.unit else self.title or self.name
 
     def at(self, index: int, tolerance: float) -> Metric:
-        """The metric at the `index`-th tolerance, in mm."""
+        """The metric at the `index`-th tolerance; `tolerance` is in mm."""
         assert self.value is not None
         title, value = f"{self.title} {tolerance:g} mm", partial(self.value, index=index)
         return replace(self, name=f"{self.name}_{tolerance:g}mm", title=title, value=value, per_tolerance=False)

@@ -1,4 +1,4 @@
-"""What is measured: the structures of a data set, with the values that they have in the arrays."""
+"""The structures that are measured, with their values in the arrays."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Structure:
     """One structure.
 
     Args:
-        name: its name in dataset.json, or its value where there is none.
-        values: values of its voxels in the arrays that are compared; several for a region.
-        key: how nnU-Net's summary.json calls it: "1", or "(1, 2)" for a region.
-        lesions: its connected parts count one by one: a tumour, a metastasis, a target.
+        name: in dataset.json, or the value if it has no name.
+        values: of its voxels in the compared arrays; several for a region.
+        key: in nnU-Net's summary.json: "1", or "(1, 2)" for a region.
+        lesions: whether its connected components are counted as lesions (tumour, metastasis, target).
     """
 
     name: str
@@ -28,12 +28,12 @@ class Structure:
 
     @classmethod
     def of_value(cls, value: int) -> Structure:
-        """A structure of which nothing is known but its value."""
+        """A structure that is known only by its value."""
         return cls(str(value), (value,), str(value))
 
 
 def raw_structures(labels: LabelSet) -> tuple[Structure, ...]:
-    """The structures of label maps as users have them; lesions count where the name says tumour, lesion or target."""
+    """The structures of raw label maps; lesions are counted if the name says tumour, lesion or target."""
     return tuple(
         Structure(name, values, _key(values), lesions=tumour)
         for name, values, tumour in zip(labels.names, labels.values, labels.tumour_like, strict=True)
@@ -41,7 +41,7 @@ def raw_structures(labels: LabelSet) -> tuple[Structure, ...]:
 
 
 def coded_structures(labels: LabelSet) -> tuple[Structure, ...]:
-    """The same for arrays of codes, as the store and the network have them."""
+    """The structures of arrays of label codes, as used by the store and the network."""
     return tuple(
         Structure(raw.name, codes, raw.key, raw.lesions)
         for raw, codes in zip(raw_structures(labels), labels.structure_codes, strict=True)
@@ -49,10 +49,10 @@ def coded_structures(labels: LabelSet) -> tuple[Structure, ...]:
 
 
 def with_lesions(structures: Sequence[Structure], names: Collection[str]) -> tuple[Structure, ...]:
-    """The structures, with lesions counted in those of these names too.
+    """The structures; lesions are also counted in those named.
 
     Raises:
-        UserError: there is no structure of that name.
+        UserError: a name is unknown.
     """
     known = [structure.name for structure in structures]
     for name in names:

@@ -1,9 +1,9 @@
-"""How far two masks lie apart: HD95, mean surface distance, surface Dice, and what is predicted far away.
+"""Surface distances between two masks: HD95, mean surface distance, surface Dice, and far false positives.
 
 The surface of a mask runs through the corners between voxels: a corner whose eight voxels are neither all inside nor
-all outside carries a surfel, whose area is that of the surface patch which marching cubes puts there. Distances go from
-surfel to the nearest surfel of the other mask. Counting areas rather than surfels makes the numbers those of a surface
-in mm, whatever the voxels' shape.
+all outside carries a surfel, whose area is that of the marching cubes patch there. Distances are measured from each
+surfel to the nearest surfel of the other mask. Weighting surfels by area makes the result independent of the voxels'
+shape.
 
 Source: Nikolov et al., arXiv 1809.04430, section "Performance metrics"; values equal those of its authors'
 `surface-distance` package.
@@ -19,20 +19,20 @@ from numpy.typing import NDArray
 
 from swinssl.core.geometry import Spacing
 
-# Spacings stand as float32 in many headers, and an oblique grid's are square roots: a surfel that lies at the tolerance
-# counts as within it, whatever the last digits say.
+# Many headers store spacings as float32, and those of an oblique grid are square roots: a surfel exactly at the
+# tolerance must count as within it despite rounding.
 ROUNDING = 1e-5
 # Relative error of a sum of areas.
 SUMMED = 1e-9
-# A false positive this far from the reference, in mm, is no matter of the border: another organ was taken for it.
+# A false positive this far from the reference, in mm, is not a boundary error: another organ was mistaken for it.
 FAR = 15.0
-# Surfels in a leaf of the tree: measured, two thirds of the time of scipy's 10.
+# Surfels per leaf of the tree: measured at two thirds of the time of scipy's default of 10.
 LEAF = 32
 
 
 @dataclass(frozen=True, eq=False)
 class SurfaceDistances:
-    """Distances between two surfaces, both ways; nearest first.
+    """Distances between two surfaces in both directions, in ascending order.
 
     Args:
         from_reference: (N,) mm from each reference surfel to the nearest predicted one.
@@ -47,7 +47,7 @@ class SurfaceDistances:
     prediction_areas: NDArray[np.float64]
 
     def hausdorff(self, percent: float = 95.0) -> float:
-        """The larger of the two distances (mm) that `percent` of either surface does not exceed."""
+        """The larger of the two surfaces' `percent` percentile distances (mm), weighted by area."""
         return max(
             _percentile(self.from_reference, self.reference_areas, percent),
             _percentile(self.from_prediction, self.prediction_areas, percent),
@@ -59,7 +59,7 @@ class SurfaceDistances:
         return float(weighted / self._area)
 
     def dice(self, tolerance: float) -> float:
-        """Share of both surfaces that lies within `tolerance` (mm) of the other: surface Dice."""
+        """Surface Dice: the fraction of both surfaces that lies within `tolerance` (mm) of the other."""
         limit = tolerance * (1 + ROUNDING)
         within = self.reference_areas[self.from_reference <= limit].sum()
         within += self.prediction_areas[self.from_prediction <= limit].sum()
@@ -76,13 +76,13 @@ def surface_distances(
     """Distances between the surfaces of two masks.
 
     Args:
-        reference: (Z, Y, X); a mask that reaches the array's border is closed there. Crop it to the two structures:
-            the time goes with the size.
+        reference: (Z, Y, X); a mask that reaches the array's border is closed there. Crop it to the two structures,
+            since the time grows with the size.
         prediction: (Z, Y, X).
         spacing: (z, y, x) in mm.
 
     Raises:
-        ValueError: a mask is empty, so that there is nothing to measure to.
+        ValueError: a mask is empty, so the distance is undefined.
     """
     if not (reference.any() and prediction.any()):
         raise ValueError("the distance to an empty mask is undefined")
@@ -100,15 +100,15 @@ def surface_distances(
 def far_false_positives(
     reference: NDArray[np.bool_], prediction: NDArray[np.bool_], spacing: Spacing, *, distance: float = FAR
 ) -> int:
-    """Predicted voxels whose centre lies further than `distance` (mm) from the centre of every reference voxel.
+    """Number of predicted voxels whose centre lies more than `distance` (mm) from that of every reference voxel.
 
     Args:
-        reference: (Z, Y, X) with a voxel at least.
+        reference: (Z, Y, X) with at least one voxel.
         prediction: (Z, Y, X).
         spacing: (z, y, x) in mm.
 
     Raises:
-        ValueError: the reference is empty, so that nothing is far from it.
+        ValueError: the reference is empty, so the distance is undefined.
     """
     from scipy.ndimage import binary_erosion
     from scipy.spatial import KDTree
@@ -116,7 +116,7 @@ def far_false_positives(
     if not reference.any():
         raise ValueError("the distance to an empty mask is undefined")
     limit = distance * (1 + ROUNDING)
-    # Outside a box round the reference everything is far, and inside it only false positives are asked about.
+    # Everything outside a box around the reference is far; inside it, only false positives are queried.
     near = tuple(
         slice(max(0, int(places.min()) - reach), int(places.max()) + reach + 1)
         for places, reach in zip(np.nonzero(reference), (int(limit / mm) for mm in spacing), strict=True)
@@ -126,7 +126,7 @@ def far_false_positives(
     false = np.argwhere(predicted & ~inside)
     if not len(false):
         return outside_box
-    # The voxel of the reference that is nearest to one outside it has a face on its border.
+    # The reference voxel nearest to a voxel outside it always lies on the border.
     border = np.argwhere(inside & ~binary_erosion(inside, border_value=0))
     tree = KDTree(border * spacing, leafsize=LEAF, balanced_tree=False, compact_nodes=False)
     found, _ = tree.query(false * spacing, distance_upper_bound=limit)
@@ -147,8 +147,8 @@ def _area_vectors() -> NDArray[np.float64]:
 
     triangles: list[NDArray[np.float64]] = []
     for code in range(256):
-        # Where inside and outside meet crosswise on a face, the minority's corners are kept apart, so that a mask and
-        # its complement have one surface.
+        # Where inside and outside meet diagonally on a face, the minority's corners are separated, so that a mask and
+        # its complement have the same surface.
         shown = code if code.bit_count() <= 4 else 255 - code
         if shown == 0:
             triangles.append(np.zeros((0, 3)))
@@ -164,7 +164,7 @@ def _area_vectors() -> NDArray[np.float64]:
 
 
 def _corner_codes(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """(Z + 1, Y + 1, X + 1): which of the eight voxels round each corner are inside, one bit a voxel, z first."""
+    """(Z + 1, Y + 1, X + 1): which of the eight voxels around each corner are inside, one bit per voxel, z first."""
     voxels = np.pad(mask, 1).view(np.uint8)
     pairs = voxels[:, :, :-1] << np.uint8(1) | voxels[:, :, 1:]
     squares = pairs[:, :-1] << np.uint8(2) | pairs[:, 1:]
@@ -172,16 +172,16 @@ def _corner_codes(mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
 
 
 def _surfels(codes: NDArray[np.uint8]) -> NDArray[np.integer]:
-    """Flat places of the corners that are neither inside (255) nor outside (0), rising."""
+    """Flat indices, ascending, of the corners that are neither inside (255) nor outside (0)."""
     return np.flatnonzero(codes + np.uint8(1) > 1)
 
 
 def _distances(
     places: NDArray[np.integer], targets: NDArray[np.integer], shape: tuple[int, ...], spacing: Spacing
 ) -> NDArray[np.float64]:
-    """Distance in mm from each of `places` to the nearest of `targets`; both flat and rising, on a grid of `shape`."""
+    """Distance in mm from each of `places` to the nearest of `targets`: flat ascending indices into `shape`."""
     distances = np.zeros(len(places))
-    # Good predictions share most surfels with their reference: nothing is asked about those.
+    # Good predictions share most surfels with the reference; those need no query.
     apart = np.flatnonzero(~np.isin(places, targets, assume_unique=True))
     if len(apart):
         start = np.stack(np.unravel_index(places[apart], shape), axis=1)
@@ -192,18 +192,18 @@ def _distances(
 def _nearest(
     start: NDArray[np.integer], targets: NDArray[np.integer], shape: tuple[int, ...], spacing: Spacing
 ) -> NDArray[np.integer]:
-    """(N, 3) grid place of the target that is nearest to each of `start` (N, 3)."""
+    """(N, 3) grid position of the target nearest to each of `start` (N, 3)."""
     from scipy.spatial import KDTree
 
     ends = np.stack(np.unravel_index(targets, shape), axis=1)
-    # Splitting at the middle, wide boxes and large leaves: built in half the time, and many times faster for points
-    # that are about equally far from everything, as those of a prediction elsewhere are.
+    # Midpoint splits, loose boxes and large leaves: built in half the time, and many times faster for points that are
+    # about equally far from all targets, such as those of a prediction elsewhere.
     tree = KDTree(ends * spacing, leafsize=LEAF, balanced_tree=False, compact_nodes=False)
     return ends[tree.query(start * spacing)[1]]
 
 
 def _apart(a: NDArray[np.integer], b: NDArray[np.integer], spacing: Spacing) -> NDArray[np.float64]:
-    """Distance in mm of grid places, from whole steps, so that it does not depend on where they are."""
+    """Distance in mm of grid positions, from integer differences, so that it does not depend on the position."""
     z, y, x = (((a - b) * spacing) ** 2).T
     return np.sqrt(z + y + x)
 
@@ -216,8 +216,8 @@ def _nearest_first(
 
 
 def _percentile(distances: NDArray[np.float64], areas: NDArray[np.float64], percent: float) -> float:
-    """The smallest distance that at least `percent` of the area does not exceed."""
+    """The smallest distance that `percent` of the area does not exceed."""
     share = np.cumsum(areas) / areas.sum()
-    # Nineteen of twenty equal parts are 95 %, whatever their sum rounds to.
+    # 19 of 20 equal areas are 95 %, whatever rounding does to their sum.
     enough = percent / 100 * (1 - SUMMED)
     return float(distances[min(int(np.searchsorted(share, enough)), len(distances) - 1)])

@@ -38,7 +38,7 @@ class TestAverages:
 
     def test_a_missed_structure_scores_zero_and_has_no_distance(self):
         one = make_report(organs(FOUND, MISSED, INVENTED)).structures[0]
-        assert (one.missed, one.invented) == (("b",), ("c",))
+        assert (one.false_negative, one.false_positive) == (("b",), ("c",))
         assert (one.averages["Dice"].n, one.averages["Dice"].mean) == (3, pytest.approx(0.8 / 3))
         assert (one.averages["NSD_2mm"].n, one.averages["HD95_mm"].n) == (3, 1)
 

@@ -42,7 +42,7 @@ class TestEvaluate:
         )
         assert found.cases[0].metrics["tumour"].surface.hd95 == pytest.approx(expected["tumour"].surface.hd95)
         assert found.cases[0].metrics["tumour"].overlap == expected["tumour"].overlap
-        assert found.cases[1].metrics["tumour"].missed and found.cases[2].metrics["tumour"].invented
+        assert found.cases[1].metrics["tumour"].false_negative and found.cases[2].metrics["tumour"].false_positive
 
     def test_processes_find_what_one_finds(self, raw):
         assert run(raw, workers=2) == run(raw)

@@ -131,7 +131,7 @@ class TestIgnore:
 class TestEmpty:
     def test_neither_has_it(self, maps):
         found = measure(*maps, REST)["rest"]
-        assert found.both_empty and not found.missed and not found.invented and found.surface is None
+        assert found.both_empty and not found.false_negative and not found.false_positive and found.surface is None
         assert (
             found.overlap.dice is found.surface_dice(0) is found.volume_error_ml is found.volume_error_percent is None
         )
@@ -140,7 +140,7 @@ class TestEmpty:
     def test_one_has_it(self, absent_from):
         full, empty = label_map(), np.zeros(SHAPE, np.uint8)
         found = measure(*((full, empty) if absent_from == "prediction" else (empty, full)), TUMOUR)["tumour"]
-        assert (found.missed, found.invented) == (absent_from == "prediction", absent_from == "reference")
+        assert (found.false_negative, found.false_positive) == (absent_from == "prediction", absent_from == "reference")
         assert (found.overlap.dice, found.surface, found.surface_dice(0)) == (0, None, 0)
         volume = 0.002 * (full == 5).sum()
         if absent_from == "prediction":
