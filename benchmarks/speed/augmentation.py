@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from swinssl.core.rng import KeyedRng
-from swinssl.training.augmentation import pipeline as recipe
 from swinssl.training.augmentation.intensity import (
     Blur,
     Brightness,
@@ -38,6 +37,7 @@ from swinssl.training.augmentation.intensity import (
     LowResolution,
     Noise,
 )
+from swinssl.training.augmentation.pipeline import AUGMENTATIONS as RECIPE
 from swinssl.training.augmentation.pipeline import Augmentation, apply, draw_augmentation
 from swinssl.training.augmentation.spatial import SpatialChange
 
@@ -54,14 +54,14 @@ WINDOW_HU = (-1000, 1000)
 SEEDS = 200
 # How often each change would be made.
 EXPECTED = {
-    "spatial": 1 - (1 - recipe.ROTATION) * (1 - recipe.ZOOM),
-    "noise": recipe.NOISE,
-    "blur": recipe.BLUR * recipe.BLUR_CHANNEL,
-    "brightness": recipe.BRIGHTNESS,
-    "contrast": recipe.CONTRAST,
-    "low resolution": recipe.LOW_RESOLUTION * recipe.LOW_RESOLUTION_CHANNEL,
-    "gamma, inverted": recipe.INVERTED_GAMMA,
-    "gamma": recipe.GAMMA,
+    "spatial": 1 - (1 - RECIPE["rotation"].probability) * (1 - RECIPE["zoom"].probability),
+    "noise": RECIPE["noise"].probability,
+    "blur": RECIPE["blur"].probability * RECIPE["blur"].parameters["per_channel"],
+    "brightness": RECIPE["brightness"].probability,
+    "contrast": RECIPE["contrast"].probability,
+    "low resolution": RECIPE["low resolution"].probability * RECIPE["low resolution"].parameters["per_channel"],
+    "gamma, inverted": RECIPE["inverted gamma"].probability,
+    "gamma": RECIPE["gamma"].probability,
 }
 RECIPE_GOAL, CHANGE_GOAL = 4.0, 0.95
 DIFFERING_LABELS = 1e-5
@@ -95,7 +95,9 @@ class NnUNet:
         self.spatial, *others, self.mirror, _ = self.pipeline.transforms
         self.others = dict(zip((name for name in EXPECTED if name != "spatial"), others, strict=True))
         patch = torch.rand(1, *PATCH)
-        for sigma in np.linspace(*recipe.BLUR_SIGMAS, 11):  # it times two ways for each kernel, once in a training
+        for sigma in np.linspace(
+            *RECIPE["blur"].parameters["sigmas"], 11
+        ):  # it times two ways for each kernel, once in a training
             self.change(patch, Blur(((sigma,) * 3,)))
         self.turn(SpatialChange(tuple(map(tuple, np.eye(3))), PATCH), patch, patch.short())  # makes its grid, once
 
@@ -295,13 +297,16 @@ def _changes(count: int) -> dict[str, list[IntensityChange]]:
         return np.linspace(*bounds, count).tolist()
 
     return {
-        "noise": [Noise(sigma, KeyedRng(0, 0, index)) for index, sigma in enumerate(along(recipe.NOISE_SIGMAS))],
-        "blur": [Blur(((sigma,) * 3,)) for sigma in along(recipe.BLUR_SIGMAS)],
-        "brightness": [Brightness((factor,)) for factor in along(recipe.BRIGHTNESS_FACTORS)],
-        "contrast": [Contrast((factor,)) for factor in along(recipe.CONTRAST_FACTORS)],
-        "low resolution": [LowResolution((zoom,)) for zoom in along(recipe.LOW_RESOLUTION_ZOOMS)],
-        "gamma": [Gamma((gamma,), inverted=False) for gamma in along(recipe.GAMMAS)],
-        "gamma, inverted": [Gamma((gamma,), inverted=True) for gamma in along(recipe.GAMMAS)],
+        "noise": [
+            Noise(sigma, KeyedRng(0, 0, index))
+            for index, sigma in enumerate(along(RECIPE["noise"].parameters["sigmas"]))
+        ],
+        "blur": [Blur(((sigma,) * 3,)) for sigma in along(RECIPE["blur"].parameters["sigmas"])],
+        "brightness": [Brightness((factor,)) for factor in along(RECIPE["brightness"].parameters["factors"])],
+        "contrast": [Contrast((factor,)) for factor in along(RECIPE["contrast"].parameters["factors"])],
+        "low resolution": [LowResolution((zoom,)) for zoom in along(RECIPE["low resolution"].parameters["zooms"])],
+        "gamma": [Gamma((gamma,), inverted=False) for gamma in along(RECIPE["gamma"].parameters["gammas"])],
+        "gamma, inverted": [Gamma((gamma,), inverted=True) for gamma in along(RECIPE["gamma"].parameters["gammas"])],
     }
 
 

@@ -138,3 +138,17 @@ class TestDistribution:
         # The correlation of N independent pairs has a standard deviation of 1 / sqrt(N).
         numbers = self.first_numbers(vary=vary)
         assert abs(np.corrcoef(numbers[:-1], numbers[1:])[0, 1]) < 4 / np.sqrt(self.N)
+
+
+def test_a_reused_generator_draws_what_a_new_one_draws_whatever_was_drawn_before():
+    keyed = KeyedRng(3, 5, 7)
+    generator_of = keyed.reusing()
+    for purpose in ("a", "b", "a"):
+        reused, new = generator_of(purpose), keyed(purpose)
+        # Odd numbers of 32-bit draws leave half a 64-bit number behind, which the next purpose must not see.
+        assert (
+            reused.integers(2**31, size=3, dtype=np.int32).tolist()
+            == new.integers(2**31, size=3, dtype=np.int32).tolist()
+        )
+        assert reused.random(5).tolist() == new.random(5).tolist()
+        assert reused.integers(2**31, dtype=np.int32) == new.integers(2**31, dtype=np.int32)

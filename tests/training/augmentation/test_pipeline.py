@@ -12,7 +12,13 @@ from scipy import ndimage, stats
 
 from swinssl.core.rng import KeyedRng
 from swinssl.training.augmentation.intensity import Blur, Brightness, Contrast, Gamma, LowResolution, Noise
-from swinssl.training.augmentation.pipeline import Augmentation, apply, draw_augmentation
+from swinssl.training.augmentation.pipeline import (
+    AUGMENTATIONS,
+    Augmentation,
+    AugmentationEntry,
+    apply,
+    draw_augmentation,
+)
 from swinssl.training.augmentation.spatial import Cells, SpatialChange, Vote, rotation
 
 PATCH = (12, 16, 14)
@@ -78,6 +84,60 @@ class TestDrawing:
         scales = [abs(np.linalg.det(a.spatial.matrix)) ** (1 / 3) for a in drawn if a.spatial]
         assert 0.7 <= min(scales) < 0.75
         assert 1.35 < max(scales) <= 1.4
+
+    def test_parameters_are_distributed_as_in_the_recipe(self):
+        """Each parameter against its distribution in nnU-Net v2, one in a thousand (Kolmogorov-Smirnov)."""
+        drawn = [draw_augmentation(KeyedRng(0, step, 0), **RECIPE) for step in range(6000)]
+        changes = [change for a in drawn for change in a.intensity]
+
+        def two_sided(low, high):
+            return lambda x: np.where(x < 1, 0.5 * (x - low) / (1 - low), 0.5 + 0.5 * (x - 1) / (high - 1))
+
+        def uniform(low, high):
+            return stats.uniform(low, high - low).cdf
+
+        matrices = [np.array(a.spatial.matrix) for a in drawn if a.spatial]
+        zooms = np.array([np.linalg.det(m) ** (1 / 3) for m in matrices])
+        turns = [m / z for m, z in zip(matrices, zooms, strict=True)]
+        turned = [not np.allclose(m, np.eye(3)) for m in turns]
+        # Of the rotations about z, y and x, multiplied in this order: the angle about y is that of one entry.
+        about_y = np.degrees(np.arcsin([m[0, 2] for m, is_turned in zip(turns, turned, strict=True) if is_turned]))
+        samples = {
+            "zoom": (zooms[~np.isclose(zooms, 1)], uniform(0.7, 1.4)),
+            "rotation": (np.abs(about_y), uniform(0, 30)),
+            "noise": ([c.sigma for c in changes if isinstance(c, Noise)], uniform(0, 0.1)),
+            "blur": ([x for c in changes if isinstance(c, Blur) for s in c.sigmas for x in s or ()], uniform(0.5, 1)),
+            "brightness": ([f for c in changes if isinstance(c, Brightness) for f in c.factors], two_sided(0.75, 1.25)),
+            "contrast": ([f for c in changes if isinstance(c, Contrast) for f in c.factors], two_sided(0.75, 1.25)),
+            "low resolution": (
+                [z for c in changes if isinstance(c, LowResolution) for z in c.zooms if z is not None],
+                uniform(0.5, 1),
+            ),
+            "gamma": ([g for c in changes if isinstance(c, Gamma) for g in c.gammas], two_sided(0.7, 1.5)),
+        }
+        for what, (values, distribution) in samples.items():
+            assert len(values) > 500 and stats.kstest(values, distribution).pvalue > 1e-3, what
+
+    def test_a_new_row_does_not_shift_the_draws_of_the_others(self, monkeypatch):
+        def draw_offset(rng, form, *, factors):
+            return Brightness(tuple(rng.uniform(*factors, form.channels).tolist()))
+
+        before = [draw_augmentation(KeyedRng(0, step, 0), **RECIPE) for step in range(50)]
+        row = AugmentationEntry(1.0, draw_offset, {"factors": (2.0, 3.0)})
+        monkeypatch.setattr("swinssl.training.augmentation.pipeline.AUGMENTATIONS", {"new": row, **AUGMENTATIONS})
+        for step, old in enumerate(before):
+            new = draw_augmentation(KeyedRng(0, step, 0), **RECIPE)
+            assert isinstance(new.intensity[0], Brightness) and min(new.intensity[0].factors) >= 2
+            assert (new.spatial, new.intensity[1:], new.mirrored) == (old.spatial, old.intensity, old.mirrored)
+
+    def test_each_row_can_be_left_out_without_shifting_the_others(self, monkeypatch):
+        before = draw_augmentation(KeyedRng(0, 4, 0), **RECIPE)
+        table = {name: AugmentationEntry(1.0, row.draw, row.parameters) for name, row in AUGMENTATIONS.items()}
+        monkeypatch.setattr("swinssl.training.augmentation.pipeline.AUGMENTATIONS", table)
+        every = draw_augmentation(KeyedRng(0, 4, 0), **RECIPE)
+        assert len(every.intensity) == 7 and set(before.intensity) <= set(every.intensity)
+        del table["noise"]
+        assert draw_augmentation(KeyedRng(0, 4, 0), **RECIPE).intensity == every.intensity[1:]
 
     def test_only_allowed_axes_are_mirrored(self):
         recipe = {**RECIPE, "mirror_axes": (0, 1)}
