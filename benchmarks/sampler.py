@@ -91,7 +91,7 @@ def measure(
 
     started = time.process_time()
     loaded = [
-        load_patch(cases[patch.case_id], patch, plans=plans, draws=key, augmentation="default")[1]
+        load_patch(cases[patch.case_id], patch, plans=plans, rng=key, augmentation="default")[1]
         for key, patch in zip(keys[:loads], patches[:loads], strict=True)
     ]
     loading = time.process_time() - started

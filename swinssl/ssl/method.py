@@ -92,17 +92,17 @@ class Method(ABC):
         return self.views
 
     @property
-    def tap(self) -> Literal["stage4", "merge3"]:
+    def feature_level(self) -> Literal["stage4", "merge3"]:
         """Which map at 1/16 heads on tokens read."""
         return getattr(self.options, "tap", "stage4")
 
     @abstractmethod
-    def prepare(self, crops: Crops, draws: KeyedRng) -> dict[str, NDArray]:
+    def prepare(self, crops: Crops, rng: KeyedRng) -> dict[str, NDArray]:
         """What the network sees of one sample, and what it is to find out; runs in reader threads.
 
         Args:
             crops: (views, C, Z, Y, X).
-            draws: of the sample; every random choice comes from them.
+            rng: of the sample; every random choice comes from it.
 
         Returns:
             Arrays by name, views first: `images` (V, C, Z, Y, X); `mask` (V, Z/2, Y/2, X/2) if tokens are masked;
@@ -114,7 +114,7 @@ class Method(ABC):
         """New heads by name."""
 
     @abstractmethod
-    def losses(self, student: PretextNetwork, batch: Batch, moment: StepContext) -> MethodOutput:
+    def losses(self, student: PretextNetwork, batch: Batch, context: StepContext) -> MethodOutput:
         """The loss of each sample."""
 
     def reconstructed(self, student: PretextNetwork, batch: Batch) -> dict[str, Tensor]:

@@ -42,16 +42,16 @@ def draw_picture(task: PretextTask, path: Path, *, seed: int, title: str) -> Non
 
 
 @torch.no_grad()
-def _row(task: PretextTask, draws: KeyedRng) -> Mapping[str, NDArray]:
+def _row(task: PretextTask, rng: KeyedRng) -> Mapping[str, NDArray]:
     device = next(task.network.parameters()).device
-    prepared = task.load(draws)
-    batch = task.views([prepared], [draws], device)
+    prepared = task.load(rng)
+    batch = task.views([prepared], [rng], device)
     whole = type(batch)(batch.tensors, batch.samples, None)
     was_training = task.network.training
     task.network.eval()
     try:
         reconstructed = task.method.reconstructed(task.network, whole)
-        stage3 = whole.encode_unmasked(task.kept).stage3[0].float().cpu().numpy()
+        stage3 = whole.encode_unmasked(task.best_network).stage3[0].float().cpu().numpy()
     finally:
         task.network.train(was_training)
     slices = {"image": _middle(whole.rows("images"))}

@@ -32,7 +32,7 @@ class PretextTask:
         method: what is learnt.
         sampler: draws crops.
         batch_size: samples a step, over all ranks.
-        keep_best: called with the encoder when the probe has never found it better.
+        save_best: called with the encoder when the probe has never found it better.
         probe: says what the encoder is worth.
         is_main: whether this process warns.
     """
@@ -47,12 +47,12 @@ class PretextTask:
         sampler: CropSampler,
         *,
         batch_size: int,
-        keep_best: Callable[[SwinEncoder], None],
+        save_best: Callable[[SwinEncoder], None],
         probe: Probe | None = None,
         is_main: bool = True,
     ) -> None:
         self.network, self.method, self.sampler, self.batch_size = network, method, sampler, batch_size
-        self.keep, self.probe, self.is_main = keep_best, probe, is_main
+        self.save_best, self.probe, self.is_main = save_best, probe, is_main
         self.validation_cost = probe.cost(batch_size * method.seen_views) if probe is not None else 0.0
         # Of the encoder as the run began; NaN where nobody has measured it.
         self.untrained = torch.tensor(torch.nan)
@@ -70,25 +70,25 @@ class PretextTask:
     def averaged_networks(self) -> Sequence[nn.Module]:
         return () if self.teacher is None else (self.teacher.network,)
 
-    def load(self, draws: KeyedRng) -> Prepared:
-        return self.method.prepare(self.sampler.crops(draws), draws)
+    def load(self, rng: KeyedRng) -> Prepared:
+        return self.method.prepare(self.sampler.crops(rng), rng)
 
-    def views(self, samples: Sequence[Prepared], draws: Sequence[KeyedRng], device: torch.device) -> Batch:
+    def views(self, samples: Sequence[Prepared], rngs: Sequence[KeyedRng], device: torch.device) -> Batch:
         count = len(samples[0]["images"])
-        depths = np.stack([own("drop path").random((count, self.blocks, 2), dtype=np.float32) for own in draws])
+        depths = np.stack([own("drop path").random((count, self.blocks, 2), dtype=np.float32) for own in rngs])
         return Batch(
             {name: torch.from_numpy(np.stack([one[name] for one in samples])).to(device) for name in samples[0]},
-            torch.tensor([own.sample for own in draws], device=device),
+            torch.tensor([own.sample for own in rngs], device=device),
             torch.from_numpy(depths).to(device),
         )
 
     def before_step(self, step: int, total: int) -> None:
         self.done, self.share = step, step / total
         if step == 0 and self.probe is not None:
-            self.untrained = torch.tensor(self.probe.measure(self.kept.encoder)["score"])
+            self.untrained = torch.tensor(self.probe.measure(self.best_network.encoder)["score"])
 
     def step(self, inputs: Batch) -> StepResult:
-        outcome = self.method.losses(self.network, inputs, self.moment)
+        outcome = self.method.losses(self.network, inputs, self.context)
         if self.done % EVERY == 0:
             pooled = inputs.encode_unmasked(self.network).tokens.mean((2, 3, 4))
             self.health.observe(pooled.unflatten(0, (-1, inputs.views)))
@@ -108,7 +108,7 @@ class PretextTask:
         """The probe's Dice, and as `untrained` that of the encoder as the run began."""
         if self.probe is None:
             return {}
-        return {**self.probe.measure(self.kept.encoder), "untrained": float(self.untrained)}
+        return {**self.probe.measure(self.best_network.encoder), "untrained": float(self.untrained)}
 
     def extra_weights(self) -> dict[str, Tensor]:
         weights = {f"health.{name}": tensor for name, tensor in self.health.weights().items()}
@@ -134,15 +134,15 @@ class PretextTask:
     def keep_best(self) -> None:
         """Without a probe nothing tells the best encoder from the others."""
         if self.probe is not None:
-            self.keep(self.kept.encoder)
+            self.save_best(self.best_network.encoder)
 
     @property
-    def moment(self) -> StepContext:
+    def context(self) -> StepContext:
         """The present one of the run."""
         return StepContext(self.share, self.batch_size, self.teacher, self.centres)
 
     @property
-    def kept(self) -> PretextNetwork:
+    def best_network(self) -> PretextNetwork:
         """Whose encoder is the result: the teacher, where there is one and the user does not want the student."""
         student = self.teacher is None or self.method.options.keep == "student"
         return self.network if student else self.teacher.network  # type: ignore[union-attr]

@@ -301,7 +301,7 @@ def _initial_network(plan: PretrainingPlan, config: PretrainingConfig) -> tuple[
     encoder.recompute = config.recompute
     method = plan.method
     with draws_of(config.seed, "initial heads"):
-        network = PretextNetwork(encoder, method.heads(encoder), masks=method.masks, tap=method.tap)
+        network = PretextNetwork(encoder, method.heads(encoder), masks=method.masks, feature_level=method.feature_level)
     if config.init == "scratch":
         return network, None
     report = str(load_encoder(network, encoder_path(config.init)))
@@ -321,13 +321,13 @@ def _train(start: _Start, run: PretrainingRun) -> dict[str, Any]:
         method,
         plan.sampler,
         batch_size=plan.batch_size,
-        keep_best=partial(_keep, run_folder.path / BEST, plan),
+        save_best=partial(_save_encoder, run_folder.path / BEST, plan),
         probe=plan.probe,
         is_main=ranks.is_main,
     )
-    keep = partial(_keep, run_folder.path / ENCODER, plan)
+    save = partial(_save_encoder, run_folder.path / ENCODER, plan)
     title = f"{method.name}: {', '.join(plans.dataset_name for plans in plan.sources.plans)}"
-    show = _Show(task, run_folder.path, keep=keep, seed=config.seed, title=title, device=device, bf16=bf16)
+    show = _Show(task, run_folder.path, save=save, seed=config.seed, title=title, device=device, bf16=bf16)
     engine = Engine(
         task,
         run_folder,
@@ -356,7 +356,7 @@ def _train(start: _Start, run: PretrainingRun) -> dict[str, Any]:
     if ranks.is_main:
         show.curves(run_folder.read_log())
         show.picture()
-        keep(task.kept.encoder)
+        save(task.best_network.encoder)
     crops, validated = progress.step * plan.batch_size, progress.validations > 0
     return {
         "steps": progress.step,
@@ -376,13 +376,13 @@ class _Show:
         task: PretextTask,
         folder: Path,
         *,
-        keep: Callable[[SwinEncoder], None],
+        save: Callable[[SwinEncoder], None],
         seed: int,
         title: str,
         device: torch.device,
         bf16: bool,
     ) -> None:
-        self.task, self.folder, self.keep, self.seed, self.title = task, folder, keep, seed, title
+        self.task, self.folder, self.save, self.seed, self.title = task, folder, save, seed, title
         self.device, self.bf16 = device, bf16
         self.drawn_at = self.shown_at = time.monotonic()
 
@@ -391,7 +391,7 @@ class _Show:
             self.curves(log)
         if time.monotonic() - self.shown_at > PICTURE_SECONDS:
             self.picture()
-            self.keep(self.task.kept.encoder)
+            self.save(self.task.best_network.encoder)
 
     def curves(self, log: list[dict[str, Any]]) -> None:
         draw_progress(log, self.folder / "progress.png", title=self.title, score="Dice of the frozen probe")
@@ -403,7 +403,7 @@ class _Show:
         self.shown_at = time.monotonic()
 
 
-def _keep(path: Path, plan: PretrainingPlan, encoder: SwinEncoder) -> None:
+def _save_encoder(path: Path, plan: PretrainingPlan, encoder: SwinEncoder) -> None:
     intensity = plan.sources.intensity
     record = EncoderRecord(
         encoder=plan.encoder,

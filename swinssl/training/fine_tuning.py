@@ -428,7 +428,7 @@ def _task(start: _Start) -> SegmentationTask:
         ema=config.ema,
         augmentation=config.augmentation,
         loss=config.loss,
-        keep=partial(_keep, start),
+        save_best=partial(_save_fold, start),
     )
 
 
@@ -439,12 +439,14 @@ def _train(start: _Start, run: RunDescription) -> dict[str, Any]:
     ranks, length = setting.ranks, run_length(plans, config)
     task = _task(start)
     validation = task.validation
-    pace = EncoderLrSchedule(config.encoder_lr_scale, config.layer_decay, config.freeze_epochs * length.steps_per_epoch)
+    encoder_lr = EncoderLrSchedule(
+        config.encoder_lr_scale, config.layer_decay, config.freeze_epochs * length.steps_per_epoch
+    )
     engine = Engine(
         task,
         run_folder,
         config=config,
-        pace=pace,
+        encoder_lr=encoder_lr,
         shard=config.shards(plans.network.preset),
         activity=f"training fold {run_folder.path.name.removeprefix('fold_')}",
         learning_rate=plans.training.learning_rate,
@@ -482,7 +484,7 @@ def _train(start: _Start, run: RunDescription) -> dict[str, Any]:
     return _outcome(progress)
 
 
-def _keep(start: _Start, network: nn.Module) -> None:
+def _save_fold(start: _Start, network: nn.Module) -> None:
     write_fold(start.model, start.fold, merged(network), start.plans, description=start.description)
 
 
@@ -503,8 +505,8 @@ def predict_training_cases(trained: FineTuned, preprocessed: Path) -> Path:
     folder, device = trained.folder / TRAINING_CASES, select_device(config.device)
     cases = _file_names(dataset, [dataset.case(case_id) for case_id in chosen])
     shutil.rmtree(folder, ignore_errors=True)
-    kept = TrainedModel.open(trained.model, [trained.run.fold])
-    predictor = kept.predictor(device, postprocessing=False, bf16=use_bf16(device, config.precision))
+    model = TrainedModel.open(trained.model, [trained.run.fold])
+    predictor = model.predictor(device, postprocessing=False, bf16=use_bf16(device, config.precision))
     _predict(predictor, cases, folder, "predicting training cases")
     return folder
 
@@ -516,8 +518,8 @@ def _predict_validation(start: _Start, folder: Path) -> dict[str, str]:
         The SHA-256 of each label map, by file name.
     """
     setting, cases = start.setting, _predicted(start.setting)
-    kept = TrainedModel.open(start.model, [start.fold])
-    _predict(kept.predictor(setting.device, postprocessing=False, bf16=setting.bf16), cases, folder, "validating")
+    model = TrainedModel.open(start.model, [start.fold])
+    _predict(model.predictor(setting.device, postprocessing=False, bf16=setting.bf16), cases, folder, "validating")
     return {name: files.sha256_of(folder / name) for name in cases}
 
 

@@ -49,7 +49,7 @@ class SegmentationTask:
         validation: how its Dice is measured.
         ema: decay of the weight average that is validated and kept; 0 takes the network itself.
         loss: row of the table of losses.
-        keep: called with the network to keep (in evaluation mode) when it is the best so far.
+        save_best: called with the network (in evaluation mode) when it is the best so far.
     """
 
     def __init__(
@@ -62,11 +62,11 @@ class SegmentationTask:
         ema: float,
         augmentation: AugmentationName,
         loss: str = DEFAULT,
-        keep: Callable[[nn.Module], None],
+        save_best: Callable[[nn.Module], None],
     ) -> None:
         self.network, self.cases, self.plans = network, cases, plans
         self.batch_size = plans.training.batch_size
-        self.validation, self.augmentation, self.keep = validation, augmentation, keep
+        self.validation, self.augmentation, self.save_best = validation, augmentation, save_best
         self.sampler = make_sampler(cases, plans)
         self.average = WeightAverage(network, decay=ema) if ema > 0 else None
         self.loss = segmentation_loss(
@@ -79,17 +79,17 @@ class SegmentationTask:
     def averaged_networks(self) -> Sequence[nn.Module]:
         return () if self.average is None else (self.average.network,)
 
-    def load(self, draws: KeyedRng) -> Sample:
-        patch = self.sampler.locate(draws, batch_size=self.batch_size)
+    def load(self, rng: KeyedRng) -> Sample:
+        patch = self.sampler.locate(rng, batch_size=self.batch_size)
         case = self.cases[patch.case_id]
-        image, codes = load_patch(case, patch, plans=self.plans, draws=draws, augmentation=self.augmentation)
+        image, codes = load_patch(case, patch, plans=self.plans, rng=rng, augmentation=self.augmentation)
         annotated, names = case.properties.labels_present, self.plans.labels.names
         present = torch.tensor([annotated is None or name in annotated for name in names], dtype=torch.bool)
         return Sample(image, codes, present)
 
-    def views(self, samples: Sequence[Sample], draws: Sequence[KeyedRng], device: torch.device) -> Inputs:
+    def views(self, samples: Sequence[Sample], rngs: Sequence[KeyedRng], device: torch.device) -> Inputs:
         images = torch.stack([sample.image for sample in samples])
-        depths = np.stack([own("drop path").random((self.blocks, 2), dtype=np.float32) for own in draws])
+        depths = np.stack([own("drop path").random((self.blocks, 2), dtype=np.float32) for own in rngs])
         return Inputs(
             images.to(device, memory_format=torch.channels_last_3d, non_blocking=True),
             torch.stack([sample.codes for sample in samples]).to(device, non_blocking=True),
@@ -115,7 +115,7 @@ class SegmentationTask:
             self.average.update(self.network, step)
 
     def validate(self) -> dict[str, float]:
-        return self.validation.measure(self._kept_network())
+        return self.validation.measure(self._best_network())
 
     def extra_weights(self) -> dict[str, Tensor]:
         if self.average is None:
@@ -127,7 +127,7 @@ class SegmentationTask:
             self.average.load_weights({name.removeprefix("average."): tensor for name, tensor in weights.items()})
 
     def keep_best(self) -> None:
-        self.keep(self._kept_network())
+        self.save_best(self._best_network())
 
-    def _kept_network(self) -> nn.Module:
+    def _best_network(self) -> nn.Module:
         return (self.average.network if self.average is not None else self.network).eval()

@@ -279,6 +279,6 @@ def test_a_collapse_is_said_in_a_real_run(folder, tmp_path, caplog, monkeypatch)
     from swinssl.ssl import health
 
     monkeypatch.setattr(health, "FEWEST", 3)
-    monkeypatch.setattr(load_method("dino"), "prepare", lambda self, crops, draws: {"images": 0 * crops})
+    monkeypatch.setattr(load_method("dino"), "prepare", lambda self, crops, rng: {"images": 0 * crops})
     run("dino", folder, tmp_path / "run", steps=12, lr=1e-9)
     assert caplog.text.count("COLLAPSE: all images have nearly the same features") == 1

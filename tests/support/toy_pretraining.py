@@ -49,7 +49,7 @@ def new_network(method, encoder=ENCODER, seed=0, images=IMAGES):
     torch.manual_seed(seed)
     own = load_method(method)(options_of(method), images)
     swin = SwinEncoder(encoder, in_channels=images.channels)
-    network = PretextNetwork(swin, own.heads(swin), masks=own.masks, tap=own.tap)
+    network = PretextNetwork(swin, own.heads(swin), masks=own.masks, feature_level=own.feature_level)
     for name, layer in (("voxels", "proj"), ("decoder", "out")):
         if name in network.heads:  # painters start from zero, where no gradient reaches the encoder yet
             torch.nn.init.trunc_normal_(getattr(network.heads[name], layer).weight, std=0.02)
@@ -70,7 +70,7 @@ class Noise:
 
 def new_task(method, *, batch_size=2, seed=0, patch=PATCH):
     own, network = new_network(method, seed=seed, images=Images(patch, (1.0, 1.0, 1.0), 1))
-    return PretextTask(network, own, Noise(own.views, patch), batch_size=batch_size, keep_best=lambda encoder: None)
+    return PretextTask(network, own, Noise(own.views, patch), batch_size=batch_size, save_best=lambda encoder: None)
 
 
 def new_batch(task, *, step=0, samples=2, drop_path=False):
@@ -79,7 +79,7 @@ def new_batch(task, *, step=0, samples=2, drop_path=False):
     return batch if drop_path else type(batch)(batch.tensors, batch.samples, None)
 
 
-def moment_of(task, share=0.5):
+def context_of(task, share=0.5):
     """With a teacher that is not the student, and centres that are not zero."""
     teacher = None
     if task.teacher is not None:

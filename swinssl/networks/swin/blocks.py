@@ -37,7 +37,7 @@ class BlockWeights(NamedTuple):
     fc2_bias: Tensor
 
 
-class Kept(NamedTuple):
+class Saved(NamedTuple):
     """What the backward pass needs of one group.
 
     Args:
@@ -52,7 +52,7 @@ class Kept(NamedTuple):
 
 
 def grouped_block(
-    tokens: Tensor, weights: BlockWeights, bias: Tensor, groups: Sequence[WindowGroup], *, keep: Tensor | None
+    tokens: Tensor, weights: BlockWeights, bias: Tensor, groups: Sequence[WindowGroup], *, keep_prob: Tensor | None
 ) -> Tensor:
     """y = x + keep0 * attention(LN(x)), then y + keep1 * MLP(LN(y)).
 
@@ -61,47 +61,49 @@ def grouped_block(
         weights: of the block.
         bias: (heads, N, N) added to the scores.
         groups: that hold every window of the batch once.
-        keep: (B, 2) factors of the two residual branches (stochastic depth), or None.
+        keep_prob: (B, 2) factors of the two residual branches (stochastic depth), or None.
     """
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else tokens.dtype
     if torch.is_grad_enabled():
-        return cast(Tensor, _Training.apply(tokens, bias, keep, tuple(groups), dtype, *weights))
+        return cast(Tensor, _Training.apply(tokens, bias, keep_prob, tuple(groups), dtype, *weights))
     with torch.autocast("cpu", enabled=False):
         block = _Block(weights, bias, dtype)
-        return block.run(tokens, groups, keep, kept=block.scratch_kept)
+        return block.run(tokens, groups, keep_prob, saved=block.scratch_saved)
 
 
 class _Training(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tokens: Tensor, bias: Tensor, keep: Any, groups: Any, dtype: Any, *weights: Any) -> Tensor:
-        kept: list[Tensor] = []
+    def forward(
+        ctx: Any, tokens: Tensor, bias: Tensor, keep_prob: Any, groups: Any, dtype: Any, *weights: Any
+    ) -> Tensor:
+        saved: list[Tensor] = []
         with torch.autocast("cpu", enabled=False):
             block = _Block(BlockWeights(*weights), bias, dtype)
 
-            def new(group: WindowGroup) -> Kept:
-                own = block.new_kept(group)
-                kept.extend(own)
+            def new(group: WindowGroup) -> Saved:
+                own = block.new_saved(group)
+                saved.extend(own)
                 return own
 
-            out = block.run(tokens, groups, keep, kept=new)
+            out = block.run(tokens, groups, keep_prob, saved=new)
         ctx.groups, ctx.dtype = groups, dtype
-        ctx.save_for_backward(tokens, bias, keep, *weights, *kept)
+        ctx.save_for_backward(tokens, bias, keep_prob, *weights, *saved)
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Any:
-        tokens, bias, keep, *others = ctx.saved_tensors
+        tokens, bias, keep_prob, *others = ctx.saved_tensors
         count = len(BlockWeights._fields)
-        weights, kept = BlockWeights(*others[:count]), others[count:]
+        weights, saved = BlockWeights(*others[:count]), others[count:]
         del others
         with torch.autocast("cpu", enabled=False):
             block = _Backward(weights, bias, ctx.dtype)
             rows, above = (t.reshape(-1, t.shape[-1]) for t in (tokens, gradient))
             below = torch.empty_like(rows)
             for number, group in enumerate(ctx.groups):
-                own = Kept(*kept[3 * number : 3 * number + 3])
-                group.put(below, block.backward(group.take(above), group.take(rows), own, group, keep))
+                own = Saved(*saved[3 * number : 3 * number + 3])
+                group.put(below, block.backward(group.take(above), group.take(rows), own, group, keep_prob))
         return below.view_as(tokens), block.bias_gradient, None, None, None, *block.weight_gradients()
 
 
@@ -128,27 +130,27 @@ class _Block:
         self,
         tokens: Tensor,
         groups: Sequence[WindowGroup],
-        keep: Tensor | None,
+        keep_prob: Tensor | None,
         *,
-        kept: Callable[[WindowGroup], Kept],
+        saved: Callable[[WindowGroup], Saved],
     ) -> Tensor:
-        """(B, L, C) in and out; `kept` gives the memory that a group's kept maps are written into."""
+        """(B, L, C) in and out; `saved` gives the memory that a group's saved maps are written into."""
         rows = tokens.reshape(-1, self.width)
         out = torch.empty_like(rows)
         for group in groups:
-            group.put(out, self.forward(group.take(rows), kept(group), group, keep))
+            group.put(out, self.forward(group.take(rows), saved(group), group, keep_prob))
         return out.view_as(tokens)
 
-    def new_kept(self, group: WindowGroup) -> Kept:
+    def new_saved(self, group: WindowGroup) -> Saved:
         """Memory of this group alone."""
-        return Kept(*(torch.empty(shape, dtype=dtype) for shape, dtype in self._kept_shapes(group)))
+        return Saved(*(torch.empty(shape, dtype=dtype) for shape, dtype in self._saved_shapes(group)))
 
-    def scratch_kept(self, group: WindowGroup) -> Kept:
+    def scratch_saved(self, group: WindowGroup) -> Saved:
         """Memory that the next group writes over."""
-        names = Kept._fields
-        return Kept(*(self.scratch(n, s, d) for n, (s, d) in zip(names, self._kept_shapes(group), strict=True)))
+        names = Saved._fields
+        return Saved(*(self.scratch(n, s, d) for n, (s, d) in zip(names, self._saved_shapes(group), strict=True)))
 
-    def _kept_shapes(self, group: WindowGroup) -> tuple[tuple[tuple[int, ...], torch.dtype], ...]:
+    def _saved_shapes(self, group: WindowGroup) -> tuple[tuple[tuple[int, ...], torch.dtype], ...]:
         tokens, by_head = len(group.rows), (3, group.windows * self.heads, self.head_width, self.window)
         stream = self.weights.norm1_weight.dtype
         return (by_head, self.dtype), ((tokens, self.width), stream), ((tokens, 4 * self.width), self.dtype)
@@ -160,21 +162,21 @@ class _Block:
             self.memory[name] = torch.empty(size, dtype=dtype or self.dtype)
         return self.memory[name][:size].view(*shape)
 
-    def forward(self, x: Tensor, kept: Kept, group: WindowGroup, keep: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, saved: Saved, group: WindowGroup, keep_prob: Tensor | None) -> Tensor:
         """(tokens, C) in and out."""
         w = self.linear
         normed, _ = self.norm(x, self.weights.norm1_weight, self.weights.norm1_bias)
         qkv = self._affine("wide", group.pad(normed), w.qkv_weight, cast(Tensor, w.qkv_bias))
         parts = qkv.view(-1, self.window, 3, self.heads, self.head_width).permute(2, 0, 3, 4, 1)
-        kept.qkv.view(parts.shape).copy_(parts)
-        attention = self.attention(kept.qkv, self.probabilities(kept.qkv, group))
+        saved.qkv.view(parts.shape).copy_(parts)
+        attention = self.attention(saved.qkv, self.probabilities(saved.qkv, group))
         branch = self._affine("narrow", group.unpad(attention), w.proj_weight, w.proj_bias)
-        torch.add(x, _scaled(branch, keep, group, 0), out=kept.attended)
-        normed, _ = self.norm(kept.attended, self.weights.norm2_weight, self.weights.norm2_bias)
-        torch.addmm(w.fc1_bias, normed, w.fc1_weight.T, out=kept.hidden)
-        branch = self._affine("narrow", self.activated(kept.hidden), w.fc2_weight, w.fc2_bias)
+        torch.add(x, _scaled(branch, keep_prob, group, 0), out=saved.attended)
+        normed, _ = self.norm(saved.attended, self.weights.norm2_weight, self.weights.norm2_bias)
+        torch.addmm(w.fc1_bias, normed, w.fc1_weight.T, out=saved.hidden)
+        branch = self._affine("narrow", self.activated(saved.hidden), w.fc2_weight, w.fc2_bias)
         out = self.scratch("out", x.shape, x.dtype)
-        return torch.add(kept.attended, _scaled(branch, keep, group, 1), out=out)
+        return torch.add(saved.attended, _scaled(branch, keep_prob, group, 1), out=out)
 
     def norm(self, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """LayerNorm of (tokens, C) in `dtype`; mean and reciprocal deviation."""
@@ -216,22 +218,22 @@ class _Backward(_Block):
         self.bias_gradient = torch.zeros_like(bias)
         self.sums = BlockWeights._make(w if w is None else torch.zeros_like(w) for w in weights)
 
-    def backward(self, above: Tensor, x: Tensor, kept: Kept, group: WindowGroup, keep: Tensor | None) -> Tensor:
+    def backward(self, above: Tensor, x: Tensor, saved: Saved, group: WindowGroup, keep_prob: Tensor | None) -> Tensor:
         """(tokens, C) gradient of `x` from that of the output."""
         w, own, sums = self.linear, self.weights, self.sums
-        normed, moments = self.norm(kept.attended, own.norm2_weight, own.norm2_bias)
-        branch = _scaled(above, keep, group, 1).to(self.dtype)
-        below = self._linear("wide", branch, self.activated(kept.hidden), w.fc2_weight, sums.fc2_weight, sums.fc2_bias)
-        ATEN.gelu_backward.grad_input(below, kept.hidden, grad_input=below)
+        normed, moments = self.norm(saved.attended, own.norm2_weight, own.norm2_bias)
+        branch = _scaled(above, keep_prob, group, 1).to(self.dtype)
+        below = self._linear("wide", branch, self.activated(saved.hidden), w.fc2_weight, sums.fc2_weight, sums.fc2_bias)
+        ATEN.gelu_backward.grad_input(below, saved.hidden, grad_input=below)
         below = self._linear("narrow", below, normed, w.fc1_weight, sums.fc1_weight, sums.fc1_bias)
         sum_of = (sums.norm2_weight, sums.norm2_bias)
-        attended = self._norm(below, kept.attended, moments, own.norm2_weight, *sum_of).add_(above)
+        attended = self._norm(below, saved.attended, moments, own.norm2_weight, *sum_of).add_(above)
 
-        branch = _scaled(attended, keep, group, 0).to(self.dtype)
-        probabilities = self.probabilities(kept.qkv, group)
-        attention = group.unpad(self.attention(kept.qkv, probabilities))
+        branch = _scaled(attended, keep_prob, group, 0).to(self.dtype)
+        probabilities = self.probabilities(saved.qkv, group)
+        attention = group.unpad(self.attention(saved.qkv, probabilities))
         below = self._linear("narrow", branch, attention, w.proj_weight, sums.proj_weight, sums.proj_bias)
-        below = self._attention(group.pad(below), kept.qkv, probabilities)
+        below = self._attention(group.pad(below), saved.qkv, probabilities)
         normed, moments = self.norm(x, own.norm1_weight, own.norm1_bias)
         below = self._linear("narrow", below, group.pad(normed), w.qkv_weight, sums.qkv_weight, sums.qkv_bias)
         sum_of = (sums.norm1_weight, sums.norm1_bias)
@@ -291,5 +293,5 @@ class _Backward(_Block):
         return below
 
 
-def _scaled(branch: Tensor, keep: Tensor | None, group: WindowGroup, index: int) -> Tensor:
-    return branch if keep is None else branch * keep[:, index][group.samples, None]
+def _scaled(branch: Tensor, keep_prob: Tensor | None, group: WindowGroup, index: int) -> Tensor:
+    return branch if keep_prob is None else branch * keep_prob[:, index][group.samples, None]

@@ -25,7 +25,7 @@ GROUP_SLOTS = 2048
 # Tokens that are merged together in prediction.
 MERGED_TOKENS = 2048
 # Where the heads of pretraining may read: the output of the fourth stage's blocks, or of the third merging.
-Tap = Literal["stage4", "merge3"]
+FeatureLevel = Literal["stage4", "merge3"]
 # Of unshifted and of shifted windows.
 Groups = tuple[tuple[WindowGroup, ...], tuple[WindowGroup, ...]]
 
@@ -62,7 +62,7 @@ class SwinEncoder(nn.Module):
         *,
         mask: Tensor | None = None,
         mask_token: Tensor | None = None,
-        tap: Tap | None = None,
+        feature_level: FeatureLevel | None = None,
     ) -> list[Tensor]:
         """Five feature maps, from half the image's resolution to a thirty-second.
 
@@ -71,10 +71,11 @@ class SwinEncoder(nn.Module):
             drop_path_draws: (B, blocks, 2) uniform in [0, 1), one for each residual branch; None drops nothing.
             mask: (B, Z/2, Y/2, X/2) booleans: tokens that `mask_token` replaces.
             mask_token: (embed_dim,) stands for a masked token, after the patch embedding and its norm.
-            tap: a map at 1/16 to give as well, before any norm: of the last stage's blocks, or of the third merging.
+            feature_level: also return a map at 1/16, before any norm: that of the last stage's blocks or of the third
+                merging.
 
         Returns:
-            (B, embed_dim * 2**i, Z, Y, X) maps at 1/2, 1/4, 1/8, 1/16 and 1/32; after them the tapped map, if any.
+            (B, embed_dim * 2**i, Z, Y, X) maps at 1/2, 1/4, 1/8, 1/16 and 1/32, then that of `feature_level`, if any.
 
         Raises:
             ValueError: an edge is not a multiple of 32.
@@ -93,7 +94,7 @@ class SwinEncoder(nn.Module):
 
         by_stage = self.plan.skip_taps == "stage"
         maps = [] if by_stage else [self._skip(embedded, 0)]
-        tapped: list[Tensor] = []
+        feature_maps: list[Tensor] = []
         del embedded  # as large as a stage's tokens
         for index, stage in enumerate(cast(Iterable[Stage], self.stages)):
             draws = None
@@ -105,17 +106,17 @@ class SwinEncoder(nn.Module):
             tokens = stage.transform(tokens, where, draws, self._groups(size, tokens), recompute=recompute)
             if by_stage:
                 maps.append(self._skip(_as_map(gather_rows(tokens, where.rank, where.order), size), index))
-            if tap == "stage4" and index == 3:
-                tapped.append(_as_map(gather_rows(tokens, where.rank, where.order), size))
+            if feature_level == "stage4" and index == 3:
+                feature_maps.append(_as_map(gather_rows(tokens, where.rank, where.order), size))
             tokens = stage.merge(tokens, size)
             size = (size[0] // 2, size[1] // 2, size[2] // 2)
-            if tap == "merge3" and index == 2:
-                tapped.append(_as_map(self._in_raster_order(tokens, size), size))
+            if feature_level == "merge3" and index == 2:
+                feature_maps.append(_as_map(self._in_raster_order(tokens, size), size))
             last = index == len(self.stages) - 1
             if last or not by_stage:
                 merged = _as_map(tokens if last else self._in_raster_order(tokens, size), size)
                 maps.append(merged if by_stage else self._skip(merged, index + 1))
-        return [self._turned(m) for m in (*maps, *tapped)]
+        return [self._turned(m) for m in (*maps, *feature_maps)]
 
     def _turned(self, volume: Tensor) -> Tensor:
         """A view of (B, C, Z, Y, X) with the axes as the weights know them, or of such a map as (B, C, Z, Y, X)."""
@@ -228,16 +229,16 @@ class SwinBlock(nn.Module):
 
     def forward(self, tokens: Tensor, where: WindowMaps, draws: Tensor | None, groups: Groups | None) -> Tensor:
         """tokens: (B, L, C); draws: (B, 2) uniform, one for each residual branch, or None."""
-        keep = None
+        keep_prob = None
         if draws is not None and self.drop_path > 0.0:
-            keep = (draws >= self.drop_path).to(tokens.dtype) / (1.0 - self.drop_path)
+            keep_prob = (draws >= self.drop_path).to(tokens.dtype) / (1.0 - self.drop_path)
         if groups is not None:
             bias = self.attn.bias(where.window, tokens.device)
-            return grouped_block(tokens, self._weights(), bias, groups[self.shifted], keep=keep)
+            return grouped_block(tokens, self._weights(), bias, groups[self.shifted], keep_prob=keep_prob)
         gather, mask = where.of_block(shifted=self.shifted)
         attended = self._attend(self.norm1(tokens), gather, mask, where.window)
-        tokens = tokens + _scaled(attended, keep, branch=0)
-        return tokens + _scaled(self.mlp(self.norm2(tokens)), keep, branch=1)
+        tokens = tokens + _scaled(attended, keep_prob, branch=0)
+        return tokens + _scaled(self.mlp(self.norm2(tokens)), keep_prob, branch=1)
 
     def _weights(self) -> BlockWeights:
         attn, mlp = self.attn, self.mlp
@@ -347,8 +348,8 @@ def _as_map(raster_tokens: Tensor, size: Size) -> Tensor:
     return raster_tokens.transpose(1, 2).reshape(len(raster_tokens), -1, *size)
 
 
-def _scaled(branch_output: Tensor, keep: Tensor | None, *, branch: int) -> Tensor:
-    return branch_output if keep is None else branch_output * keep[:, branch, None, None]
+def _scaled(branch_output: Tensor, keep_prob: Tensor | None, *, branch: int) -> Tensor:
+    return branch_output if keep_prob is None else branch_output * keep_prob[:, branch, None, None]
 
 
 def gather_rows(rows: Tensor, index: Tensor, inverse: Tensor | None) -> Tensor:

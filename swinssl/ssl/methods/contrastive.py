@@ -40,11 +40,11 @@ class Contrastive(Method):
     views = 2
     least_batch = 2
 
-    def prepare(self, crops: Crops, draws: KeyedRng) -> dict[str, NDArray]:
+    def prepare(self, crops: Crops, rng: KeyedRng) -> dict[str, NDArray]:
         if self.options.view_change == "none":
             return {"images": crops}
-        rng = draws("view change")
-        return {"images": np.stack([_changed(rng, crop) for crop in crops])}
+        view_rng = rng("view change")
+        return {"images": np.stack([_changed(view_rng, crop) for crop in crops])}
 
     def heads(self, encoder: SwinEncoder) -> dict[str, nn.Module]:
         from swinssl.ssl.parts.heads import PooledHead
@@ -53,12 +53,12 @@ class Contrastive(Method):
         # The token that the public code reads for this task is the second.
         return {"embedding": PooledHead(width, width, EMBEDDED, pool=self.options.pool, token=1)}
 
-    def losses(self, student: PretextNetwork, batch: Batch, moment: StepContext) -> MethodOutput:
+    def losses(self, student: PretextNetwork, batch: Batch, context: StepContext) -> MethodOutput:
         from swinssl.ssl.parts.contrast import nt_xent
 
         seen = batch.encode_student(student)
         embedded = student.heads["embedding"](seen.last_map).unflatten(0, (-1, 2))
-        losses = nt_xent(embedded, batch.samples, count=moment.batch_size, temperature=self.options.temperature)
+        losses = nt_xent(embedded, batch.samples, count=context.batch_size, temperature=self.options.temperature)
         return MethodOutput(losses)
 
 

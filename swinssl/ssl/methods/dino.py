@@ -31,7 +31,7 @@ class Dino(Method):
     centres = ("global",)
     clip, clip_per = 3.0, "tensor"
 
-    def prepare(self, crops: Crops, draws: KeyedRng) -> dict[str, NDArray]:
+    def prepare(self, crops: Crops, rng: KeyedRng) -> dict[str, NDArray]:
         return {"images": crops}
 
     def heads(self, encoder: SwinEncoder) -> dict[str, nn.Module]:
@@ -39,9 +39,9 @@ class Dino(Method):
 
         return distillation_heads(encoder, prototypes=self.options.prototypes, patches=False)
 
-    def losses(self, student: PretextNetwork, batch: Batch, moment: StepContext) -> MethodOutput:
+    def losses(self, student: PretextNetwork, batch: Batch, context: StepContext) -> MethodOutput:
         from swinssl.ssl.parts.token_distillation import distil
 
         seen = batch.encode_student(student)
-        terms, measures = distil(student, seen, batch, moment, options=self.options)
+        terms, measures = distil(student, seen, batch, context, options=self.options)
         return MethodOutput(terms["global"], measures=measures)

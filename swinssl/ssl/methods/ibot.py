@@ -37,18 +37,18 @@ class Ibot(Method):
     centres = ("global", "patch")
     clip, clip_per = 3.0, "tensor"
 
-    def prepare(self, crops: Crops, draws: KeyedRng) -> dict[str, NDArray]:
-        return with_token_masks(draws, crops, self.images, self.options)
+    def prepare(self, crops: Crops, rng: KeyedRng) -> dict[str, NDArray]:
+        return with_token_masks(rng, crops, self.images, self.options)
 
     def heads(self, encoder: SwinEncoder) -> dict[str, nn.Module]:
         from swinssl.ssl.parts.token_distillation import distillation_heads
 
         return distillation_heads(encoder, prototypes=self.options.prototypes, patches=True)
 
-    def losses(self, student: PretextNetwork, batch: Batch, moment: StepContext) -> MethodOutput:
+    def losses(self, student: PretextNetwork, batch: Batch, context: StepContext) -> MethodOutput:
         from swinssl.ssl.parts.token_distillation import distil
 
         seen = batch.encode_student(student)
-        terms, measures = distil(student, seen, batch, moment, options=self.options)
+        terms, measures = distil(student, seen, batch, context, options=self.options)
         losses = self.options.global_weight * terms["global"] + self.options.patch_weight * terms["patch"]
         return MethodOutput(losses, terms, measures)

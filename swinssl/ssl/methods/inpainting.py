@@ -28,8 +28,8 @@ class Inpainting(Method):
 
     Options = InpaintingOptions
 
-    def prepare(self, crops: Crops, draws: KeyedRng) -> dict[str, NDArray]:
-        noisy, _ = cut_out(draws("cut-out"), crops[0], ratio=self.options.cut_out)
+    def prepare(self, crops: Crops, rng: KeyedRng) -> dict[str, NDArray]:
+        noisy, _ = cut_out(rng("cut-out"), crops[0], ratio=self.options.cut_out)
         return {"images": noisy[None], "clean": crops}
 
     def heads(self, encoder: SwinEncoder) -> dict[str, nn.Module]:
@@ -41,7 +41,7 @@ class Inpainting(Method):
             )
         }
 
-    def losses(self, student: PretextNetwork, batch: Batch, moment: StepContext) -> MethodOutput:
+    def losses(self, student: PretextNetwork, batch: Batch, context: StepContext) -> MethodOutput:
         from swinssl.ssl.parts.losses import reconstruction_error
 
         seen = batch.encode_student(student)
@@ -51,4 +51,4 @@ class Inpainting(Method):
 
     def reconstructed(self, student: PretextNetwork, batch: Batch) -> dict[str, Tensor]:
         found = student.heads["decoder"](batch.encode_student(student).last_map)
-        return {"clean": batch.rows("clean"), "painted": found}
+        return {"clean": batch.rows("clean"), "reconstructed": found}

@@ -27,7 +27,7 @@ class Reconstruction(Method):
 
     Options = ReconstructionOptions
 
-    def prepare(self, crops: Crops, draws: KeyedRng) -> dict[str, NDArray]:
+    def prepare(self, crops: Crops, rng: KeyedRng) -> dict[str, NDArray]:
         return {"images": crops}
 
     def heads(self, encoder: SwinEncoder) -> dict[str, nn.Module]:
@@ -39,7 +39,7 @@ class Reconstruction(Method):
             )
         }
 
-    def losses(self, student: PretextNetwork, batch: Batch, moment: StepContext) -> MethodOutput:
+    def losses(self, student: PretextNetwork, batch: Batch, context: StepContext) -> MethodOutput:
         from swinssl.ssl.parts.losses import reconstruction_error
 
         seen = batch.encode_student(student)
@@ -48,4 +48,4 @@ class Reconstruction(Method):
         return MethodOutput(batch.by_sample(errors))
 
     def reconstructed(self, student: PretextNetwork, batch: Batch) -> dict[str, Tensor]:
-        return {"painted": student.heads["decoder"](batch.encode_student(student).last_map)}
+        return {"reconstructed": student.heads["decoder"](batch.encode_student(student).last_map)}

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from swinssl.core.rng import KeyedRng
 from swinssl.ssl.method import Crops, Images, Method, MethodOutput
 from swinssl.ssl.parts.options import TurnOptions
-from swinssl.ssl.parts.rot90 import NUM_ROTATIONS, require_square, turned
+from swinssl.ssl.parts.rot90 import NUM_ROTATIONS, require_square, rot90
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,9 +33,9 @@ class Rotation(Method):
         super().__init__(options, images)
         require_square(images.patch_size, options.rotation_plane)
 
-    def prepare(self, crops: Crops, draws: KeyedRng) -> dict[str, NDArray]:
-        turns = int(draws("rotation").integers(NUM_ROTATIONS))
-        image = turned(crops[0], turns, plane=self.options.rotation_plane)
+    def prepare(self, crops: Crops, rng: KeyedRng) -> dict[str, NDArray]:
+        turns = int(rng("rotation").integers(NUM_ROTATIONS))
+        image = rot90(crops[0], turns, plane=self.options.rotation_plane)
         return {"images": image[None], "turns": np.array([turns])}
 
     def heads(self, encoder: SwinEncoder) -> dict[str, nn.Module]:
@@ -43,7 +43,7 @@ class Rotation(Method):
 
         return {"turns": PooledHead(encoder.widths[4], NUM_ROTATIONS, pool=self.options.pool)}
 
-    def losses(self, student: PretextNetwork, batch: Batch, moment: StepContext) -> MethodOutput:
+    def losses(self, student: PretextNetwork, batch: Batch, context: StepContext) -> MethodOutput:
         from swinssl.ssl.parts.losses import classification_loss
 
         seen, turns = batch.encode_student(student), batch.rows("turns")

@@ -29,15 +29,15 @@ class SimMIM(Method):
     Options = SimMimOptions
     masks = True
 
-    def prepare(self, crops: Crops, draws: KeyedRng) -> dict[str, NDArray]:
-        return {"images": crops, "mask": draw_masks(draws, len(crops), self.images, self.options)}
+    def prepare(self, crops: Crops, rng: KeyedRng) -> dict[str, NDArray]:
+        return {"images": crops, "mask": draw_masks(rng, len(crops), self.images, self.options)}
 
     def heads(self, encoder: SwinEncoder) -> dict[str, nn.Module]:
         from swinssl.ssl.parts.heads import VoxelShuffleHead
 
         return {"voxels": VoxelShuffleHead(encoder.widths[4], channels=self.images.channels, mean=self.images.mean)}
 
-    def losses(self, student: PretextNetwork, batch: Batch, moment: StepContext) -> MethodOutput:
+    def losses(self, student: PretextNetwork, batch: Batch, context: StepContext) -> MethodOutput:
         from swinssl.ssl.parts.losses import reconstruction_error
 
         seen = batch.encode_student(student)
@@ -50,6 +50,6 @@ class SimMIM(Method):
         return MethodOutput(batch.by_sample(errors))
 
     def reconstructed(self, student: PretextNetwork, batch: Batch) -> dict[str, Tensor]:
-        from swinssl.ssl.parts.masking import painted_under_mask
+        from swinssl.ssl.parts.masking import reconstructed_under_mask
 
-        return painted_under_mask(student, batch)
+        return reconstructed_under_mask(student, batch)

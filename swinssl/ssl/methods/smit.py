@@ -37,8 +37,8 @@ class Smit(Method):
     teacher_heads = ("norm", "global", "patch")
     centres = ("global", "patch")
 
-    def prepare(self, crops: Crops, draws: KeyedRng) -> dict[str, NDArray]:
-        return with_token_masks(draws, crops, self.images, self.options)
+    def prepare(self, crops: Crops, rng: KeyedRng) -> dict[str, NDArray]:
+        return with_token_masks(rng, crops, self.images, self.options)
 
     def heads(self, encoder: SwinEncoder) -> dict[str, nn.Module]:
         from swinssl.ssl.parts.heads import VoxelShuffleHead
@@ -47,13 +47,13 @@ class Smit(Method):
         voxels = VoxelShuffleHead(encoder.widths[4], channels=self.images.channels, mean=self.images.mean)
         return {"voxels": voxels, **distillation_heads(encoder, prototypes=self.options.prototypes, patches=True)}
 
-    def losses(self, student: PretextNetwork, batch: Batch, moment: StepContext) -> MethodOutput:
+    def losses(self, student: PretextNetwork, batch: Batch, context: StepContext) -> MethodOutput:
         from swinssl.ssl.parts.losses import reconstruction_error
         from swinssl.ssl.parts.token_distillation import distil
 
         options = self.options
         seen = batch.encode_student(student)
-        terms, measures = distil(student, seen, batch, moment, options=options)
+        terms, measures = distil(student, seen, batch, context, options=options)
         errors = reconstruction_error(
             student.heads["voxels"](seen.last_map),
             batch.rows("images"),
@@ -69,6 +69,6 @@ class Smit(Method):
         return MethodOutput(losses, terms, measures)
 
     def reconstructed(self, student: PretextNetwork, batch: Batch) -> dict[str, Tensor]:
-        from swinssl.ssl.parts.masking import painted_under_mask
+        from swinssl.ssl.parts.masking import reconstructed_under_mask
 
-        return painted_under_mask(student, batch)
+        return reconstructed_under_mask(student, batch)

@@ -12,7 +12,7 @@ from swinssl.core.rng import KeyedRng
 from swinssl.ssl.method import Crops, Images, Method, MethodOutput
 from swinssl.ssl.parts.cut_out import cut_out
 from swinssl.ssl.parts.options import CutOutOptions, ErrorOptions, TurnOptions
-from swinssl.ssl.parts.rot90 import NUM_ROTATIONS, require_square, turned
+from swinssl.ssl.parts.rot90 import NUM_ROTATIONS, require_square, rot90
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -45,10 +45,10 @@ class SwinUnetr(Method):
     def seen_views(self) -> int:
         return VERSIONS
 
-    def prepare(self, crops: Crops, draws: KeyedRng) -> dict[str, NDArray]:
-        turns, rng = draws("rotation").integers(NUM_ROTATIONS, size=VERSIONS), draws("cut-out")
-        clean = [turned(crops[0], int(own), plane=self.options.rotation_plane) for own in turns]
-        noisy = [cut_out(rng, image, ratio=self.options.cut_out)[0] for image in clean]
+    def prepare(self, crops: Crops, rng: KeyedRng) -> dict[str, NDArray]:
+        turns, cut_out_rng = rng("rotation").integers(NUM_ROTATIONS, size=VERSIONS), rng("cut-out")
+        clean = [rot90(crops[0], int(own), plane=self.options.rotation_plane) for own in turns]
+        noisy = [cut_out(cut_out_rng, image, ratio=self.options.cut_out)[0] for image in clean]
         return {"images": np.stack(noisy), "clean": np.stack(clean), "turns": turns}
 
     def heads(self, encoder: SwinEncoder) -> dict[str, nn.Module]:
@@ -63,7 +63,7 @@ class SwinUnetr(Method):
             ),
         }
 
-    def losses(self, student: PretextNetwork, batch: Batch, moment: StepContext) -> MethodOutput:
+    def losses(self, student: PretextNetwork, batch: Batch, context: StepContext) -> MethodOutput:
         from swinssl.ssl.parts.contrast import nt_xent
         from swinssl.ssl.parts.losses import classification_loss, reconstruction_error
 
@@ -74,7 +74,7 @@ class SwinUnetr(Method):
         error = reconstruction_error(reconstructed, batch.rows("clean"), kind=options.reconstruction_loss)
         terms = {
             "rotation": batch.by_sample(classification_loss(logits, turns)),
-            "contrast": nt_xent(embedded, batch.samples, count=moment.batch_size, temperature=options.temperature),
+            "contrast": nt_xent(embedded, batch.samples, count=context.batch_size, temperature=options.temperature),
             "inpainting": batch.by_sample(error),
         }
         accuracy = float((logits.argmax(1) == turns).float().mean())
@@ -83,4 +83,4 @@ class SwinUnetr(Method):
 
     def reconstructed(self, student: PretextNetwork, batch: Batch) -> dict[str, Tensor]:
         found = student.heads["decoder"](batch.encode_student(student).last_map)
-        return {"clean": batch.rows("clean"), "painted": found}
+        return {"clean": batch.rows("clean"), "reconstructed": found}

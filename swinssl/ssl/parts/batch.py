@@ -1,4 +1,4 @@
-"""One part of a batch on the device, and the moment of the run that it is seen in."""
+"""One part of a batch on the device, and the context of the run that it is seen in."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from swinssl.core.rng import KeyedRng
 from swinssl.preprocessing.store import PreprocessedCase
 from swinssl.ssl.method import Crops, Images
 from swinssl.ssl.sources import SourceVolume
-from swinssl.training.sampling.foreground_map import Body
+from swinssl.training.sampling.foreground_map import ForegroundMap
 from swinssl.training.sampling.window import random_start, start_ranges
 
 logger = logging.getLogger(__name__)
@@ -43,23 +43,23 @@ class CropSampler:
     def __init__(self, volumes: Sequence[SourceVolume], images: Images, *, views: int, context: float | None) -> None:
         self._volumes, self._images, self._views, self._context = volumes, images, views, context
         self._bounds = np.cumsum([volume.share for volume in volumes])
-        self._bodies: dict[str, Body] = {}
+        self._foreground_maps: dict[str, ForegroundMap] = {}
         self.damaged: dict[str, str] = {}
 
-    def crops(self, draws: KeyedRng) -> Crops:
+    def crops(self, rng: KeyedRng) -> Crops:
         """(views, C, *patch_size) float32; what lies beyond a volume is 0.
 
         Raises:
             UserError: no volume can be read.
         """
         for attempt in range(MOST_DAMAGED):
-            rng = draws(f"crop, attempt {attempt}")
-            place = np.searchsorted(self._bounds, rng.random() * self._bounds[-1], side="right")
+            crop_rng = rng(f"crop, attempt {attempt}")
+            place = np.searchsorted(self._bounds, crop_rng.random() * self._bounds[-1], side="right")
             volume = self._volumes[min(int(place), len(self._volumes) - 1)]
             if volume.name in self.damaged:
                 continue
             try:
-                return self._crops_of(volume, rng)
+                return self._crops_of(volume, crop_rng)
             except UserError as error:
                 if volume.name not in self.damaged:
                     logger.warning("%s cannot be read and is left out: %s", volume.name, error)
@@ -78,31 +78,31 @@ class CropSampler:
 
     def _crops_of(self, volume: SourceVolume, rng: np.random.Generator) -> Crops:
         size, case = self._images.patch_size, volume.case
-        body = self._body_of(volume)
+        foreground_map = self._foreground_map_of(volume)
         if self._views == 1 or self._context is None:
-            starts = [_start_on_body(rng, body, case.shape, size) for _ in range(self._views)]
+            starts = [_start_on_foreground(rng, foreground_map, case.shape, size) for _ in range(self._views)]
             return np.stack([self._read(case, start, size) for start in starts])
         region = _region_size(case.shape, size, self._context)
-        whole = self._read(case, _start_on_body(rng, body, case.shape, region), region)
+        whole = self._read(case, _start_on_foreground(rng, foreground_map, case.shape, region), region)
         inside = start_ranges(region, size, overhang=0)
         return np.stack([_part(whole, random_start(rng, inside), size) for _ in range(self._views)])
 
     def _read(self, case: PreprocessedCase, start: Shape, size: Shape) -> NDArray[np.float32]:
         return case.image_window(start, size)
 
-    def _body_of(self, volume: SourceVolume) -> Body:
-        if volume.name not in self._bodies:  # two readers may both find out; they find the same
-            self._bodies[volume.name] = Body.of(volume.case)
-        return self._bodies[volume.name]
+    def _foreground_map_of(self, volume: SourceVolume) -> ForegroundMap:
+        if volume.name not in self._foreground_maps:  # two readers may both find out; they find the same
+            self._foreground_maps[volume.name] = ForegroundMap.of(volume.case)
+        return self._foreground_maps[volume.name]
 
 
-def _start_on_body(rng: np.random.Generator, body: Body, shape: Shape, size: Shape) -> Shape:
+def _start_on_foreground(rng: np.random.Generator, foreground_map: ForegroundMap, shape: Shape, size: Shape) -> Shape:
     """A start of a window that shows enough of the body, or the most of those that were drawn."""
     ranges = start_ranges(shape, size, overhang=0)
     best, most = (0, 0, 0), -1.0
     for _ in range(TRIES):
         start = random_start(rng, ranges)
-        share = body.share(start, size)
+        share = foreground_map.share(start, size)
         if share > most:
             best, most = start, share
         if share >= BODY_SHARE:

@@ -83,22 +83,22 @@ def at_stage4(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return mask.reshape(z, STAGE4, y, STAGE4, x, STAGE4).mean(axis=(1, 3, 5)) > 0.5
 
 
-def draw_masks(draws: KeyedRng, views: int, images: Images, options: MaskOptions) -> NDArray[np.bool_]:
+def draw_masks(rng: KeyedRng, views: int, images: Images, options: MaskOptions) -> NDArray[np.bool_]:
     """(views, Z/2, Y/2, X/2) masks, one for each view by itself."""
-    rng = draws("mask")
+    mask_rng = rng("mask")
     tokens = [edge // PATCH for edge in images.patch_size]
     cell = cell_tokens(options.mask_cell, spacing=images.spacing)
-    return np.stack([random_mask(rng, tokens=tokens, cell=cell, ratio=options.mask_ratio) for _ in range(views)])
+    return np.stack([random_mask(mask_rng, tokens=tokens, cell=cell, ratio=options.mask_ratio) for _ in range(views)])
 
 
-def with_token_masks(draws: KeyedRng, crops: Crops, images: Images, options: MaskOptions) -> dict[str, NDArray]:
+def with_token_masks(rng: KeyedRng, crops: Crops, images: Images, options: MaskOptions) -> dict[str, NDArray]:
     """Crops with their masks, and with those at 1/16, where single tokens are compared."""
-    mask = draw_masks(draws, len(crops), images, options)
+    mask = draw_masks(rng, len(crops), images, options)
     return {"images": crops, "mask": mask, "token_mask": np.stack([at_stage4(one) for one in mask])}
 
 
-def painted_under_mask(student: PretextNetwork, batch: Batch) -> dict[str, Tensor]:
+def reconstructed_under_mask(student: PretextNetwork, batch: Batch) -> dict[str, Tensor]:
     """The image that is left, and the image with what the head `voxels` paints where it was masked."""
     hidden, images = batch.masked_voxels()[:, None], batch.rows("images")
     found = student.heads["voxels"](batch.encode_student(student).last_map)
-    return {"seen": images.masked_fill(hidden, 0.0), "painted": found.where(hidden, images)}
+    return {"seen": images.masked_fill(hidden, 0.0), "reconstructed": found.where(hidden, images)}

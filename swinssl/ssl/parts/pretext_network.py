@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from swinssl.networks.swin.encoder import SwinEncoder, Tap
+from swinssl.networks.swin.encoder import FeatureLevel, SwinEncoder
 
 
 class Features(NamedTuple):
@@ -32,12 +32,14 @@ class PretextNetwork(nn.Module):
         encoder: what the run is for.
         heads: by name; thrown away in the end.
         masks: whether it learns a token for what is masked.
-        tap: where heads that read tokens at 1/16 read them.
+        feature_level: where heads that read tokens at 1/16 read them.
     """
 
-    def __init__(self, encoder: SwinEncoder, heads: Mapping[str, nn.Module], *, masks: bool, tap: Tap) -> None:
+    def __init__(
+        self, encoder: SwinEncoder, heads: Mapping[str, nn.Module], *, masks: bool, feature_level: FeatureLevel
+    ) -> None:
         super().__init__()
-        self.encoder, self.heads, self.tap = encoder, nn.ModuleDict(heads), tap
+        self.encoder, self.heads, self.feature_level = encoder, nn.ModuleDict(heads), feature_level
         self.mask_token: nn.Parameter | None = None
         if masks:
             self.mask_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(encoder.plan.embed_dim), std=0.02))
@@ -50,5 +52,7 @@ class PretextNetwork(nn.Module):
             drop_path_draws: as the encoder takes them.
             mask: (B, Z/2, Y/2, X/2) booleans, or None.
         """
-        maps = self.encoder(images, drop_path_draws, mask=mask, mask_token=self.mask_token, tap=self.tap)
+        maps = self.encoder(
+            images, drop_path_draws, mask=mask, mask_token=self.mask_token, feature_level=self.feature_level
+        )
         return Features(last_map=maps[4], tokens=maps[5], stage3=maps[2])

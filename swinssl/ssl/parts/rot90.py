@@ -14,7 +14,7 @@ Plane = Literal["yx", "zx", "zy"]
 NUM_ROTATIONS = 4
 
 
-def turned(image: NDArray[np.float32], turns: int, *, plane: Plane) -> NDArray[np.float32]:
+def rot90(image: NDArray[np.float32], turns: int, *, plane: Plane) -> NDArray[np.float32]:
     """(C, Z, Y, X) after `turns` quarter turns from the first axis of `plane` towards the second."""
     first, second = _axes(plane)
     return np.ascontiguousarray(np.rot90(image, turns, axes=(first + 1, second + 1)))

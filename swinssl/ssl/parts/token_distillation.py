@@ -32,7 +32,7 @@ def distillation_heads(encoder: SwinEncoder, *, prototypes: int, patches: bool) 
 
 
 def distil(
-    student: PretextNetwork, seen: Features, batch: Batch, moment: StepContext, *, options: DistillationOptions
+    student: PretextNetwork, seen: Features, batch: Batch, context: StepContext, *, options: DistillationOptions
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """The terms `global`, and `patch` if the student has that head, (B,) each; and the teacher's entropy.
 
@@ -42,10 +42,10 @@ def distil(
     Args:
         seen: the student's maps of `batch`.
     """
-    assert moment.teacher is not None
-    teacher = moment.teacher.network
-    temperature = linear_rise(moment.share, start=FIRST_TEACHER_TEMPERATURE, end=options.teacher_temperature)
-    frozen = moment.share < LAST_LAYER_FROZEN
+    assert context.teacher is not None
+    teacher = context.teacher.network
+    temperature = linear_rise(context.share, start=FIRST_TEACHER_TEMPERATURE, end=options.teacher_temperature)
+    frozen = context.share < LAST_LAYER_FROZEN
     views = (-1, batch.views)
     own = student.heads["norm"](seen.tokens)
     with torch.no_grad():
@@ -55,8 +55,8 @@ def distil(
         """The student's logits and the teacher's distribution, (B, V, ..., K)."""
         with torch.no_grad():
             logits = teacher.heads[head](their_rows)
-        moment.centres[head].observe(logits)
-        distribution = teacher_distribution(logits, moment.centres[head].value, temperature=temperature)
+        context.centres[head].observe(logits)
+        distribution = teacher_distribution(logits, context.centres[head].value, temperature=temperature)
         return student.heads[head](own_rows, frozen=frozen).unflatten(0, views), distribution.unflatten(0, views)
 
     logits, distribution = compared("global", own.mean(1), theirs.mean(1))

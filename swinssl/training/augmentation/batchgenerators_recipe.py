@@ -45,7 +45,7 @@ def read_size(patch_size: Shape, spacing: tuple[float, float, float]) -> Shape:
 
 
 def augment(
-    draws: KeyedRng,
+    rng: KeyedRng,
     image: NDArray[np.float32],
     label: NDArray,
     *,
@@ -58,7 +58,7 @@ def augment(
     """The augmented patch.
 
     Args:
-        draws: of the sample; the same draws give the same patch, whatever other threads do.
+        rng: of the sample; the same key gives the same patch, whatever other threads do.
         image: (C, *read_size).
         label: (*read_size) codes.
         mirror_axes: array axes that may be mirrored.
@@ -76,7 +76,7 @@ def augment(
     turn = _spatial_transform(size, flat is not None, outside, probability=0.2 if spatial else 0.0)
     allowed = [order.index(axis) for axis in mirror_axes]
     rest = Compose(_other_transforms(float(image.std()), flat is not None, allowed))
-    with _seeded(draws):
+    with _seeded(rng):
         if flat is None:
             turned = turn(data=data, seg=codes)
         else:
@@ -147,9 +147,9 @@ def _other_transforms(deviation: float, flat: bool, mirror_axes: Sequence[int]) 
 
 
 @contextmanager
-def _seeded(draws: KeyedRng) -> Iterator[None]:
+def _seeded(rng: KeyedRng) -> Iterator[None]:
     """The global generators of `random` and numpy at this sample's state, one thread at a time; then as they were."""
-    seed = draws("batchgenerators").integers(2**32, size=8, dtype=np.uint32)
+    seed = rng("batchgenerators").integers(2**32, size=8, dtype=np.uint32)
     with _global_generators:
         states = random.getstate(), np.random.get_state()
         try:

@@ -40,15 +40,15 @@ class Noise:
 
     Args:
         sigma: in standard deviations of the channel.
-        draws: the noise field is that of `draws("noise")`.
+        rng: the noise field is drawn from `rng("noise")`.
     """
 
     sigma: float
-    draws: KeyedRng
+    rng: KeyedRng
 
     def apply(self, image: Tensor) -> Tensor:
         _, deviation = mean_and_std(image)
-        field = _normal(self.draws("noise"), image.shape).to(image.device)
+        field = _normal(self.rng("noise"), image.shape).to(image.device)
         return field.mul_(self.sigma * deviation).add_(image)
 
 

@@ -191,7 +191,7 @@ AUGMENTATIONS: dict[str, AugmentationEntry] = {
 
 
 def draw_augmentation(
-    draws: KeyedRng,
+    rng: KeyedRng,
     *,
     patch_size: Shape,
     channels: int,
@@ -201,22 +201,22 @@ def draw_augmentation(
     """Draw every parameter.
 
     Args:
-        draws: of the sample.
+        rng: of the sample.
         patch_size: voxels (z, y, x).
         channels: of the image.
         mirror_axes: array axes that may be mirrored.
         spacing: (z, y, x) in mm.
     """
-    form = PatchForm(patch_size, channels, mirror_axes, spacing, flat_axis(patch_size, spacing), draws)
-    generator_of = draws.reusing()
+    form = PatchForm(patch_size, channels, mirror_axes, spacing, flat_axis(patch_size, spacing), rng)
+    generator_of = rng.reusing()
     matrix: NDArray[np.float64] | None = None
     intensity: list[IntensityChange] = []
     mirrored: list[int] = []
     for name, entry in AUGMENTATIONS.items():
-        rng = generator_of(f"augmentation: {name}")
-        if rng.random() >= entry.probability:
+        row_rng = generator_of(f"augmentation: {name}")
+        if row_rng.random() >= entry.probability:
             continue
-        drawn = entry.draw(rng, form, **entry.parameters)
+        drawn = entry.draw(row_rng, form, **entry.parameters)
         if isinstance(drawn, LinearMap):
             matrix = drawn.matrix if matrix is None else matrix @ drawn.matrix
         elif isinstance(drawn, Mirror):

@@ -56,7 +56,7 @@ class Engine:
     Args:
         task: the learning problem.
         folder: the locked folder of the run.
-        pace: of a pretrained encoder, which may learn later and more slowly than the rest.
+        encoder_lr: of a pretrained encoder, which may learn later and more slowly than the rest.
         shard: spread the encoder's blocks over the ranks while training.
         activity: what the progress bar calls this run.
         run: JSON of the run's description; checkpoints carry it.
@@ -73,7 +73,7 @@ class Engine:
         length: Length,
         device: torch.device,
         ranks: Ranks,
-        pace: EncoderLrSchedule = AS_THE_REST,
+        encoder_lr: EncoderLrSchedule = AS_THE_REST,
         shard: bool = False,
         activity: str = "training",
         run: dict[str, Any] | None = None,
@@ -91,7 +91,7 @@ class Engine:
         self.bf16 = use_bf16(device, config.precision)
         task.network.to(device=device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.optimiser = make_optimiser(
-            task.network, learning_rate=learning_rate, weight_decay=config.weight_decay, pace=pace
+            task.network, learning_rate=learning_rate, weight_decay=config.weight_decay, encoder_lr=encoder_lr
         )
         self.shards = Shards([], self.optimiser, device=device)
         self.progress = Progress(total=length.expected)
@@ -126,7 +126,7 @@ class Engine:
         self.began = self.saved_at = time.monotonic()
         self.began -= self.progress.seconds
         first_step = self.progress.step
-        samples = read_ahead(self.task.load, self._draws, first_step=first_step, readers=self.config.readers)
+        samples = read_ahead(self.task.load, self._rngs, first_step=first_step, readers=self.config.readers)
         with (
             StopRequests(self.folder.stop_file) as requests,
             self._meter() as meter,
@@ -176,7 +176,7 @@ class Engine:
 
     # --- one step
 
-    def _draws(self, step: int) -> list[KeyedRng]:
+    def _rngs(self, step: int) -> list[KeyedRng]:
         return [KeyedRng(self.config.seed, step, sample) for sample in self.ranks.shard(self.task.batch_size)]
 
     def _waited_for(self, samples: Iterator[list[Any]]) -> list[Any]:
@@ -189,7 +189,7 @@ class Engine:
         """One optimiser step; returns this rank's estimate of the batch's mean loss."""
         step, task = self.progress.step, self.task
         self.folder.began = True
-        draws = self._draws(step)
+        rngs = self._rngs(step)
         rate = self.learning_rate * cosine_with_warm_up(step, self.progress.total, warm_up=self.config.warm_up)
         set_lr(self.optimiser, learning_rate=rate, step=step)
         task.before_step(step, self.progress.total)
@@ -198,7 +198,7 @@ class Engine:
         parts = min(self.config.accumulate, len(samples))
         for part in range(parts):
             chosen = slice(part * len(samples) // parts, (part + 1) * len(samples) // parts)
-            inputs = task.views(samples[chosen], draws[chosen], self.device)
+            inputs = task.views(samples[chosen], rngs[chosen], self.device)
             with autocast(self.device, bf16=self.bf16):
                 result = task.step(inputs)
             # Each rank's share of the batch's mean, so that gradients add up over ranks and parts.

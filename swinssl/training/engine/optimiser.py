@@ -34,7 +34,7 @@ AS_THE_REST = EncoderLrSchedule()
 
 
 def make_optimiser(
-    network: nn.Module, *, learning_rate: float, weight_decay: float, pace: EncoderLrSchedule = AS_THE_REST
+    network: nn.Module, *, learning_rate: float, weight_decay: float, encoder_lr: EncoderLrSchedule = AS_THE_REST
 ) -> torch.optim.AdamW:
     """AdamW over the trainable parameters; norms, biases and relative position tables are not decayed.
 
@@ -42,7 +42,7 @@ def make_optimiser(
         network: a pretrained encoder is its `encoder`.
         learning_rate: of the rest of the network.
         weight_decay: on weight matrices and kernels.
-        pace: of the encoder.
+        encoder_lr: of the encoder.
     """
     depths = _depths(network)
     members: dict[tuple[float, bool, int], list[nn.Parameter]] = {}
@@ -51,8 +51,8 @@ def make_optimiser(
             continue
         scale, first_step = 1.0, 0
         if name.startswith("encoder."):
-            scale = pace.scale * pace.layer_decay ** (sum(depths) + 1 - _layer(name, depths))
-            first_step = pace.first_step
+            scale = encoder_lr.scale * encoder_lr.layer_decay ** (sum(depths) + 1 - _layer(name, depths))
+            first_step = encoder_lr.first_step
         decayed = parameter.ndim > 1 and not name.endswith(BIAS_TABLE)
         members.setdefault((scale, decayed, first_step), []).append(parameter)
     groups = [

@@ -15,7 +15,7 @@ STEPS_AHEAD = 2
 
 def read_ahead(
     load: Callable[[KeyedRng], Any],
-    draws_of_step: Callable[[int], Sequence[KeyedRng]],
+    rngs_of_step: Callable[[int], Sequence[KeyedRng]],
     *,
     first_step: int,
     readers: int,
@@ -27,20 +27,20 @@ def read_ahead(
 
     Args:
         load: reads one sample.
-        draws_of_step: the draws of a step's samples.
+        rngs_of_step: the generators of a step's samples.
         readers: threads; 0 loads in place.
     """
     step = first_step
     if readers == 0:
         while True:
-            yield [load(draws) for draws in draws_of_step(step)]
+            yield [load(rng) for rng in rngs_of_step(step)]
             step += 1
     with ThreadPoolExecutor(readers, thread_name_prefix="reader") as pool:
         waiting: deque[list[Future[Any]]] = deque()
         try:
             while True:
                 while len(waiting) <= STEPS_AHEAD:
-                    waiting.append([pool.submit(load, draws) for draws in draws_of_step(step)])
+                    waiting.append([pool.submit(load, rng) for rng in rngs_of_step(step)])
                     step += 1
                 yield [future.result() for future in waiting.popleft()]
         finally:

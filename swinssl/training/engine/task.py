@@ -48,11 +48,11 @@ class Task(Protocol):
         """Networks of the same form that follow the trained one (averages, teachers)."""
         ...
 
-    def load(self, draws: KeyedRng) -> Any:
+    def load(self, rng: KeyedRng) -> Any:
         """Read and augment one sample on the CPU; called ahead of the step, from reader threads."""
         ...
 
-    def views(self, samples: Sequence[Any], draws: Sequence[KeyedRng], device: torch.device) -> Any:
+    def views(self, samples: Sequence[Any], rngs: Sequence[KeyedRng], device: torch.device) -> Any:
         """The inputs of a step from its samples, on the device."""
         ...
 

@@ -24,7 +24,7 @@ TRIES = 50
 
 
 @dataclass(frozen=True, eq=False)
-class Body:
+class ForegroundMap:
     """A coarse map of where a case is brighter than its lowest intensity.
 
     Args:
@@ -34,7 +34,7 @@ class Body:
     coarse: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, case: PreprocessedCase) -> Body:
+    def of(cls, case: PreprocessedCase) -> ForegroundMap:
         """The map of a stored case, read in slabs so that a large one never lies in memory whole."""
         depth, height, width = case.shape
         fourth = slice(None, None, STRIDE)

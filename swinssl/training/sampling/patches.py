@@ -23,7 +23,7 @@ AugmentationName = Literal["default", "batchgenerators", "none"]
 
 
 def load_patch(
-    case: PreprocessedCase, patch: Patch, *, plans: Plans, draws: KeyedRng, augmentation: AugmentationName
+    case: PreprocessedCase, patch: Patch, *, plans: Plans, rng: KeyedRng, augmentation: AugmentationName
 ) -> tuple[Tensor, Tensor]:
     """The image and label of a patch, augmented.
 
@@ -32,15 +32,15 @@ def load_patch(
 
     Args:
         case: the case that `patch` lies in; annotated.
-        draws: of the sample; the same draws give the same patch.
+        rng: of the sample; the same key gives the same patch.
         augmentation: `default` (own, nnU-Net's recipe), `batchgenerators` (nnU-Net v1's) or `none`.
 
     Returns:
         (C, *patch_size) float32 and (*patch_size) label codes, uint8 (int32 where there are over 253 structures).
     """
-    image, label = _augmented(case, patch, plans, draws, augmentation, spatial=True)
+    image, label = _augmented(case, patch, plans, rng, augmentation, spatial=True)
     if patch.shows_tumour is not None and shows(label, tumour_codes(plans.labels)) != patch.shows_tumour:
-        image, label = _augmented(case, patch, plans, draws, augmentation, spatial=False)
+        image, label = _augmented(case, patch, plans, rng, augmentation, spatial=False)
     return image, label
 
 
@@ -65,7 +65,7 @@ def _augmented(
     case: PreprocessedCase,
     patch: Patch,
     plans: Plans,
-    draws: KeyedRng,
+    rng: KeyedRng,
     augmentation: AugmentationName,
     *,
     spatial: bool,
@@ -79,7 +79,7 @@ def _augmented(
 
     if augmentation == "batchgenerators":
         image, label = batchgenerators_recipe.augment(
-            draws,
+            rng,
             *read(batchgenerators_recipe.read_size(plans.patch_size, plans.spacing)),
             patch_size=plans.patch_size,
             spacing=plans.spacing,
@@ -91,7 +91,7 @@ def _augmented(
     drawn = Augmentation(plans.patch_size)
     if augmentation == "default":
         drawn = draw_augmentation(
-            draws, patch_size=plans.patch_size, channels=channels, mirror_axes=mirror_axes, spacing=plans.spacing
+            rng, patch_size=plans.patch_size, channels=channels, mirror_axes=mirror_axes, spacing=plans.spacing
         )
     if not spatial:
         drawn = replace(drawn, spatial=None)

@@ -23,7 +23,7 @@ from swinssl.core.text import dimensions
 from swinssl.dataset.labels import LabelSet
 from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.store import PreprocessedCase
-from swinssl.training.sampling.foreground_map import Body
+from swinssl.training.sampling.foreground_map import ForegroundMap
 from swinssl.training.sampling.tumour_windows import FREE_OVERHANGS, TumourCase, WindowStarts, least_tumour_starts
 from swinssl.training.sampling.window import StartRange, kept_places, random_start, start_ranges, start_showing
 
@@ -81,32 +81,32 @@ class OrganSampler:
         if not self._structures:
             raise UserError(_nothing_to_sample(plans, plans.labels.names))
         self._places: dict[tuple[str, str], NDArray[np.int64]] = {}
-        self._bodies: dict[str, Body] = {}
+        self._foreground_maps: dict[str, ForegroundMap] = {}
 
-    def locate(self, draws: KeyedRng, *, batch_size: int) -> Patch:
+    def locate(self, rng: KeyedRng, *, batch_size: int) -> Patch:
         """The patch of one draw.
 
         Args:
             batch_size: samples a step over all ranks; with it the draw knows its index over the run.
         """
-        triple, position = divmod(draws.step * batch_size + draws.sample, ANYWHERE_ONE_IN)
-        rng = draws("patch")
-        if position == generator(draws.seed, "which draw looks anywhere", triple).integers(ANYWHERE_ONE_IN):
-            return self._anywhere(rng)
-        name = _choice(rng, self._structures)
-        case_id = _choice(rng, self._having[name])
+        triple, position = divmod(rng.step * batch_size + rng.sample, ANYWHERE_ONE_IN)
+        patch_rng = rng("patch")
+        if position == generator(rng.seed, "which draw looks anywhere", triple).integers(ANYWHERE_ONE_IN):
+            return self._anywhere(patch_rng)
+        name = _choice(patch_rng, self._structures)
+        case_id = _choice(patch_rng, self._having[name])
         shape = self._cases[case_id].shape
-        voxel = np.unravel_index(_choice(rng, self._places_of(case_id, name)), shape)
+        voxel = np.unravel_index(_choice(patch_rng, self._places_of(case_id, name)), shape)
         ranges = start_ranges(shape, self._patch_size, overhang=0)
-        return Patch(case_id, start_showing(rng, voxel, patch_size=self._patch_size, ranges=ranges))
+        return Patch(case_id, start_showing(patch_rng, voxel, patch_size=self._patch_size, ranges=ranges))
 
     def _anywhere(self, rng: np.random.Generator) -> Patch:
         case_id = _choice(rng, list(self._cases))
         ranges = start_ranges(self._cases[case_id].shape, self._patch_size, overhang=0)
-        if case_id not in self._bodies:
-            self._bodies[case_id] = Body.of(self._cases[case_id])
-        body = self._bodies[case_id]
-        return Patch(case_id, body.showing(functools.partial(random_start, rng, ranges), self._patch_size))
+        if case_id not in self._foreground_maps:
+            self._foreground_maps[case_id] = ForegroundMap.of(self._cases[case_id])
+        foreground_map = self._foreground_maps[case_id]
+        return Patch(case_id, foreground_map.showing(functools.partial(random_start, rng, ranges), self._patch_size))
 
     def _places_of(self, case_id: str, name: str) -> NDArray[np.int64]:
         key = (case_id, name)
@@ -146,16 +146,16 @@ class TumourSampler:
         self._least: dict[str, WindowStarts] = {}
         self._lock = threading.Lock()
 
-    def locate(self, draws: KeyedRng, *, batch_size: int) -> Patch:
+    def locate(self, rng: KeyedRng, *, batch_size: int) -> Patch:
         """The patch of one draw.
 
         Args:
             batch_size: samples a step over all ranks; with it the draw knows its index over the run.
         """
-        rng = draws("patch")
-        if shows_tumour(draws, batch_size=batch_size):
-            return self._with_tumour(rng)
-        return self._without_tumour(rng)
+        patch_rng = rng("patch")
+        if shows_tumour(rng, batch_size=batch_size):
+            return self._with_tumour(patch_rng)
+        return self._without_tumour(patch_rng)
 
     def _with_tumour(self, rng: np.random.Generator) -> Patch:
         case_id = _choice(rng, self._with)
@@ -174,7 +174,9 @@ class TumourSampler:
             if len(facts.min_overhang):
                 ranges = self._as_a_tumour_overhangs(rng, self._cases[self._known[index]].shape)
                 draw = functools.partial(facts.free_start, rng, ranges)
-                return Patch(self._known[index], facts.body.showing(draw, self._patch_size), shows_tumour=False)
+                return Patch(
+                    self._known[index], facts.foreground_map.showing(draw, self._patch_size), shows_tumour=False
+                )
         case_id = _choice(rng, list(self._least_tumour()))
         return Patch(case_id, self._least[case_id].draw(rng))
 
@@ -232,10 +234,10 @@ def tumour_codes(labels: LabelSet) -> tuple[int, ...]:
     return tuple(sorted({code for codes in own for code in codes}))
 
 
-def shows_tumour(draws: KeyedRng, *, batch_size: int) -> bool:
+def shows_tumour(rng: KeyedRng, *, batch_size: int) -> bool:
     """Whether this draw of a run with 1:1 sampling is the one of its pair that shows tumour."""
-    pair, position = divmod(draws.step * batch_size + draws.sample, 2)
-    return bool(position == generator(draws.seed, "which of the pair shows tumour", pair).integers(2))
+    pair, position = divmod(rng.step * batch_size + rng.sample, 2)
+    return bool(position == generator(rng.seed, "which of the pair shows tumour", pair).integers(2))
 
 
 def _has(case: PreprocessedCase, structure: str) -> bool:

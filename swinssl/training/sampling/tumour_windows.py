@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from swinssl.core.geometry import Shape, bounding_box, bounds_of
 from swinssl.preprocessing.store import PreprocessedCase
-from swinssl.training.sampling.foreground_map import Body
+from swinssl.training.sampling.foreground_map import ForegroundMap
 from swinssl.training.sampling.window import StartRange, kept_places, random_start, start_ranges
 
 
@@ -140,7 +140,7 @@ class TumourCase:
     lesions: Sequence[Sequence[NDArray[np.int64]]]
     free: WindowStarts
     min_overhang: WindowStarts
-    body: Body
+    foreground_map: ForegroundMap
 
     @classmethod
     def of(cls, case: PreprocessedCase, codes: Sequence[Sequence[int]], patch_size: Shape) -> TumourCase:
@@ -164,7 +164,7 @@ class TumourCase:
             for overhang in FREE_OVERHANGS
         ]
         least = next((starts for starts in free if len(starts)), free[-1])
-        return cls(kept, free[-1], least, Body.of(case))
+        return cls(kept, free[-1], least, ForegroundMap.of(case))
 
     def free_start(self, rng: np.random.Generator, ranges: Sequence[StartRange]) -> Shape:
         """A tumour-free start, in `ranges` if several tries find one there."""

@@ -92,7 +92,7 @@ def test_the_taps_are_the_last_stage_s_output_and_the_merging_before_it():
     seen = {}
     encoder.stages[3].blocks[0].register_forward_hook(lambda module, args, out: seen.update(before=args[0], after=out))
     with torch.no_grad():
-        stage4, merge3 = (encoder(image, tap=tap)[5] for tap in ("stage4", "merge3"))
+        stage4, merge3 = (encoder(image, feature_level=feature_level)[5] for feature_level in ("stage4", "merge3"))
         skip = encoder(image)[3]
     # The skip of the last stage is its output, normalised.
     torch.testing.assert_close(encoder.norms[3](stage4.movedim(1, -1)).movedim(-1, 1), skip)

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from support.toy_dataset import ENCODER
-from support.toy_pretraining import PATCH, moment_of, new_batch, new_task
+from support.toy_pretraining import PATCH, context_of, new_batch, new_task
 
 from swinssl.networks.swin.encoder import SwinEncoder
 from swinssl.ssl.methods.registry import METHODS, load_method
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def maps(network, image, mask=None):
-    return network.encoder(image[None], mask=mask, mask_token=network.mask_token, tap=network.tap)
+    return network.encoder(image[None], mask=mask, mask_token=network.mask_token, feature_level=network.feature_level)
 
 
 def masked_error(task, image, mask):
@@ -37,7 +37,7 @@ def masked_error(task, image, mask):
     return sum(squares) / len(squares)
 
 
-def simmim(task, batch, sample, moment):
+def simmim(task, batch, sample, context):
     return masked_error(task, batch.tensors["images"][sample, 0], batch.tensors["mask"][sample, 0])
 
 
@@ -46,11 +46,11 @@ def whole_error(task, image, clean):
     return float(F.mse_loss(reconstructed, clean))
 
 
-def inpainting(task, batch, sample, moment):
+def inpainting(task, batch, sample, context):
     return whole_error(task, batch.tensors["images"][sample, 0], batch.tensors["clean"][sample, 0])
 
 
-def reconstruction(task, batch, sample, moment):
+def reconstruction(task, batch, sample, context):
     return whole_error(task, batch.tensors["images"][sample, 0], batch.tensors["images"][sample, 0])
 
 
@@ -65,7 +65,7 @@ def contrast(task, batch, sample):
     return float(sum(losses) / 2)
 
 
-def contrastive(task, batch, sample, moment):
+def contrastive(task, batch, sample, context):
     return contrast(task, batch, sample)
 
 
@@ -74,11 +74,11 @@ def turn_error(task, batch, sample, view):
     return float(-logits.log_softmax(0)[batch.tensors["turns"][sample, view]])
 
 
-def rotation(task, batch, sample, moment):
+def rotation(task, batch, sample, context):
     return turn_error(task, batch, sample, 0)
 
 
-def swinunetr(task, batch, sample, moment):
+def swinunetr(task, batch, sample, context):
     images, clean = batch.tensors["images"][sample], batch.tensors["clean"][sample]
     turns = sum(turn_error(task, batch, sample, view) for view in range(2)) / 2
     reconstructed = sum(whole_error(task, images[view], clean[view]) for view in range(2)) / 2
@@ -95,41 +95,41 @@ def cross_entropy(student, teacher, centre):
     return float(-(target * torch.log(torch.softmax(student / 0.1, -1))).sum())
 
 
-def global_error(task, batch, sample, moment):
+def global_error(task, batch, sample, context):
     images, errors = batch.tensors["images"][sample], []
     for seen, other in ((0, 1), (1, 0)):
         mask = batch.tensors["mask"][sample, seen] if "mask" in batch.tensors else None
         student = task.network.heads["global"](tokens(task.network, images[seen], mask).mean(0))
-        teacher = moment.teacher.network.heads["global"](tokens(moment.teacher.network, images[other]).mean(0))
-        errors.append(cross_entropy(student, teacher, moment.centres["global"].value))
+        teacher = context.teacher.network.heads["global"](tokens(context.teacher.network, images[other]).mean(0))
+        errors.append(cross_entropy(student, teacher, context.centres["global"].value))
     return sum(errors) / 2
 
 
-def patch_error(task, batch, sample, moment):
+def patch_error(task, batch, sample, context):
     images, errors = batch.tensors["images"][sample], []
     for view in range(2):
         mask = batch.tensors["mask"][sample, view]
         student = task.network.heads["patch"](tokens(task.network, images[view], mask))
-        teacher = moment.teacher.network.heads["patch"](tokens(moment.teacher.network, images[view]))
+        teacher = context.teacher.network.heads["patch"](tokens(context.teacher.network, images[view]))
         # Cells of 16 voxels are exactly the tokens at 1/16.
         hidden = [i for i, (z, y, x) in enumerate(np.ndindex(2, 2, 2)) if mask[8 * z, 8 * y, 8 * x]]
-        centre = moment.centres["patch"].value
+        centre = context.centres["patch"].value
         errors.append(sum(cross_entropy(student[i], teacher[i], centre) for i in hidden) / len(hidden))
     return sum(errors) / 2
 
 
-def dino(task, batch, sample, moment):
-    return global_error(task, batch, sample, moment)
+def dino(task, batch, sample, context):
+    return global_error(task, batch, sample, context)
 
 
-def ibot(task, batch, sample, moment):
-    return global_error(task, batch, sample, moment) + patch_error(task, batch, sample, moment)
+def ibot(task, batch, sample, context):
+    return global_error(task, batch, sample, context) + patch_error(task, batch, sample, context)
 
 
-def smit(task, batch, sample, moment):
+def smit(task, batch, sample, context):
     images, masks = batch.tensors["images"][sample], batch.tensors["mask"][sample]
     reconstructed = sum(masked_error(task, images[view], masks[view]) for view in range(2)) / 2
-    distilled = patch_error(task, batch, sample, moment) + global_error(task, batch, sample, moment)
+    distilled = patch_error(task, batch, sample, context) + global_error(task, batch, sample, context)
     return reconstructed + 0.1 * distilled
 
 
@@ -142,17 +142,17 @@ STRAIGHTFORWARD = {
 @pytest.mark.parametrize("method", ALL)
 def test_the_loss_of_each_sample_is_the_formula(method):
     task = new_task(method)
-    batch, moment = new_batch(task), moment_of(task)
+    batch, context = new_batch(task), context_of(task)
     with torch.no_grad():
-        found = task.method.losses(task.network, batch, moment).losses
-        expected = [STRAIGHTFORWARD[method](task, batch, sample, moment) for sample in range(2)]
+        found = task.method.losses(task.network, batch, context).losses
+        expected = [STRAIGHTFORWARD[method](task, batch, sample, context) for sample in range(2)]
     assert found.tolist() == pytest.approx(expected, rel=2e-4)
 
 
 @pytest.mark.parametrize("method", ALL)
 def test_the_gradient_reaches_every_stage(method):
     task = new_task(method)
-    task.method.losses(task.network, new_batch(task, drop_path=True), moment_of(task)).losses.sum().backward()
+    task.method.losses(task.network, new_batch(task, drop_path=True), context_of(task)).losses.sum().backward()
     encoder = task.network.encoder
 
     def reached(parameters):
@@ -219,7 +219,7 @@ def test_masked_voxels_are_not_seen(method):
 
 def test_smit_weighs_its_terms():
     task = new_task("smit")
-    outcome = task.method.losses(task.network, new_batch(task), moment_of(task))
+    outcome = task.method.losses(task.network, new_batch(task), context_of(task))
     expected = outcome.terms["image"] + 0.1 * outcome.terms["patch"] + 0.1 * outcome.terms["global"]
     torch.testing.assert_close(outcome.losses, expected)
 
@@ -229,7 +229,7 @@ def test_the_last_layer_is_still_in_the_first_hundredth_of_the_run():
     for step, moves in ((0, False), (4, False), (5, True)):
         task.network.zero_grad()
         task.before_step(step, 500)
-        task.method.losses(task.network, new_batch(task), task.moment).losses.sum().backward()
+        task.method.losses(task.network, new_batch(task), task.context).losses.sum().backward()
         assert (task.network.heads["global"].prototypes.grad is not None) == moves
 
 

@@ -8,7 +8,7 @@ import pytest
 from swinssl.core.errors import UserError
 from swinssl.core.rng import generator
 from swinssl.ssl.parts.cut_out import cut_out
-from swinssl.ssl.parts.rot90 import require_square, turned
+from swinssl.ssl.parts.rot90 import require_square, rot90
 
 
 @pytest.mark.parametrize("ratio", [0.1, 0.3, 0.6])
@@ -36,8 +36,8 @@ def test_a_quarter_turn_moves_a_point_in_its_plane_alone(plane, axes):
     # A quarter turn takes (i, j) of n x n to (n - 1 - j, i).
     expected = list(place)
     expected[axes[0]], expected[axes[1]] = 3 - place[axes[1]], place[axes[0]]
-    assert np.argwhere(turned(image, 1, plane=plane)[0]).tolist() == [expected]
-    assert (turned(image, 4, plane=plane) == image).all()
+    assert np.argwhere(rot90(image, 1, plane=plane)[0]).tolist() == [expected]
+    assert (rot90(image, 4, plane=plane) == image).all()
 
 
 def test_only_squares_can_be_turned():

@@ -26,7 +26,8 @@ def scale_of(optimiser, network):
 
 def test_the_rate_falls_from_each_layer_to_the_one_before_it(network):
     scale = scale_of(
-        make_optimiser(network, learning_rate=1.0, weight_decay=0.0, pace=EncoderLrSchedule(layer_decay=0.5)), network
+        make_optimiser(network, learning_rate=1.0, weight_decay=0.0, encoder_lr=EncoderLrSchedule(layer_decay=0.5)),
+        network,
     )
     expected = {
         "head.weight": 1,
@@ -47,7 +48,7 @@ def test_the_rate_falls_from_each_layer_to_the_one_before_it(network):
 
 def test_the_encoder_scale_is_the_encoders_alone(network):
     scale = scale_of(
-        make_optimiser(network, learning_rate=1.0, weight_decay=0.0, pace=EncoderLrSchedule(scale=0.1)), network
+        make_optimiser(network, learning_rate=1.0, weight_decay=0.0, encoder_lr=EncoderLrSchedule(scale=0.1)), network
     )
     assert {value for name, value in scale.items() if name.startswith("encoder.")} == {0.1}
     assert {value for name, value in scale.items() if not name.startswith("encoder.")} == {1.0}
@@ -55,7 +56,7 @@ def test_the_encoder_scale_is_the_encoders_alone(network):
 
 def test_every_parameter_is_in_one_group_whatever_the_pace(network):
     optimiser = make_optimiser(
-        network, learning_rate=1.0, weight_decay=0.1, pace=EncoderLrSchedule(layer_decay=0.7, first_step=3)
+        network, learning_rate=1.0, weight_decay=0.1, encoder_lr=EncoderLrSchedule(layer_decay=0.7, first_step=3)
     )
     members = [id(p) for group in optimiser.param_groups for p in group["params"]]
     assert sorted(members) == sorted(id(p) for p in network.parameters())
@@ -65,7 +66,9 @@ def test_every_parameter_is_in_one_group_whatever_the_pace(network):
 
 
 def test_an_encoder_that_waits_keeps_its_weights_and_its_state_empty(network):
-    optimiser = make_optimiser(network, learning_rate=0.01, weight_decay=0.1, pace=EncoderLrSchedule(first_step=2))
+    optimiser = make_optimiser(
+        network, learning_rate=0.01, weight_decay=0.1, encoder_lr=EncoderLrSchedule(first_step=2)
+    )
     image = torch.randn(1, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0))
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
     for step in range(3):

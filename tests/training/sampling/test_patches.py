@@ -58,7 +58,7 @@ def test_a_window_is_the_volume_padded(case, image, label, start):
 def test_without_augmentation_the_patch_is_the_window(case, image, label):
     plans = make_plans(channels=2)
     found_image, found_label = load_patch(
-        case, Patch("a", (3, 4, 5)), plans=plans, draws=KeyedRng(0, 0, 0), augmentation="none"
+        case, Patch("a", (3, 4, 5)), plans=plans, rng=KeyedRng(0, 0, 0), augmentation="none"
     )
     assert found_image.dtype == torch.float32
     assert found_label.dtype == torch.uint8
@@ -75,7 +75,7 @@ def test_rotation_and_zoom_show_what_lies_round_the_patch_not_padding(case):
         if drawn.spatial is None:
             continue
         turned += 1
-        _, label = load_patch(case, Patch("a", (8, 10, 11)), plans=plans, draws=draws, augmentation="default")
+        _, label = load_patch(case, Patch("a", (8, 10, 11)), plans=plans, rng=draws, augmentation="default")
         assert OUTSIDE not in label.unique()
     assert turned > 10
 
@@ -88,7 +88,7 @@ def test_patches_with_and_without_tumour_stay_1_to_1_under_augmentation(case, au
     for n in range(120):
         draws = KeyedRng(3, *divmod(n, 2))
         patch = sampler.locate(draws, batch_size=2)
-        _, label = load_patch(case, patch, plans=plans, draws=draws, augmentation=augmentation)
+        _, label = load_patch(case, patch, plans=plans, rng=draws, augmentation=augmentation)
         shown.append(bool((label == 2).any()))
     assert all(first != second for first, second in zip(shown[0::2], shown[1::2], strict=True))
 
@@ -100,9 +100,7 @@ def test_threads_read_what_one_thread_reads(case, augmentation):
 
     def load(step):
         draws = KeyedRng(0, step, 0)
-        return load_patch(
-            case, sampler.locate(draws, batch_size=1), plans=plans, draws=draws, augmentation=augmentation
-        )
+        return load_patch(case, sampler.locate(draws, batch_size=1), plans=plans, rng=draws, augmentation=augmentation)
 
     alone = [load(step) for step in range(24)]
     with ThreadPoolExecutor(4) as pool:
@@ -123,7 +121,7 @@ def test_over_253_structures_the_codes_come_as_int32(tmp_path):
     for augmentation in ("none", "default", "batchgenerators"):
         for step in range(8):
             _, found = load_patch(
-                case, Patch("a", (-2, 3, 3)), plans=plans, draws=KeyedRng(0, step, 0), augmentation=augmentation
+                case, Patch("a", (-2, 3, 3)), plans=plans, rng=KeyedRng(0, step, 0), augmentation=augmentation
             )
             assert found.dtype == torch.int32
             assert set(found.unique().tolist()) <= {0, 280, 65535}
