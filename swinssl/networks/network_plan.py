@@ -22,7 +22,7 @@ Heads = Annotated[int, Field(ge=1, le=1024)]
 
 
 class SwinEncoderPlan(BaseModel):
-    """A 3D Swin encoder (spec: networks_and_methods 1.2).
+    """A 3D Swin encoder.
 
     Args:
         embed_dim: channels after the patch embedding; stage i has embed_dim * 2**i.

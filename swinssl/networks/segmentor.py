@@ -23,7 +23,7 @@ MOST_CHANNELS_OF_ONE_KERNEL = 96
 
 
 class SwinSegmentor(nn.Module):
-    """Swin encoder with a UNet-like decoder (spec: networks_and_methods 1.2; paper section 5.7.2).
+    """Swin encoder with a UNet-like decoder (arXiv 2605.18491, section 5.7.2).
 
     Args:
         plan: encoder, decoder, norm and deep supervision.

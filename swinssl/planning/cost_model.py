@@ -151,7 +151,7 @@ def _swin_work(plan: NetworkPlan, patch_size: Shape, in_channels: int, num_outpu
 
 
 def encoder_work(plan: SwinEncoderPlan, *, patch_size: Shape, in_channels: int) -> Work:
-    """Counts of a Swin encoder (spec: networks_and_methods 1.2)."""
+    """Counts of a Swin encoder."""
     size = _halved(patch_size, 1)
     tokens, width = math.prod(size), plan.embed_dim
     # The convolution's output and, with the norm, its input and output in channels-last order.

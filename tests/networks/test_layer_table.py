@@ -13,7 +13,7 @@ SMIT96 = NetworkPlan(preset="smit96", encoder=encoder_preset("smit96"))
 
 
 def test_the_published_network_s_table():
-    # Spec: networks_and_methods 1.2, at 96^3 with 16 outputs.
+    # The published architecture at 96^3 with 16 outputs.
     rows = layer_table(SMIT96, in_channels=1, num_outputs=16, patch_size=(96, 96, 96))
     found = [(row.name, row.kind, row.output and (row.output[0], row.output[1]), row.parameters) for row in rows]
     assert found == [

@@ -1,4 +1,4 @@
-"""Parameter counts of the published networks (spec: networks_and_methods 1.1 and 1.2, from others' code).
+"""Parameter counts of the published networks, counted in the public code.
 
 Networks are built on the meta device: no weight is held.
 """

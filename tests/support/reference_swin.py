@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Parities (z, y, x) in which the eight neighbours are concatenated (spec: networks_and_methods 3.3).
+# Parities (z, y, x) in which the eight neighbours are concatenated.
 ORDERS = {
     "lexicographic": "000 001 010 011 100 101 110 111",
     "smit": "000 100 010 001 110 011 101 111",

@@ -97,7 +97,7 @@ def _index(window: int) -> Tensor:
 
 
 def _differences(plan: SwinEncoderPlan) -> tuple[str, ...]:
-    """What MONAI does otherwise (spec: networks_and_methods 4.1 to 4.4)."""
+    """How MONAI's Swin encoder differs from this one."""
     said = {
         "merging: MONAI 1.5 and later have lost the legacy order; load the file with MONAI 1.4 or earlier": (
             plan.merge_order == "monai_legacy"

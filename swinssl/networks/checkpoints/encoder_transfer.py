@@ -103,7 +103,7 @@ def refuse_window_change(path: Path, plan: SwinEncoderPlan) -> None:
     """Raise where an encoder's bias tables are no function of the offset.
 
     MONAI reads the table of a shrunken window at rows that belong to other offsets, so training made of it something
-    that cannot be interpolated (spec trap 4.3).
+    that cannot be interpolated.
     """
     if plan.legacy_bias_index:
         raise UserError(

@@ -27,7 +27,7 @@ from swinssl.networks.checkpoints.weights_file import read_weights
 STATE_DICT_KEYS = ("state_dict", "model", "network_weights")
 # Self-distillation keeps two networks (DINO, iBOT, SMIT).
 BRANCHES = ("student", "teacher")
-# What wrappers and research code put before an encoder's names (spec: networks_and_methods 3.2).
+# Prefixes that wrappers and research code put before an encoder's tensor names.
 PREFIXES = ("module", "student", "teacher", "backbone", "model", "transformer", "swinViT", "swin_vit", "swin")
 # `encoder.` is such a prefix only before an encoder's own parts: elsewhere it may be a decoder's name.
 ENCODER_PREFIX = re.compile(r"encoder\.(?=patch_embed\.|layers\d|layers\.|stages\.|norms\.)")

@@ -18,7 +18,7 @@ STAGES = range(4)
 
 @dataclass(frozen=True)
 class Layout:
-    """Names of an encoder's tensors beside ours (spec: networks_and_methods 3.2).
+    """Names of an encoder's tensors beside ours.
 
     Args:
         parts: beginnings of names, theirs beside ours; the first that fits holds, theirs or ours.
@@ -121,7 +121,7 @@ class Source:
 
 
 # Window 7 is shrunken to the deepest map of every 96^3 patch, so MONAI's weights were trained with the biases that its
-# cut of the index reads there (spec traps 4.2 and 4.3); SMIT never shrinks a window.
+# cut of the index reads there; SMIT never shrinks a window.
 _MONAI = Source(
     MONAI,
     {

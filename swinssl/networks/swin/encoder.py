@@ -31,7 +31,7 @@ Groups = tuple[tuple[WindowGroup, ...], tuple[WindowGroup, ...]]
 
 
 class SwinEncoder(nn.Module):
-    """Swin Transformer encoder of volumes (spec: networks_and_methods 1.2; Swin, arXiv 2103.14030).
+    """Swin Transformer encoder of volumes (Swin, arXiv 2103.14030).
 
     Args:
         plan: widths, depths, window and the options that published weights need.

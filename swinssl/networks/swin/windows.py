@@ -21,15 +21,15 @@ from swinssl.networks.network_plan import MergeOrder
 
 Size = tuple[int, int, int]
 
-# Parities (z, y, x) of the eight neighbours in the order in which merging concatenates them (spec:
-# networks_and_methods 3.3). monai_legacy reads 010 and 001 twice and never 110 and 011.
+# Parities (z, y, x) of the eight neighbours in the order in which merging concatenates them.
+# monai_legacy reads 010 and 001 twice and never 110 and 011.
 MERGE_ORDERS: dict[MergeOrder, tuple[str, ...]] = {
     "lexicographic": ("000", "001", "010", "011", "100", "101", "110", "111"),
     "smit": ("000", "100", "010", "001", "110", "011", "101", "111"),
     "monai": ("000", "100", "010", "001", "110", "101", "011", "111"),
     "monai_legacy": ("000", "100", "010", "001", "101", "010", "001", "111"),
 }
-# Large enough to remove a key, small enough for exactness of imports in fp32 and bf16 (spec trap 4.6).
+# Large enough to remove a key, small enough for exactness of imports in fp32 and bf16.
 MASKED = -100.0
 
 P = ParamSpec("P")
@@ -96,7 +96,7 @@ class WindowMaps:
 def window_maps(size: Size, window: int, *, shrink: bool, mask_padding: bool, device: torch.device) -> WindowMaps:
     """The maps of a stage whose map has `size` tokens along (z, y, x)."""
     edges = _triple(min(n, window) if shrink else window for n in size)
-    # Where the whole axis is one window, a shift would only cut it; SMIT shifts nevertheless (spec trap 4.2).
+    # Where the whole axis is one window, a shift would only cut it; SMIT shifts nevertheless.
     shift = _triple(0 if shrink and n <= window else window // 2 for n in size)
     padded = _triple(math.ceil(n / w) * w for n, w in zip(size, edges, strict=True))
     tokens = math.prod(size)
@@ -165,7 +165,7 @@ def bias_index(window: Size, table_window: int, *, legacy: bool, device: torch.d
     Args:
         table_window: window edge the table was made for; it has (2 * table_window - 1)**3 rows.
         legacy: build the full window's index and cut it to N x N, as MONAI does where the window was shrunken; the
-            rows are then not those of the geometry (spec trap 4.3).
+            rows are then not those of the geometry.
     """
     edge = 2 * table_window - 1
     shape = (table_window,) * 3 if legacy else window

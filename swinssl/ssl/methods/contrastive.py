@@ -1,4 +1,7 @@
-"""Contrastive learning: two crops of a region attract each other, all others repel (paper 3.2 item 4; SimCLR)."""
+"""Contrastive learning: match two crops of the same region among all crops of the batch.
+
+Source: arXiv 2605.18491, section 3.2, item 4; SimCLR, arXiv 2002.05709.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ GAIN, OFFSET = 0.2, 0.1
 
 
 class ContrastiveOptions(PoolOptions):
-    """Choices of contrastive learning."""
+    """Options of contrastive learning."""
 
     temperature: float = Field(0.5, gt=0, description="Divisor of the cosine similarity.")
     view_change: Literal["none", "mild"] = Field(
@@ -34,7 +37,7 @@ class ContrastiveOptions(PoolOptions):
 
 
 class Contrastive(Method):
-    """Two changed crops of a region; the mean of the last map through an MLP to 128 numbers; NT-Xent."""
+    """Two augmented crops of a region; an MLP on the mean of the last map gives 128 features; NT-Xent."""
 
     Options = ContrastiveOptions
     views = 2

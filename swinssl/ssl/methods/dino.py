@@ -1,4 +1,7 @@
-"""DINO: the student's view of a region is drawn to the teacher's other view of it (paper 3.2 item 6; 2104.14294)."""
+"""DINO: the student matches the teacher's output for the other view of the same region.
+
+Source: arXiv 2605.18491, section 3.2, item 6; DINO, arXiv 2104.14294.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,11 @@ if TYPE_CHECKING:
 
 
 class DinoOptions(DistillationOptions):
-    """Choices of DINO."""
+    """Options of DINO."""
 
 
 class Dino(Method):
-    """Two crops of a region, two global views; the mean of the tokens at 1/16 over prototypes."""
+    """Two crops of a region as two global views; a distribution over prototypes from the mean token at 1/16."""
 
     Options = DinoOptions
     views = 2

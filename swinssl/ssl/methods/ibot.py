@@ -1,4 +1,7 @@
-"""iBOT: DINO, and masked tokens drawn to the teacher's of the whole view (paper 3.2 item 7; arXiv 2111.07832)."""
+"""iBOT: DINO, plus masked tokens that match the teacher's tokens of the unmasked view.
+
+Source: arXiv 2605.18491, section 3.2, item 7; iBOT, arXiv 2111.07832.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +24,14 @@ if TYPE_CHECKING:
 
 
 class IbotOptions(MaskOptions, DistillationOptions):
-    """Choices of iBOT."""
+    """Options of iBOT."""
 
     global_weight: float = Field(1.0, ge=0, description="Weight of the global loss.")
     patch_weight: float = Field(1.0, ge=0, description="Weight of the loss over masked tokens.")
 
 
 class Ibot(Method):
-    """Two masked crops of a region; global and token distributions over prototypes, each with a head of its own."""
+    """Two masked crops of a region; separate heads give global and token distributions over prototypes."""
 
     Options = IbotOptions
     views = 2

@@ -1,4 +1,7 @@
-"""Inpainting: paint the whole image from one with boxes of noise in it (paper 3.2 item 2)."""
+"""Inpainting: reconstruct the image from a copy in which boxes are replaced by noise.
+
+Source: arXiv 2605.18491, section 3.2, item 2.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class InpaintingOptions(CutOutOptions, ErrorOptions):
-    """Choices of inpainting."""
+    """Options of inpainting."""
 
 
 class Inpainting(Method):
-    """One crop with boxes of noise; a convolutional decoder paints the clean crop, and every voxel counts."""
+    """One crop with boxes of noise; a convolutional decoder reconstructs the clean crop; loss over all voxels."""
 
     Options = InpaintingOptions
 
@@ -50,5 +53,5 @@ class Inpainting(Method):
         return MethodOutput(batch.by_sample(errors))
 
     def reconstructed(self, student: PretextNetwork, batch: Batch) -> dict[str, Tensor]:
-        found = student.heads["decoder"](batch.encode_student(student).last_map)
-        return {"clean": batch.rows("clean"), "reconstructed": found}
+        volumes = student.heads["decoder"](batch.encode_student(student).last_map)
+        return {"clean": batch.rows("clean"), "reconstructed": volumes}

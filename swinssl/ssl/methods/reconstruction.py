@@ -1,4 +1,7 @@
-"""Reconstruction: encode and decode the image as it is (paper 3.2 item 3)."""
+"""Reconstruction: auto-encode the unchanged image.
+
+Source: arXiv 2605.18491, section 3.2, item 3.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,11 @@ if TYPE_CHECKING:
 
 
 class ReconstructionOptions(ErrorOptions):
-    """Choices of reconstruction."""
+    """Options of reconstruction."""
 
 
 class Reconstruction(Method):
-    """One crop; a convolutional decoder without skips paints it again, and every voxel counts."""
+    """One crop; a convolutional decoder without skip connections reconstructs it; loss over all voxels."""
 
     Options = ReconstructionOptions
 

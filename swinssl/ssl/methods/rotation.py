@@ -1,4 +1,7 @@
-"""Rotation: tell which of four quarter turns an image was given (paper 3.2 item 5)."""
+"""Rotation: classify by which multiple of 90 degrees an image was rotated.
+
+Source: arXiv 2605.18491, section 3.2, item 5.
+"""
 
 from __future__ import annotations
 
@@ -21,11 +24,11 @@ if TYPE_CHECKING:
 
 
 class RotationOptions(TurnOptions):
-    """Choices of rotation."""
+    """Options of rotation."""
 
 
 class Rotation(Method):
-    """One crop after 0 to 3 quarter turns; a linear layer on the mean of the last map tells how many."""
+    """One crop rotated by 0, 90, 180 or 270 degrees; a linear layer on the mean of the last map classifies it."""
 
     Options = RotationOptions
 

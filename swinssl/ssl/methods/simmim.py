@@ -1,4 +1,7 @@
-"""SimMIM: paint the voxels under randomly masked tokens (paper 3.2 item 1; arXiv 2111.09886)."""
+"""SimMIM: reconstruct the voxels of randomly masked tokens.
+
+Source: arXiv 2605.18491, section 3.2, item 1; SimMIM, arXiv 2111.09886.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,11 @@ if TYPE_CHECKING:
 
 
 class SimMimOptions(MaskOptions, ErrorOptions):
-    """Choices of SimMIM."""
+    """Options of SimMIM."""
 
 
 class SimMIM(Method):
-    """One crop, three quarters of it masked; a linear layer paints it, and the masked voxels count."""
+    """One crop with three quarters of its cells masked; a linear layer reconstructs it; loss over masked voxels."""
 
     Options = SimMimOptions
     masks = True

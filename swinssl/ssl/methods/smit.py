@@ -1,4 +1,7 @@
-"""SMIT: masked image prediction with distillation of masked tokens and of the whole image (paper 3.2 item 8)."""
+"""SMIT: masked image prediction with self-distillation of masked tokens and of the whole image.
+
+Source: arXiv 2605.18491, section 3.2, item 8.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +24,15 @@ if TYPE_CHECKING:
 
 
 class SmitOptions(MaskOptions, ErrorOptions, DistillationOptions):
-    """Choices of SMIT."""
+    """Options of SMIT."""
 
-    image_weight: float = Field(1.0, ge=0, description="Weight of painting the masked voxels (MIP).")
+    image_weight: float = Field(1.0, ge=0, description="Weight of reconstructing the masked voxels (MIP).")
     patch_weight: float = Field(0.1, ge=0, description="Weight of the loss over masked tokens (MPD).")
     global_weight: float = Field(0.1, ge=0, description="Weight of the loss over the whole image (GTD, ITD).")
 
 
 class Smit(Method):
-    """Two masked crops of a region; the student paints what is masked and matches the teacher, who sees all of it."""
+    """Two masked crops of a region; the student reconstructs them and matches a teacher that sees them unmasked."""
 
     Options = SmitOptions
     views = 2

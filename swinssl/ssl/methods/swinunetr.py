@@ -1,4 +1,7 @@
-"""SwinUNETR's pretraining: rotation, inpainting and contrast at once (paper 3.2 item 9; arXiv 2111.14791)."""
+"""SwinUNETR's pretraining: rotation, inpainting and contrastive learning together.
+
+Source: arXiv 2605.18491, section 3.2, item 9; Tang et al., arXiv 2111.14791.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +29,13 @@ EMBEDDED = 512
 
 
 class SwinUnetrOptions(TurnOptions, CutOutOptions, ErrorOptions):
-    """Choices of SwinUNETR's pretraining."""
+    """Options of SwinUNETR's pretraining."""
 
     temperature: float = Field(0.5, gt=0, description="Divisor of the cosine similarity.")
 
 
 class SwinUnetr(Method):
-    """Two versions of one crop, each rotated and with boxes of noise: which rotation, what was there, which belong."""
+    """Two versions of one crop, each rotated and with boxes of noise; classification, reconstruction and NT-Xent."""
 
     Options = SwinUnetrOptions
     least_batch = 2
@@ -47,7 +50,7 @@ class SwinUnetr(Method):
 
     def prepare(self, crops: Crops, rng: KeyedRng) -> dict[str, NDArray]:
         turns, cut_out_rng = rng("rotation").integers(NUM_ROTATIONS, size=VERSIONS), rng("cut-out")
-        clean = [rot90(crops[0], int(own), plane=self.options.rotation_plane) for own in turns]
+        clean = [rot90(crops[0], int(turn), plane=self.options.rotation_plane) for turn in turns]
         noisy = [cut_out(cut_out_rng, image, ratio=self.options.cut_out)[0] for image in clean]
         return {"images": np.stack(noisy), "clean": np.stack(clean), "turns": turns}
 
@@ -82,5 +85,5 @@ class SwinUnetr(Method):
         return MethodOutput(losses, terms, {"rotation_accuracy": accuracy})
 
     def reconstructed(self, student: PretextNetwork, batch: Batch) -> dict[str, Tensor]:
-        found = student.heads["decoder"](batch.encode_student(student).last_map)
-        return {"clean": batch.rows("clean"), "reconstructed": found}
+        volumes = student.heads["decoder"](batch.encode_student(student).last_map)
+        return {"clean": batch.rows("clean"), "reconstructed": volumes}

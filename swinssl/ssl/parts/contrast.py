@@ -24,7 +24,7 @@ def nt_xent(views: Tensor, samples: Tensor, *, count: int, temperature: float) -
     Returns:
         (B,) mean over a sample's two anchors.
 
-    Source: paper section 3.2 item 4; SimCLR, arXiv 2002.05709, eq. 1.
+    Source: arXiv 2605.18491, section 3.2, item 4; SimCLR, arXiv 2002.05709, eq. 1.
     """
     with torch.autocast(views.device.type, enabled=False):
         own = F.normalize(views.float(), dim=-1)

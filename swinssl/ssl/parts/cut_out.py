@@ -1,4 +1,4 @@
-"""Boxes of noise in an image, for a network to paint over (spec: networks_and_methods 2.2; SwinUNETR's pretraining)."""
+"""Boxes of noise in an image, for a network to reconstruct (SwinUNETR's pretraining, arXiv 2111.14791)."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def distillation_error(student: Tensor, teacher: Tensor, *, temperature: float =
     Returns:
         (...) float32.
 
-    Source: paper section 3.2 item 6; DINO, arXiv 2104.14294, eq. 1 to 3.
+    Source: arXiv 2605.18491, section 3.2, item 6; DINO, arXiv 2104.14294, eq. 1 to 3.
     """
     return -(teacher * (student.float() / temperature).log_softmax(-1)).sum(-1)
 

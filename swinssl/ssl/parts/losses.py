@@ -22,7 +22,7 @@ def reconstruction_error(prediction: Tensor, target: Tensor, *, kind: ErrorKind,
     Returns:
         (B,) float32; 0 for a sample without a voxel that counts.
 
-    Source: paper section 3.2, items 1 to 3; SimMIM, arXiv 2111.09886, eq. 1.
+    Source: arXiv 2605.18491, section 3.2, items 1 to 3; SimMIM, arXiv 2111.09886, eq. 1.
     """
     difference = prediction.float() - target.float()
     error = (difference.square() if kind == "l2" else difference.abs()).mean(1)

@@ -100,5 +100,5 @@ def with_token_masks(rng: KeyedRng, crops: Crops, images: Images, options: MaskO
 def reconstructed_under_mask(student: PretextNetwork, batch: Batch) -> dict[str, Tensor]:
     """The image that is left, and the image with what the head `voxels` paints where it was masked."""
     hidden, images = batch.masked_voxels()[:, None], batch.rows("images")
-    found = student.heads["voxels"](batch.encode_student(student).last_map)
-    return {"seen": images.masked_fill(hidden, 0.0), "reconstructed": found.where(hidden, images)}
+    volumes = student.heads["voxels"](batch.encode_student(student).last_map)
+    return {"seen": images.masked_fill(hidden, 0.0), "reconstructed": volumes.where(hidden, images)}
