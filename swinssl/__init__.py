@@ -32,9 +32,20 @@ if TYPE_CHECKING:
     from swinssl.api.images import Image, read_image, write_image
     from swinssl.api.model import InputWarning, Prediction, TrainedModel, load_model
     from swinssl.api.prediction import PredictionEstimate, PredictionJob, PredictionResult, open_prediction, predict
+    from swinssl.api.training import (
+        PretrainingEstimate,
+        TrainingEstimate,
+        TrainingResult,
+        estimate_pretraining,
+        estimate_training,
+        pretrain,
+        train,
+    )
     from swinssl.core.errors import Interrupted, UserError
     from swinssl.inference.prediction_record import PredictionOptions
     from swinssl.planning.options import PlanOptions
+    from swinssl.ssl.config import PretrainingConfig
+    from swinssl.training.config import TrainingConfig
 
 __all__ = [
     "ComparisonResult",
@@ -55,11 +66,18 @@ __all__ = [
     "PredictionResult",
     "PreprocessResult",
     "PresetInfo",
+    "PretrainingConfig",
+    "PretrainingEstimate",
     "TrainedModel",
+    "TrainingConfig",
+    "TrainingEstimate",
+    "TrainingResult",
     "UserError",
     "__version__",
     "check",
     "compare",
+    "estimate_pretraining",
+    "estimate_training",
     "evaluate",
     "list_encoders",
     "list_methods",
@@ -70,8 +88,10 @@ __all__ = [
     "plan",
     "predict",
     "preprocess",
+    "pretrain",
     "read_image",
     "read_plan",
+    "train",
     "write_image",
 ]
 
@@ -93,17 +113,25 @@ _NAMES_OF = {
     ),
     "swinssl.inference.prediction_record": ("PredictionOptions",),
     "swinssl.core.errors": ("Interrupted", "UserError"),
+    "swinssl.api.training": (
+        *("PretrainingEstimate", "TrainingEstimate", "TrainingResult"),
+        *("estimate_pretraining", "estimate_training", "pretrain", "train"),
+    ),
+    "swinssl.ssl.config": ("PretrainingConfig",),
+    "swinssl.training.config": ("TrainingConfig",),
     "swinssl.planning.options": ("PlanOptions",),
 }
 _MODULE_OF = {name: module for module, names in _NAMES_OF.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module 'swinssl' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:  # else checkers would take any name for an attribute
+
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULE_OF:
+            raise AttributeError(f"module 'swinssl' has no attribute {name!r}")
+        value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

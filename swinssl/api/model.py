@@ -34,6 +34,8 @@ from swinssl.preprocessing.plans import PLANS_FILE, Plans
 if TYPE_CHECKING:
     import torch
 
+    from swinssl.api.training import TrainingResult
+
 logger = logging.getLogger(__name__)
 
 
@@ -93,6 +95,7 @@ class TrainedModel:
         folds: whose networks predict together; their logits are averaged.
         device, precision: what it computes on, and in: `fp32` or `bf16`.
         notes: what whoever uses the model should know of its files.
+        training: what `train` measured; None of a model that was loaded.
     """
 
     def __init__(
@@ -108,6 +111,7 @@ class TrainedModel:
         self.folder, self.folds, self.notes = model.folder, model.folds, _notes(model, postprocessing=postprocessing)
         self.device, self.precision = str(device), "bf16" if bf16 else "fp32"
         self._model, self._trained_on = model, trained_on(model)
+        self.training: TrainingResult | None = None
         self._lock = threading.Lock()
         self._loaded: Predictor | None = None
         self._load = lambda: model.predictor(

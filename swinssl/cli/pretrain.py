@@ -16,15 +16,11 @@ from swinssl.cli.parameters import DryRun, Json, Root
 from swinssl.cli.ranks import Gpus, first_attempt, start_ranks
 from swinssl.core.terminal import print, print_lines
 from swinssl.core.text import dimensions
-from swinssl.core.workspace import Workspace
-from swinssl.ssl.config import PretrainingConfig, config_of
+from swinssl.ssl.config import config_of
 from swinssl.ssl.methods.registry import METHODS, load_method
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from pydantic import BaseModel
-
+    from swinssl.api.training import PretrainingEstimate
     from swinssl.ssl.pretraining import Pretrained
 
 Datasets = Annotated[
@@ -69,17 +65,16 @@ def pretrain_command(name: str) -> Callable[..., None]:
     ) -> None:
         if not dry_run and start_ranks(f"swinssl.cli.pretrain:{name}", gpus):
             return
-        from swinssl.ssl.pretraining import pretrain
+        from swinssl.api import training
 
-        workspace = Workspace.locate(root)
-        preprocessed = [workspace.preprocessed(dataset) for dataset in datasets]
-        probe = None if config.probe is None else workspace.preprocessed(config.probe)
-        folder = out or _default_folder(workspace, name, preprocessed, config)
         if dry_run:
-            _rehearse(name, preprocessed, folder, config, options, probe, restart=restart, json=json)
+            expected = training.estimate_pretraining(
+                name, datasets, config=config, options=options, out=out, restart=restart, root=root
+            )
+            _print_estimate(expected, json=json)
             return
         anew = restart and first_attempt()
-        done = pretrain(name, preprocessed, folder, config=config, options=options, probe=probe, restart=anew)
+        done = training.pretrain(name, datasets, config=config, options=options, out=out, restart=anew, root=root)
         if done.first_rank:
             _report(done, datasets[0], json=json)
 
@@ -88,26 +83,8 @@ def pretrain_command(name: str) -> Callable[..., None]:
     return pretrain
 
 
-def _default_folder(workspace: Workspace, method: str, preprocessed: Sequence[Path], config: PretrainingConfig) -> Path:
-    from swinssl.ssl.pretraining import default_folder
-
-    return workspace.root / "results" / "pretraining" / default_folder(method, [p.name for p in preprocessed], config)
-
-
-def _rehearse(
-    method: str,
-    preprocessed: Sequence[Path],
-    folder: Path,
-    config: PretrainingConfig,
-    options: BaseModel,
-    probe: Path | None,
-    *,
-    restart: bool,
-    json: bool,
-) -> None:
-    from swinssl.ssl.pretraining import check_start
-
-    plan = check_start(method, preprocessed, folder, config=config, options=options, probe=probe, restart=restart)
+def _print_estimate(expected: PretrainingEstimate, *, json: bool) -> None:
+    folder, plan = expected.folder, expected.plan
     if json:
         said = {"folder": folder, "volumes": [volume.name for volume in plan.sources.volumes], "preset": plan.preset}
         said |= {"patch_size": plan.images.patch_size, "spacing": plan.images.spacing, "batch_size": plan.batch_size}

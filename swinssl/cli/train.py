@@ -22,10 +22,9 @@ from swinssl.core.workspace import Workspace, safe_name
 from swinssl.training.config import TrainingConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
-    from swinssl.experiments.cross_validation import CrossValidated
+    from swinssl.api.training import TrainingEstimate, TrainingResult
     from swinssl.experiments.fine_tuned_fold import JudgedFold
     from swinssl.inference.postprocessing import Postprocessing, Trial
 
@@ -78,33 +77,28 @@ def train(
         on_cpu, minutes = config.device == "cpu", config.max_minutes
         print_lines(array_script(dataset, folds, arguments_as_typed(), gpus=gpus, on_cpu=on_cpu, minutes=minutes))
         return
-    workspace = Workspace.locate(root)
-    preprocessed, results = workspace.preprocessed(dataset), workspace.results(dataset)
+    Workspace.locate(root).preprocessed(dataset)  # an unknown data set is refused before processes start
     if not dry_run and start_ranks("swinssl.cli.train:main", gpus):
         return
     if os.environ.get("RANK", "0") == "0":  # one process speaks for all
         for line in changes_of_raw(dataset, root=root):
             print(f"warning: {line}", file=sys.stderr, flush=True)
+    from swinssl.api.training import estimate_training, train_folds
+
     if dry_run:
-        _rehearse(preprocessed, results, config, folds=folds, name=name, restart=restart, json=json)
+        expected = estimate_training(dataset, fold=folds, config=config, name=name, restart=restart, root=root)
+        _print_estimate(expected, json=json)
         return
-    restart = restart and first_attempt()
-    if len(folds) > 1:
-        from swinssl.experiments.cross_validation import cross_validate
-
-        validated = cross_validate(preprocessed, results, folds=folds, config=config, name=name, restart=restart)
-        if validated.first_rank:
-            _report_together(validated, json=json)
+    anew = restart and first_attempt()
+    result = train_folds(dataset, fold=folds, config=config, name=name, restart=anew, root=root)
+    if not result.is_main:
         return
-    from swinssl.experiments.fine_tuned_fold import train_and_judge
-
-    judged = train_and_judge(preprocessed, results, fold=folds[0], config=config, name=name, restart=restart)
-    if not judged.fold.first_rank:
-        return
-    if json:
-        print_lines(judged.fold.run_file.read_text(encoding="utf-8"))
+    if result.folder is not None:
+        _report_together(result, json=json)
+    elif json:
+        print_lines(result.folds[0].fold.run_file.read_text(encoding="utf-8"))
     else:
-        _report(judged)
+        _report(result.folds[0])
 
 
 def _parse_folds(fold: str) -> tuple[str, ...]:
@@ -121,29 +115,11 @@ def _parse_folds(fold: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(folds))
 
 
-def _rehearse(
-    preprocessed: Path,
-    results: Path,
-    config: TrainingConfig,
-    *,
-    folds: Sequence[str],
-    name: str | None,
-    restart: bool,
-    json: bool,
-) -> None:
-    from swinssl.experiments.cross_validation import check_folds
+def _print_estimate(expected: TrainingEstimate, *, json: bool) -> None:
     from swinssl.planning.explanation import summary
-    from swinssl.training.fine_tuning import check_start, fold_configs
     from swinssl.training.losses.registry import loss_in_words
 
-    if len(folds) > 1:
-        check_folds(preprocessed, folds)
-    configs = fold_configs(preprocessed, results, folds=folds, config=config, name=name, restart=restart)
-    checked = [
-        check_start(preprocessed, results, fold=fold, config=configs[fold], name=name, restart=restart)
-        for fold in folds
-    ]
-    first, folders = checked[0], [one.folder for one in checked]
+    first, folders = expected.folds[0], [one.folder for one in expected.folds]
     length, plans = first.length, first.plans
     if json:
         together: dict[str, Path | list[Path]] = {"folder": folders[0]}
@@ -153,18 +129,18 @@ def _rehearse(
         chosen = {"init": first.config.init, "loss": first.config.loss}
         print_json({**together, **chosen, **length_of_run, "plans": plans})
         return
-    for line in dict.fromkeys(line for one in checked for line in one.lines):
+    for line in dict.fromkeys(line for one in expected.folds for line in one.lines):
         print(line)
     planned = plans.training.epochs * plans.training.steps_per_epoch
     for line in summary(plans, steps=length.expected if length.expected != planned else None):
         print("  " + line)
-    words = loss_in_words(config.loss, activation=plans.training.loss, form=plans.training.dice)
+    words = loss_in_words(first.config.loss, activation=plans.training.loss, form=plans.training.dice)
     print(f"  loss      {words}")
     limit = f", at most {length.minutes:g} minutes" if length.minutes is not None else ""
     where = str(folders[0])
     if len(folders) > 1:
         where = f"each of {', '.join(folder.name for folder in folders)} in {folders[0].parent}"
-    steps = dict.fromkeys(one.length.expected for one in checked)
+    steps = dict.fromkeys(one.length.expected for one in expected.folds)
     print(f"nothing written (would train {' or '.join(map(str, steps))} steps{limit} into {where})")
 
 
@@ -188,7 +164,7 @@ def _report(judged: JudgedFold) -> None:
         print(trained.run.shortfall)
 
 
-def _report_together(validated: CrossValidated, *, json: bool) -> None:
+def _report_together(validated: TrainingResult, *, json: bool) -> None:
     from swinssl.cli.evaluation_tables import print_tables
     from swinssl.core.text import counted
     from swinssl.evaluation.summary import SUMMARY_FILE, summary
@@ -211,7 +187,7 @@ def _report_together(validated: CrossValidated, *, json: bool) -> None:
         print_tables(evaluation, report)
         for line in _postprocessing_lines(postprocessing, regions=validated.folds[0].fold.plans.labels.regions):
             print(line)
-        print(f"all folds together: {validated.folder / SUMMARY_FILE}")
+        print(f"all folds together: {validated.folder}/{SUMMARY_FILE}")
     print(f"model: {validated.model}")
     _print_next(validated.model)
     for one in validated.folds:

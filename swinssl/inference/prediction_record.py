@@ -154,19 +154,23 @@ class PredictionOptions(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    overlap: float = Field(0.5, ge=0, le=0.9, description="Least share of a window that its neighbour sees too.")
+    overlap: float = Field(
+        default=0.5, ge=0, le=0.9, description="Least share of a window that its neighbour sees too."
+    )
     tta: bool = Field(
-        False, description="Average over mirror images along the axes that training mirrored: 2 to 8 times the work."
+        default=False,
+        description="Average over mirror images along the axes that training mirrored: 2 to 8 times the work.",
     )
     save_probabilities: bool = Field(
-        False, description="Also write <case>.npz with the array `probabilities` (structure, z, y, x) in float32."
+        default=False,
+        description="Also write <case>.npz with the array `probabilities` (structure, z, y, x) in float32.",
     )
     postprocessing: bool = Field(
-        True,
+        default=True,
         description="Keep only the largest component of the structures where swinssl_train measured that this helps.",
     )
-    device: str = Field("auto", description="auto (cuda, else mps, else cpu), cpu, cuda, cuda:1 or mps.")
+    device: str = Field(default="auto", description="auto (cuda, else mps, else cpu), cpu, cuda, cuda:1 or mps.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto computes in bf16 where the hardware has instructions for it."
+        default="auto", description="auto computes in bf16 where the hardware has instructions for it."
     )
-    overwrite: bool = Field(False, description="Predict anew what the output folder has already.")
+    overwrite: bool = Field(default=False, description="Predict anew what the output folder has already.")

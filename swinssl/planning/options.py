@@ -18,34 +18,36 @@ class PlanOptions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     recipe: Literal["auto", "paper"] = Field(
-        "auto",
+        default="auto",
         description="auto plans for these data and this device; paper is the source paper's protocol "
         "(2 x 1.5 x 1.5 mm, 96 x 96 x 96, batch 3, smit96).",
     )
     max_minutes: float | None = Field(
-        None, gt=0, description="Time that training may take; on a CPU also sets network, patch and spacing."
+        default=None, gt=0, description="Time that training may take; on a CPU also sets network, patch and spacing."
     )
     gpu_memory: float | None = Field(
-        None, gt=0, description="Plan for a GPU of so many GB, also on a machine without one."
+        default=None, gt=0, description="Plan for a GPU of so many GB, also on a machine without one."
     )
-    spacing: Spacing | None = Field(None, description="Grid that images are resampled to: z y x in mm.")
-    patch: Shape | None = Field(None, description="Training patch: z y x voxels, multiples of 32.")
-    batch_size: int | None = Field(None, ge=1, description="Patches a step.")
-    preset: str | None = Field(None, description="Size of the encoder: tiny, small, smit96, smit128, smits or smitp.")
+    spacing: Spacing | None = Field(default=None, description="Grid that images are resampled to: z y x in mm.")
+    patch: Shape | None = Field(default=None, description="Training patch: z y x voxels, multiples of 32.")
+    batch_size: int | None = Field(default=None, ge=1, description="Patches a step.")
+    preset: str | None = Field(
+        default=None, description="Size of the encoder: tiny, small, smit96, smit128, smits or smitp."
+    )
     decoder: Literal["full", "light"] | None = Field(
-        None, description="full (the paper's) or light (at most 16 channels at full resolution, for CPUs)."
+        default=None, description="full (the paper's) or light (at most 16 channels at full resolution, for CPUs)."
     )
-    network: ArchitectureName = Field(architectures.DEFAULT, description=architectures.HELP)
+    network: ArchitectureName = Field(default=architectures.DEFAULT, description=architectures.HELP)
     intensity: str | None = Field(
-        None,
+        default=None,
         description=f"auto, {', '.join(normalisation_forms())} or encoder; one for all channels, "
         "or one for each channel, separated by commas.",
     )
     sampling: Literal["organ", "tumour"] | None = Field(
-        None, description="organ draws the class first; tumour draws patches with and without tumour 1:1."
+        default=None, description="organ draws the class first; tumour draws patches with and without tumour 1:1."
     )
     mirror: str | None = Field(
-        None,
+        default=None,
         description="Axes that training and --tta may mirror: all, none, or such as z,y. Default: left-right (x) only "
         "where no structure has a side.",
     )

@@ -19,34 +19,38 @@ WHOLE = "whole"
 class PretrainingConfig(EngineConfig):
     """Choices that all methods have; None means: as planned."""
 
-    init: str = Field("scratch", description="scratch, or an encoder file to go on from.")
+    init: str = Field(default="scratch", description="scratch, or an encoder file to go on from.")
     epochs: int | None = Field(
-        None, ge=1, description=f"Length in epochs, each as many crops as there are volumes. Default: {EPOCHS}."
+        default=None, ge=1, description=f"Length in epochs, each as many crops as there are volumes. Default: {EPOCHS}."
     )
     lr: float | None = Field(
-        None, gt=0, le=LARGEST_RATE, description=f"Peak learning rate. Default: {LEARNING_RATE:g}."
+        default=None, gt=0, le=LARGEST_RATE, description=f"Peak learning rate. Default: {LEARNING_RATE:g}."
     )
-    warm_up: float = Field(WARM_UP, ge=0, lt=1, description="Share of the run in which the learning rate rises.")
-    preset: str | None = Field(None, description="Encoder size instead of the planned one; see swinssl_network.")
+    warm_up: float = Field(
+        default=WARM_UP, ge=0, lt=1, description="Share of the run in which the learning rate rises."
+    )
+    preset: str | None = Field(
+        default=None, description="Encoder size instead of the planned one; see swinssl_network."
+    )
     patch: tuple[int, int, int] | None = Field(
-        None, description="Crop: z y x voxels, multiples of 32. Default: as planned."
+        default=None, description="Crop: z y x voxels, multiples of 32. Default: as planned."
     )
     view_context: str = Field(
-        "4/3",
+        default="4/3",
         description="Edge of the region that both views of a sample come from, in edges of the crop; whole: anywhere "
         "in the volume.",
     )
-    cases: int | None = Field(None, ge=1, description="Pretrain on so many volumes, drawn by the seed; nested.")
+    cases: int | None = Field(default=None, ge=1, description="Pretrain on so many volumes, drawn by the seed; nested.")
     weights: str | None = Field(
-        None, description="How often each data set is drawn from: 2,1. Default: every volume alike."
+        default=None, description="How often each data set is drawn from: 2,1. Default: every volume alike."
     )
 
     probe: str | None = Field(
-        None,
+        default=None,
         description="Preprocessed data set with labels: every so often a linear classifier on the frozen features of a "
         "few of its cases says what the encoder is worth; the best is kept beside the last.",
     )
-    probe_cases: int = Field(5, ge=1, description="Cases to fit that classifier; as many more are measured.")
+    probe_cases: int = Field(default=5, ge=1, description="Cases to fit that classifier; as many more are measured.")
 
     @property
     def context(self) -> float | None:

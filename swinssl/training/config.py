@@ -18,41 +18,56 @@ class TrainingConfig(EngineConfig):
     """Choices of one fine-tuning run; None means: as planned."""
 
     init: str | None = Field(
-        None,
+        default=None,
         description="scratch, or the encoder to start from: a file or a shipped name. Default: the encoder that the "
         "plan was made for, else scratch.",
     )
-    encoder_lr_scale: float = Field(1.0, gt=0, le=LARGEST_RATE, description="Factor of the encoder's learning rate.")
+    encoder_lr_scale: float = Field(
+        default=1.0, gt=0, le=LARGEST_RATE, description="Factor of the encoder's learning rate."
+    )
     layer_decay: float = Field(
-        1.0, gt=0, le=1, description="Factor of the learning rate from each encoder layer to the one before it."
+        default=1.0, gt=0, le=1, description="Factor of the learning rate from each encoder layer to the one before it."
     )
-    freeze_epochs: int = Field(0, ge=0, description="Epochs in which the pretrained encoder stays as it is.")
+    freeze_epochs: int = Field(default=0, ge=0, description="Epochs in which the pretrained encoder stays as it is.")
     peft: Literal["none", "lora"] = Field(
-        "none", description="lora trains low-rank changes of the pretrained encoder's linear layers, and the decoder."
+        default="none",
+        description="lora trains low-rank changes of the pretrained encoder's linear layers, and the decoder.",
     )
-    lora_rank: int = Field(8, ge=1, description="Rank of these changes.")
+    lora_rank: int = Field(default=8, ge=1, description="Rank of these changes.")
     patience: int | None = Field(
-        None, ge=1, description="Validations in a row without a better Dice before stopping. Default: as planned."
+        default=None,
+        ge=1,
+        description="Validations in a row without a better Dice before stopping. Default: as planned.",
     )
-    shots: int | None = Field(None, ge=1, description="Train on this many cases of the fold; nested, stratified.")
+    shots: int | None = Field(
+        default=None, ge=1, description="Train on this many cases of the fold; nested, stratified."
+    )
     ema: float = Field(
-        0.999, ge=0, lt=1, description="Decay of the weight average used for validation and prediction; 0 is off."
+        default=0.999,
+        ge=0,
+        lt=1,
+        description="Decay of the weight average used for validation and prediction; 0 is off.",
     )
     augmentation: Literal["default", "batchgenerators", "none"] = Field(
-        "default", description="default (own, nnU-Net's strength), batchgenerators (nnU-Net v1's) or none."
+        default="default", description="default (own, nnU-Net's strength), batchgenerators (nnU-Net v1's) or none."
     )
     mirror: str | None = Field(
-        None, description="Axes to mirror, here and by --tta: all, none, or such as z,y. Default: as planned."
+        default=None, description="Axes to mirror, here and by --tta: all, none, or such as z,y. Default: as planned."
     )
-    preset: str | None = Field(None, description="Encoder size instead of the planned one; see swinssl_network.")
-    decoder: Literal["full", "light"] | None = Field(None, description="Decoder instead of the planned one.")
-    network: ArchitectureName | None = Field(None, description=f"{architectures.HELP} Default: as planned.")
-    norm: Literal["batch", "instance"] | None = Field(None, description="Decoder norm instead of the planned one.")
-    loss: LossName = Field(losses.DEFAULT, description=losses.HELP)
+    preset: str | None = Field(
+        default=None, description="Encoder size instead of the planned one; see swinssl_network."
+    )
+    decoder: Literal["full", "light"] | None = Field(default=None, description="Decoder instead of the planned one.")
+    network: ArchitectureName | None = Field(default=None, description=f"{architectures.HELP} Default: as planned.")
+    norm: Literal["batch", "instance"] | None = Field(
+        default=None, description="Decoder norm instead of the planned one."
+    )
+    loss: LossName = Field(default=losses.DEFAULT, description=losses.HELP)
     dice: Literal["log", "linear"] | None = Field(
-        None, description="Form of the Dice or Tversky term instead of the planned one: -log(index) or 1 - index."
+        default=None,
+        description="Form of the Dice or Tversky term instead of the planned one: -log(index) or 1 - index.",
     )
-    deep_supervision: bool | None = Field(None, description="Losses at 1/2 and 1/4 resolution too.")
+    deep_supervision: bool | None = Field(default=None, description="Losses at 1/2 and 1/4 resolution too.")
 
     def shards(self, preset: str | None) -> bool:
         """As the engine has it; not where blocks are frozen for a while, which FSDP does not follow.

@@ -12,15 +12,15 @@ class ComparisonConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    crops: int = Field(384, ge=4, description="Crops in all, as far as they fill whole minibatches.")
-    batch_size: int = Field(48, ge=4, description="Crops of a minibatch; the more, the steadier the estimate.")
+    crops: int = Field(default=384, ge=4, description="Crops in all, as far as they fill whole minibatches.")
+    batch_size: int = Field(default=48, ge=4, description="Crops of a minibatch; the more, the steadier the estimate.")
     tokens: int | None = Field(
-        None,
+        default=None,
         ge=1,
         description="Tokens looked at in each crop, at the same places in both encoders and at every block; at most "
         f"one in every 16 x 16 x 16 voxels. Default: {TOKENS}, or as many as there are.",
     )
     patch: tuple[int, int, int] | None = Field(
-        None, description="Crop: z y x voxels, multiples of 32. Default: as planned for the data set."
+        default=None, description="Crop: z y x voxels, multiples of 32. Default: as planned for the data set."
     )
-    seed: int = Field(0, ge=0, description="Seed of crops and tokens.")
+    seed: int = Field(default=0, ge=0, description="Seed of crops and tokens.")
