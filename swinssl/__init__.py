@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from swinssl.core.provenance import __version__
 
 if TYPE_CHECKING:
+    from swinssl.api.datasets import ExistingPlan, PlanResult, PreprocessResult, check, plan, preprocess, read_plan
     from swinssl.api.encoders import (
         Encoder,
         EncoderInfo,

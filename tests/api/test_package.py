@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib
 import pydoc
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +28,13 @@ def test_every_name_is_there_and_listed():
         assert getattr(swinssl, name) is not None
     with pytest.raises(AttributeError, match=r"module 'swinssl' has no attribute 'load_modell'"):
         _ = swinssl.load_modell
+
+
+def test_checkers_see_every_name_where_it_is_loaded_from():
+    tree = ast.parse(Path(swinssl.__file__).read_text(encoding="utf-8"))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and "swinssl" in (node.module or "")]
+    seen = {alias.name: node.module for node in imports for alias in node.names}
+    assert seen == {**swinssl._MODULE_OF, "__version__": "swinssl.core.provenance"}
 
 
 def test_help_shows_functions_with_their_arguments():
