@@ -218,7 +218,7 @@ class Abdomen:
 
     def _tumour(self, liver: Array) -> None:
         """A lump somewhere inside the liver, darker than it, with a necrotic core where it is large."""
-        radius = self.draws.uniform(13, 24)
+        radius = self.draws.uniform(17, 25)
         room = np.flatnonzero(liver < min(-0.7 * radius, liver.min() * 0.6))
         place = np.unravel_index(room[self.draws.integers(len(room))], self.space.shape)
         z, y, x = (float(axis[place]) for axis in (self.space.z, self.space.y, self.space.x))
