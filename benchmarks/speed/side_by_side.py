@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 
 from swinssl.core import files
 from swinssl.core.errors import UserError
+from swinssl.experiments.benchmark.commands import run_script
 
 OURS = "swinssl"
 THREADS = 1
@@ -38,7 +39,6 @@ ONE_THREAD = {
         "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS",
     )
 }
-BENCHMARKS = Path(__file__).resolve().parents[1]
 PACKAGES = ("swinssl", "torch", "numpy", "nnunetv2", "monai", "batchgenerators", "batchgeneratorsv2", "SimpleITK")
 MIB = 2**20
 FORGET_PEAK = "5"
@@ -136,12 +136,10 @@ def main(document: str | None, comparisons: Callable[[bool], Iterator[Comparison
         document: the script's docstring.
         comparisons: those of the stage; True asks for what takes a minute in all.
     """
-    path = os.pathsep.join([str(BENCHMARKS), *filter(None, [os.environ.get("PYTHONPATH")])])
     if any(os.environ.get(name) != value for name, value in ONE_THREAD.items()):
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ONE_THREAD, "PYTHONPATH": path})
-    from commands import leave_after  # on the path by now
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ONE_THREAD})
 
-    leave_after(lambda: _run(document, comparisons))
+    run_script(lambda: _run(document, comparisons))
 
 
 def _run(document: str | None, comparisons: Callable[[bool], Iterator[Comparison]]) -> int:

@@ -29,6 +29,12 @@ Config = Annotated[Path, typer.Argument(help="TOML file; docs/benchmark-your-dat
 Out = Annotated[
     Path | None, typer.Option("--out", help="Folder for everything. Default: <root>/results/benchmarks/<name>.")
 ]
+Results = Annotated[
+    Path | None,
+    typer.Option(
+        "--results", help="Folder of the tables cells.csv and scores.csv.gz; cells in them are done. Default: --out."
+    ),
+]
 Only = Annotated[
     list[str] | None,
     typer.Option(
@@ -51,6 +57,7 @@ def benchmark(
     config: Config,
     root: Root = None,
     out: Out = None,
+    results: Results = None,
     only: Only = None,
     report_only: ReportOnly = False,
     slurm: Slurm = None,
@@ -65,7 +72,8 @@ def benchmark(
     stopped goes on, and one that fails does not stop the others. Several processes, on one machine or many, may run
     the same benchmark at once.
 
-    Writes <out>/report with tables, figures and report.html.
+    Results are two tables, cells.csv and scores.csv.gz: with a copy of them, the benchmark resumes anywhere. Writes
+    <out>/report with tables, figures and report.html.
     """
     from swinssl.experiments.benchmark.cells import chosen
     from swinssl.experiments.benchmark.config import read_config
@@ -76,7 +84,14 @@ def benchmark(
     read = read_config(config)
     workspace = Workspace.locate(root)
     folder = (out or workspace.root / "results" / "benchmarks" / read.name).absolute()
-    run = Benchmark(read, folder, workspace, device=device, peer_python=peer_python and peer_python.absolute())
+    run = Benchmark(
+        read,
+        folder,
+        workspace,
+        device=device,
+        peer_python=peer_python and peer_python.absolute(),
+        results=results and results.absolute(),
+    )
     cells = chosen(run.cells, only or ())
     if slurm is not None:
         on_cpu = device == "cpu"

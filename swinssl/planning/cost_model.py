@@ -2,7 +2,7 @@
 
 Counted exactly, per sample: the numbers that the backward pass needs (`saved`), the arithmetic of convolutions and of
 matrix products, the parameters. A few constants then turn counts into bytes and seconds; they were fitted to measured
-steps by `benchmarks/cost_model.py`, which also says how far off they are.
+steps by `benchmarks/speed/cost_model.py`, which also says how far off they are.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Constants:
     seconds_fixed: float
 
 
-# Two cores of an AMD EPYC (Zen 4), computing in bfloat16 and in float32; fitted by benchmarks/cost_model.py.
+# Two cores of an AMD EPYC (Zen 4), computing in bfloat16 and in float32; fitted by benchmarks/speed/cost_model.py.
 WITH_BF16 = Constants(
     bytes_saved=3.67,
     bytes_loss=33.5,

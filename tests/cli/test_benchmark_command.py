@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import os
 import shutil
@@ -12,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from support.toy_dataset import NAME, write_raw
+
+from swinssl.core import files
 
 CONFIG = f"""
 seeds = [0]
@@ -47,6 +50,11 @@ def typed(folder, *arguments, check=True):
     return done
 
 
+def scores_of(out):
+    with gzip.open(out / "scores.csv.gz", "rt", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("toy")
@@ -72,8 +80,7 @@ def test_a_dry_run_lists_the_cells_and_writes_nothing(folder):
 @pytest.mark.slow
 def test_every_test_case_and_structure_of_every_cell_has_a_row(folder, ran):
     out = folder / "root" / "results" / "benchmarks" / "toy"
-    with (out / "report" / "scores.csv").open() as stream:
-        rows = list(csv.DictReader(stream))
+    rows = scores_of(out)
     assert len(rows) == 2 * 2 * 2
     assert {(row["model"], row["shots"], row["seed"], row["task"]) for row in rows} == {
         (name, "2", "0", "balls") for name in ("scratch", "shipped")
@@ -89,8 +96,7 @@ def test_every_test_case_and_structure_of_every_cell_has_a_row(folder, ran):
 def test_encoders_are_compared_on_the_test_cases_and_shown(folder, ran):
     out = folder / "root" / "results" / "benchmarks" / "toy"
     found = json.loads((out / "cka" / "balls" / "shipped" / "2shots" / "seed0" / "cka.json").read_text())
-    with (out / "report" / "scores.csv").open() as stream:
-        assert set(found["cases"]) == {row["case"] for row in csv.DictReader(stream)}
+    assert set(found["cases"]) == {row["case"] for row in scores_of(out)}
     assert found["curve"][0]["block_A"] == "1.1" and found["encoders"]["A"]["name"] == "tiny_smit_headneck_ct"
     page = (out / "report" / "report.html").read_text()
     for said in (
@@ -118,19 +124,28 @@ def test_of_what_is_done_models_are_kept_and_not_what_going_on_would_need(folder
 
 
 @pytest.mark.slow
-def test_small_files_of_the_cells_are_enough_for_tables_and_curves_and_to_go_on(folder, ran, tmp_path):
-    out, elsewhere = (root / "root" / "results" / "benchmarks" / "toy" for root in (folder, tmp_path))
-    small = [path for name in ("cell.json", "scores.csv", "log.jsonl") for path in (out / "cells").rglob(name)]
-    for path in (*small, out / "workspaces" / "balls" / "preprocessed" / NAME / "swinsslPlans.json"):
-        target = elsewhere / path.relative_to(out)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, target)
-    (tmp_path / "root" / "raw").symlink_to(folder / "root" / "raw")
+def test_the_tables_are_enough_to_resume_and_to_report_elsewhere(folder, ran, tmp_path):
+    out, elsewhere = folder / "root" / "results" / "benchmarks" / "toy", tmp_path / "study"
+    names = ("cells.csv", "scores.csv.gz", "balls_plans.json")
+    for name in names:
+        files.write_bytes(elsewhere / name, (out / name).read_bytes())
+    (tmp_path / "root").mkdir()
     shutil.copyfile(folder / "toy.toml", tmp_path / "toy.toml")
-    assert "begins" not in typed(tmp_path, "--only", "cells/*").stderr
-    for name in ("scores.csv", "comparison.csv", "convergence.svg"):
-        assert (elsewhere / "report" / name).read_text() == (out / "report" / name).read_text()
-    assert str(folder) not in "".join(path.read_text() for path in (out / "cells").rglob("cell.json"))
+    report = typed(tmp_path, "--results", "study", "--report-only")  # without the raw data
+    assert "the report shows no cases" in report.stderr
+    made = tmp_path / "root" / "results" / "benchmarks" / "toy" / "report"
+    assert (made / "comparison.csv").read_text() == (out / "report" / "comparison.csv").read_text()
+    assert (elsewhere / "results.md").read_bytes() == (made / "comparison.md").read_bytes()
+    assert "Encoders of balls" in (made / "report.html").read_text()
+    (tmp_path / "root" / "raw").symlink_to(folder / "root" / "raw")
+    assert "begins" not in typed(tmp_path, "--results", "study").stderr
+    assert {name: (elsewhere / name).read_bytes() for name in names} == {n: (out / n).read_bytes() for n in names}
+    assert str(folder) not in (elsewhere / "cells.csv").read_text()
+    more = (folder / "toy.toml").read_text().replace("seeds = [0]", "seeds = [0, 1]")
+    (tmp_path / "toy.toml").write_text(more)
+    done = typed(tmp_path, "--results", "study", "--only", "cells/balls/scratch/2shots/seed1")
+    assert done.stderr.count("begins") == 1 and "cells/balls/scratch/2shots/seed1: done, 2 steps" in done.stderr
+    assert len(scores_of(elsewhere)) == len(scores_of(out)) + 4
 
 
 @pytest.mark.slow

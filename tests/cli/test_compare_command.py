@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-ROWS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "transfer_101.csv"
+ROWS = Path(__file__).resolve().parents[2] / "benchmarks" / "studies" / "organs_few_labels" / "scores.csv.gz"
 FIGURES = ("differences", "scores", "critical_difference", "order_probabilities")
 
 

@@ -35,7 +35,7 @@ FOREIGN = {
     "container": {"--shm-size"},
     "run.py": {"--all"},
     "dask": {"--nthreads", "--nworkers"},
-    "benchmarks/": {"--quick", "--edge", "--threads", "--options"},
+    "benchmarks/": {"--quick", "--edge", "--threads"},
 }
 # Modules that run another program: a string that is nothing but a flag is an argument of that.
 RUN_OTHERS = ("provenance.py", "diagnosis/machine.py", "peers/nnunet_peer.py", "peers/nnunet_side.py")

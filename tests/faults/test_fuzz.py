@@ -1,6 +1,6 @@
 """Mutated files of every kind that is read: they are taken, or refused in words.
 
-benchmarks/fuzz.py runs the same targets for hours; what it found stands here as examples.
+benchmarks/reliability/fuzz.py runs the same targets for hours; what it found stands here as examples.
 """
 
 from __future__ import annotations

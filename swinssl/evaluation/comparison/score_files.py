@@ -6,7 +6,9 @@ a structure; a column `mean` is computed anew).
 
 from __future__ import annotations
 
+import gzip
 import math
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -34,7 +36,7 @@ def read_scores(given: Sequence[str]) -> ScoreTable:
 
     Args:
         given: `NAME=PATH` of a metrics.csv or a folder with one, each further one of a name being the next seed; or
-            the path of a table of all models.
+            the path of a table of all models, which may be compressed (.csv.gz).
 
     Raises:
         UserError: a file is missing, is no such table, or has something twice.
@@ -70,6 +72,22 @@ def _metrics(path: Path, model: str, seed: str) -> list[Score]:
     return [_score(path, line, {**row, MODEL: model, SEED: seed}, scores) for line, row in rows]
 
 
+def table_of(path: Path, rows: Sequence[Mapping[str, str]]) -> ScoreTable:
+    """The scores of rows that were read already, all with the same columns; `path` is their file, for messages."""
+    names = [other_names().get(name.lower(), _plain(name)) for name in (rows[0] if rows else ())]
+    columns = _score_columns(names)
+    scores = [
+        _score(path, line, dict(zip(names, row.values(), strict=True)), columns) for line, row in enumerate(rows, 2)
+    ]
+    _check_unique(scores)
+    return ScoreTable(tuple(scores))
+
+
+def other_names() -> dict[str, str]:
+    """Further names of columns, by the name that is understood."""
+    return OTHER_NAMES | aliases()
+
+
 def _table(path: Path) -> list[Score]:
     names, rows = _rows(path)
     if MODEL not in names and {CASE, STRUCTURE} <= set(names):
@@ -88,8 +106,8 @@ def _table(path: Path) -> list[Score]:
 def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     """Columns by the names that we use, and the rows with their line."""
     try:
-        text = files.read_text(path)
-    except (OSError, UnicodeDecodeError) as error:
+        text = _text(path)
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: cannot be read ({reason}). {REMEDY}") from None
     header = text.partition("\n")[0]
@@ -97,8 +115,8 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
         lines = list(csv_rows(text, delimiter=max(",;\t", key=header.count)))
     except ValueError as error:
         raise UserError(f"{path}: cannot be read as CSV ({error}). {REMEDY}") from None
-    other_names = OTHER_NAMES | aliases()
-    names = [other_names.get(name.strip().lower(), _plain(name.strip())) for name in lines[0][1]] if lines else []
+    known = other_names()
+    names = [known.get(name.strip().lower(), _plain(name.strip())) for name in lines[0][1]] if lines else []
     if len(set(names)) < len(names):
         raise UserError(f"{path}: two columns have one name ({listed(names)}). Rename or remove one.")
     rows = []
@@ -110,6 +128,13 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     if not rows:
         raise UserError(f"{path}: no scores in it. {REMEDY}")
     return names, rows
+
+
+def _text(path: Path) -> str:
+    """The content of a table, compressed (.gz) or not."""
+    if path.suffix == ".gz":
+        return gzip.decompress(files.read_bytes(path)).decode("utf-8-sig")
+    return files.read_text(path)
 
 
 def _plain(name: str) -> str:

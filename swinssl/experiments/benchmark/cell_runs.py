@@ -17,13 +17,20 @@ from swinssl.evaluation.summary import METRICS_FILE
 from swinssl.experiments.benchmark.cells import ComparisonCell, PretrainingCell, TrainingCell
 from swinssl.experiments.benchmark.commands import run_swinssl
 from swinssl.experiments.benchmark.config import ALL, BASELINES, Init
-from swinssl.experiments.benchmark.study import SCORES_FILE, Benchmark
-from swinssl.experiments.benchmark.zeroed_encoder import FOR_EVER, write_zeroed_encoder
+from swinssl.experiments.benchmark.result_tables import ScoreRow
+from swinssl.experiments.benchmark.study import REMEDY, Benchmark, comparison_result
 from swinssl.experiments.peers.nnunet_side import LEFT_RIGHT, PEER_PLANS, NnunetSide
-from swinssl.networks.checkpoints.encoder_file import FIRST_KERNEL, read_encoder_header
+from swinssl.networks.checkpoints.encoder_file import (
+    FIRST_KERNEL,
+    EncoderRecord,
+    read_encoder_header,
+    write_encoder,
+)
+from swinssl.preprocessing.plans import Plans
 from swinssl.training.engine.run_folder import RunFolder
 
-REMEDY = "Delete the cell's folder, and it is done again."
+# More epochs than any run has: the encoder is never trained.
+FOREVER = 1_000_000
 
 
 def prepare_pretraining(benchmark: Benchmark, log: IO[str]) -> None:
@@ -93,8 +100,8 @@ def run_training(benchmark: Benchmark, cell: TrainingCell, log: IO[str]) -> None
     patients = {case.id: case.group or "" for case in workspace.cases.test}
     if benchmark.settings(cell) != began_with:
         raise UserError(f"{cell.key}: its encoder was replaced while it was trained. Delete {place} and rerun.")
-    files.write_text(place / SCORES_FILE, _scores(evaluation / METRICS_FILE, about, patients))
-    benchmark.keep(cell, predictions=os.path.relpath(predictions, benchmark.folder), **facts)
+    scores = _scores(evaluation / METRICS_FILE, about, patients)
+    benchmark.keep(cell, scores, predictions=os.path.relpath(predictions, benchmark.folder), **facts)
     if not init.is_peer:
         _forget_checkpoints(benchmark.folder / facts["training"])
 
@@ -116,7 +123,7 @@ def run_comparison(benchmark: Benchmark, cell: ComparisonCell, log: IO[str]) -> 
     fold = benchmark.folder / (benchmark.record(cell.trained) or {})["training"]
     where = ["--root", workspace.test, "--data", workspace.raw.name, "--device", benchmark.device, "--out", place]
     run_swinssl("cka", encoder, fold, *where, *(benchmark.config.cka or ()), log=log)
-    benchmark.keep(cell, minutes=(time.monotonic() - began) / 60)
+    benchmark.keep(cell, minutes=(time.monotonic() - began) / 60, **comparison_result(place))
 
 
 def _ours(benchmark: Benchmark, cell: TrainingCell, log: IO[str]) -> tuple[Path, dict[str, Any]]:
@@ -172,7 +179,7 @@ def _start(benchmark: Benchmark, init: Init, cell: TrainingCell) -> list[object]
     path = workspace.root / "zeroed.safetensors"
     if not path.is_file():
         write_zeroed_encoder(path, workspace.plans)
-    return ["--init", path, "--freeze-epochs", FOR_EVER]
+    return ["--init", path, "--freeze-epochs", FOREVER]
 
 
 def _peer(benchmark: Benchmark, cell: TrainingCell, log: IO[str]) -> tuple[Path, dict[str, Any]]:
@@ -216,8 +223,24 @@ def _volumes(benchmark: Benchmark, cell: TrainingCell) -> int | str:
     return "" if record is None else record["volumes"]
 
 
-def _scores(metrics: Path, about: dict[str, Any], patients: dict[str, str]) -> str:
-    """The rows of a metrics.csv, each with what the cell is, and with the patient of its case."""
+def _scores(metrics: Path, about: dict[str, Any], patients: dict[str, str]) -> list[ScoreRow]:
+    """The rows of a metrics.csv, each with the facts of its cell and the patient of its case."""
     rows = csv_records(metrics.read_text(encoding="utf-8"))
     columns = [*about, "patient", *(name for name in (rows[0] if rows else {}) if name != "label")]
-    return csv_text(({**about, "patient": patients.get(row["case"], ""), **row} for row in rows), columns)
+    return csv_records(csv_text(({**about, "patient": patients.get(row["case"], ""), **row} for row in rows), columns))
+
+
+def write_zeroed_encoder(path: Path, plans: Plans) -> None:
+    """Write the planned encoder with all weights 0, so that all its feature maps are 0 too.
+
+    The rest of the network, skip connections from the image included, keeps its size. Train with
+    `--freeze-epochs FOREVER`, so that the encoder stays at 0.
+    """
+    import torch
+
+    from swinssl.networks.swin.encoder import SwinEncoder
+
+    plan, channels = plans.network.encoder, len(plans.channel_names)
+    encoder = SwinEncoder(plan, in_channels=channels)
+    weights = {name: torch.zeros_like(weight) for name, weight in encoder.state_dict().items()}
+    write_encoder(path, weights, EncoderRecord(encoder=plan, in_channels=channels, spacing=plans.spacing))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
+from swinssl.core.errors import UserError
 from swinssl.core.locks import children_descriptors
 from swinssl.core.terminal import print
 
@@ -58,3 +59,19 @@ def run(
         raise KeyboardInterrupt
     if code:
         raise subprocess.CalledProcessError(code, list(map(str, command)))
+
+
+def run_script(main: Callable[[], int]) -> NoReturn:
+    """Run `main` of a benchmark script and exit with the code that it returns: 2 after an error that the user can fix,
+    whose message is printed, 130 if it was interrupted."""
+    try:
+        sys.exit(main())
+    except UserError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+    except subprocess.CalledProcessError as error:
+        print(f"{Path(error.cmd[0]).name} failed with exit code {error.returncode}; see above.", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("Interrupted. Rerun the command to resume.", file=sys.stderr)
+        sys.exit(130)

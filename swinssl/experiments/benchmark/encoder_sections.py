@@ -1,4 +1,4 @@
-"""What fine-tuning did to the encoders, as sections of a benchmark's report: CKA before and after, and attention."""
+"""Sections of a report on what fine-tuning does to the encoders: CKA before and after, and attention."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
 
-from swinssl.core import files
 from swinssl.core.pictures import spare_the_run
 from swinssl.core.text import counted
-from swinssl.evaluation.encoders.cka_curves import NAME, REMEDY, Curve, cka_curves_figure
-from swinssl.evaluation.encoders.comparison_files import CKA_FILE
+from swinssl.evaluation.encoders.cka_curves import NAME, Curve, cka_curves_figure
 from swinssl.evaluation.encoders.comparison_picture import CKA_DRAWING
 from swinssl.evaluation.report.figures.style import save
 from swinssl.evaluation.report.html.content import Cell, Figure, Section, Table
@@ -19,77 +17,74 @@ from swinssl.experiments.benchmark.cells import ComparisonCell
 from swinssl.experiments.benchmark.study import Benchmark
 
 HOW = (
-    "CKA says how alike an encoder sees the same tokens before and after fine-tuning: 1 alike but for rotation and "
-    "scale, 0 not at all. Attention is how far the heads look, as a share of what even attention over their windows "
-    "would give, and how far the heads of the encoder lie apart in it (SD). On {crops} crops of {cases}, which neither "
-    "training has seen, with seed {seed}."
+    "CKA is the similarity of an encoder's features of the same tokens before and after fine-tuning: 1 equal up to "
+    "rotation and scale, 0 unrelated. Attention is the mean attention distance of the heads relative to uniform "
+    "attention over their windows, and its SD over heads. Measured on {crops} crops of {cases} that no training used, "
+    "with seed {seed}."
 )
 
 
 def encoder_sections(benchmark: Benchmark, folder: Path) -> list[Section]:
-    """A section a task of which a comparison of encoders is done; its figures are written beneath `folder`."""
+    """A section per task with a finished comparison of encoders; figures are written beneath `folder`."""
     done = [cell for cell in benchmark.cells if isinstance(cell, ComparisonCell) and benchmark.is_done(cell)]
     sections = []
-    for task in benchmark.tasks:
-        own = [cell for cell in done if cell.trained.task == task]
-        left_out = {cell: (benchmark.record(cell) or {}).get("left_out") for cell in own}
-        compared = [cell for cell in own if left_out[cell] is None]
-        notes = [f"{cell.init}: {reason}." for cell, reason in left_out.items() if reason is not None]
-        found = {cell: _read(benchmark.place(cell)) for cell in compared}
-        if not own:
+    for task in benchmark.config.tasks:
+        records = {cell: benchmark.record(cell) or {} for cell in done if cell.trained.task == task}
+        results = {cell: record["cka"] for cell, record in records.items() if "cka" in record}
+        notes = [f"{cell.init}: {record['left_out']}." for cell, record in records.items() if "left_out" in record]
+        if not records:
             continue
-        paragraphs = [_how(next(iter(found.values())), compared[0].seed)] if found else []
-        figures = _figures(benchmark, found, folder, task)
-        tables = [_table(found)] if found else []
+        paragraphs = [_how(next(iter(results.values())), next(iter(results)).seed)] if results else []
+        figures = _figures(benchmark, results, folder, task)
+        tables = [_table(results)] if results else []
         sections.append(Section(f"Encoders of {task}", [*paragraphs, *dict.fromkeys(notes)], tables, figures))
     return sections
 
 
-def _read(place: Path) -> dict[str, Any]:
-    return files.read_json(place / CKA_FILE, what="comparison of encoders", remedy=REMEDY)
-
-
-def _how(one: Mapping[str, Any], seed: int) -> str:
-    return HOW.format(crops=one["counts"]["crops"], cases=counted(one["counts"]["cases"], "test case"), seed=seed)
+def _how(result: Mapping[str, Any], seed: int) -> str:
+    counts = result["counts"]
+    return HOW.format(crops=counts["crops"], cases=counted(counts["cases"], "test case"), seed=seed)
 
 
 def _figures(
-    benchmark: Benchmark, found: Mapping[ComparisonCell, Mapping[str, Any]], folder: Path, task: str
+    benchmark: Benchmark, results: Mapping[ComparisonCell, Mapping[str, Any]], folder: Path, task: str
 ) -> list[Figure]:
-    """The curves of all inits, and the matrices of each with its fewest shots."""
+    """The curves of all inits, and the matrices of each init for its fewest shots."""
     panels: dict[str, dict[str, Curve]] = {}
-    for cell, one in found.items():
-        panels.setdefault(cell.init, {})[_shots(cell)] = one["curve"]
+    for cell, result in results.items():
+        panels.setdefault(cell.init, {})[_shots(cell)] = result["curve"]
     figures = []
     with spare_the_run(folder / task / NAME):
         if (curves := cka_curves_figure(panels)) is None:
             return []
         drawn, _ = save(curves, folder / task, NAME)
-        said = "CKA between the encoder before and after fine-tuning, block by block."
-        figures.append(Figure(folder / task / drawn, said, said))
+        caption = "CKA between the encoder before and after fine-tuning, block by block."
+        figures.append(Figure(folder / task / drawn, caption, caption))
     first: dict[str, ComparisonCell] = {}
-    for cell in found:
+    for cell in results:
         first.setdefault(cell.init, cell)
     for init, cell in first.items():
-        caption = f"All blocks of {init} with each other: A before fine-tuning with {_shots(cell)}, B after."
-        if (drawing := benchmark.place(cell) / CKA_DRAWING).is_file():  # else it could not be drawn
+        caption = f"All pairs of blocks of {init}: A before fine-tuning with {_shots(cell)}, B after."
+        if (
+            drawing := benchmark.place(cell) / CKA_DRAWING
+        ).is_file():  # absent if it could not be drawn or the folder was deleted
             figures.append(Figure(drawing, caption, caption))
     return figures
 
 
-def _table(found: Mapping[ComparisonCell, Mapping[str, Any]]) -> Table:
-    """A row a fine-tuning; CKA at the last block of each stage."""
-    stages = max((_stage(point) for one in found.values() for point in one["curve"]), default=0)
+def _table(results: Mapping[ComparisonCell, Mapping[str, Any]]) -> Table:
+    """A row per fine-tuning; CKA at the last block of each stage."""
+    stages = max((_stage(point) for result in results.values() for point in result["curve"]), default=0)
     attention = ("attention before", "after", "SD before", "SD after")
     rows: list[list[Cell]] = []
-    for cell, one in found.items():
-        last = {_stage(point): point["cka"] for point in one["curve"]}
-        heads = [_shares(one["attention"][letter]) for letter in ("A", "B")]
+    for cell, result in results.items():
+        last = {_stage(point): point["cka"] for point in result["curve"]}
+        heads = [_relative_distances(result["attention"][letter]) for letter in ("A", "B")]
         row: list[Cell] = [cell.init, cell.trained.shots]
         row += [last.get(stage) for stage in range(1, stages + 1)]
         rows.append([*row, *map(fmean, heads), *map(pstdev, heads)])
     columns = ["init", "shots", *(f"stage {stage}" for stage in range(1, stages + 1)), *attention]
-    caption = "CKA at the last block of each stage; attention distance before and after, as a share of even attention's"
+    caption = "CKA at the last block of each stage; attention distance before and after, relative to uniform attention"
     return Table(caption, columns, rows)
 
 
@@ -97,8 +92,8 @@ def _stage(point: Mapping[str, Any]) -> int:
     return int(point["block_A"].split(".")[0])
 
 
-def _shares(heads: Sequence[Mapping[str, Any]]) -> list[float]:
-    """Of each head, its attention distance as a share of even attention's."""
+def _relative_distances(heads: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The attention distance of each head relative to uniform attention."""
     return [head["distance_mm"] / head["even_distance_mm"] for head in heads]
 
 

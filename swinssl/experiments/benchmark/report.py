@@ -1,15 +1,15 @@
-"""What a benchmark comes to: one table of all scores, the comparison of its inits, figures, and one HTML file.
+"""The report of a benchmark: the comparison of its inits, figures, and one HTML file, made from the two tables.
 
-report/scores.csv          a row a test case and structure of every cell
-       cells.csv           steps and minutes of every cell
-       comparison.*, *.svg, *.png, large_table.*    as of swinssl_compare
-       <task>/overlays.*   what the best inits drew (figure 5 of the paper)
-       <task>/cka_curves.* what fine-tuning did to encoders (figure 8)
-       report.html         all of it, and the cases to look at; needs no other file
+<results>/results.md       the comparison as Markdown, beside the tables
+report/comparison.*, *.svg, *.png, large_table.*    as of swinssl_compare
+       <task>/overlays.*   outlines of the best inits
+       <task>/cka_curves.* CKA before and after fine-tuning
+       report.html         all of it, and a viewer of the cases; needs no other file
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,14 @@ from typing import Any
 from swinssl.core import files
 from swinssl.core.errors import UserError
 from swinssl.core.pictures import spare_the_run
-from swinssl.core.text import counted, csv_records, csv_text, dimensions, listed
+from swinssl.core.text import counted, dimensions, listed
 from swinssl.dataset.channel_kind import named_ct
 from swinssl.evaluation.comparison.convergence import LOG_FILE, TrainingCurve, read_curve
 from swinssl.evaluation.comparison.expected_order import ExpectedOrder
-from swinssl.evaluation.comparison.score_files import read_scores
+from swinssl.evaluation.comparison.score_files import table_of
 from swinssl.evaluation.comparison.score_table import ScoreTable
 from swinssl.evaluation.comparison.study import Study, make_study
-from swinssl.evaluation.comparison.study_files import summary, write_files
+from swinssl.evaluation.comparison.study_files import TEXT_FILE, summary, write_files
 from swinssl.evaluation.report.figures.drawing import draw_study, folder_of
 from swinssl.evaluation.report.figures.style import save
 from swinssl.evaluation.report.html.case_summary import mean_score, models_of
@@ -35,14 +35,18 @@ from swinssl.evaluation.report.pictures.overlays import overlays_figure, typical
 from swinssl.experiments.benchmark.cells import TrainingCell
 from swinssl.experiments.benchmark.config import SCRATCH
 from swinssl.experiments.benchmark.encoder_sections import encoder_sections
-from swinssl.experiments.benchmark.study import SCORES_FILE, Benchmark, training_cells
+from swinssl.experiments.benchmark.study import Benchmark, training_cells
+from swinssl.experiments.benchmark.task_workspace import TaskWorkspace
 from swinssl.imageio.formats import required_ending
 from swinssl.metrics.registry import DICE
 from swinssl.metrics.structures import raw_structures
+from swinssl.preprocessing.plans import PLANS_FILE
+
+logger = logging.getLogger(__name__)
 
 # Inits whose outlines are drawn beside those of scratch, as in the paper.
 SHOWN = 4
-CELLS_FILE, REPORT_FILE = "cells.csv", "report.html"
+RESULTS_FILE, REPORT_FILE = "results.md", "report.html"
 # What a reader needs to know of a figure, by its file's name.
 CAPTIONS = {
     "differences": "Differences between inits with 95 % intervals: for other training and test cases where there are "
@@ -68,13 +72,19 @@ def write_benchmark_report(benchmark: Benchmark) -> Path:
         UserError: none is.
     """
     folder = benchmark.report_folder
+    benchmark.upgrade()
     done = [cell for cell in training_cells(benchmark) if benchmark.is_done(cell)]
     if not done:
-        raise UserError(f"{benchmark.folder}: no cell is done, so there is nothing to report. Run it first.")
+        raise UserError(f"{benchmark.tables.folder}: no cell is done, so there is nothing to report. Run it first.")
+    if other := len(set(benchmark.tables.records()) - {cell.key for cell in benchmark.cells}):
+        logger.info(
+            "%s: %s of cells that the TOML file does not have; they are kept, but not reported.",
+            benchmark.tables.cells_path,
+            counted(other, "row"),
+        )
     cells = [_cell_row(benchmark, cell) for cell in done]
-    files.write_text(folder / SCORES_FILE, csv_text(row for cell in done for row in _scores(benchmark, cell)))
-    files.write_text(folder / CELLS_FILE, csv_text(cells))
-    table = read_scores([str(folder / SCORES_FILE)])
+    table = table_of(benchmark.tables.scores_path, [row for cell in done for row in benchmark.scores(cell)])
+    workspaces = _workspaces(benchmark)
     study: Study | None = None
     figures: tuple[str, ...] = ()
     if any(len(part.models) > 1 for part in table.settings.values()):
@@ -87,6 +97,7 @@ def write_benchmark_report(benchmark: Benchmark) -> Path:
             curves=_curves(benchmark, done),
         )
         write_files(study, folder)
+        files.write_bytes(benchmark.tables.folder / RESULTS_FILE, (folder / TEXT_FILE).read_bytes())
         figures = draw_study(study, table, folder, groups=groups)
     page = HtmlReport(
         title=benchmark.config.title or benchmark.config.name,
@@ -94,8 +105,8 @@ def write_benchmark_report(benchmark: Benchmark) -> Path:
         sections=[
             *_result_sections(table, study, figures, folder),
             *encoder_sections(benchmark, folder),
-            *_case_sections(benchmark, done, folder),
-            _how_section(benchmark, cells),
+            *_case_sections(benchmark, workspaces, done, folder),
+            _how_section(benchmark, workspaces, cells),
         ],
         summary=summary(study) if study is not None else ["One init only: nothing to compare."],
     )
@@ -103,13 +114,18 @@ def write_benchmark_report(benchmark: Benchmark) -> Path:
     return folder / REPORT_FILE
 
 
-def _scores(benchmark: Benchmark, cell: TrainingCell) -> list[dict[str, Any]]:
-    return csv_records((benchmark.place(cell) / SCORES_FILE).read_text(encoding="utf-8"))
+def _workspaces(benchmark: Benchmark) -> dict[str, TaskWorkspace]:
+    """The tasks whose raw data and plans are here; the tables alone are enough for everything but cases and plans."""
+    try:
+        workspaces = benchmark.tasks
+    except UserError as error:
+        logger.warning("warning: the report shows no cases: %s", error)
+        return {}
+    return {name: one for name, one in workspaces.items() if (one.preprocessed / PLANS_FILE).is_file()}
 
 
 def _cell_row(benchmark: Benchmark, cell: TrainingCell) -> dict[str, Any]:
     record = benchmark.record(cell) or {}
-    scores = [float(row[DICE]) for row in _scores(benchmark, cell) if row[DICE]]
     return {
         "task": cell.task,
         "model": cell.init,
@@ -117,8 +133,8 @@ def _cell_row(benchmark: Benchmark, cell: TrainingCell) -> dict[str, Any]:
         "seed": cell.seed,
         "steps": record["steps"],
         "minutes": round(record["minutes"], 2),
-        "device": record["device"],
-        "mean Dice": round(sum(scores) / len(scores), 4) if scores else None,
+        "device": record.get("device"),
+        "mean Dice": record.get("mean_dice"),
     }
 
 
@@ -193,10 +209,12 @@ def _figures(names: Sequence[str], folder: Path) -> list[Figure]:
     return made
 
 
-def _case_sections(benchmark: Benchmark, done: Sequence[TrainingCell], folder: Path) -> list[Section]:
+def _case_sections(
+    benchmark: Benchmark, workspaces: Mapping[str, TaskWorkspace], done: Sequence[TrainingCell], folder: Path
+) -> list[Section]:
     """The test cases of each task with the predictions of its fewest shots and first seed."""
     sections = []
-    for name, workspace in benchmark.tasks.items():
+    for name, workspace in workspaces.items():
         own = [cell for cell in done if cell.task == name]
         own = [cell for cell in own if (cell.shots, cell.seed) == (own[0].shots, own[0].seed)]
         if not own:
@@ -205,7 +223,7 @@ def _case_sections(benchmark: Benchmark, done: Sequence[TrainingCell], folder: P
         shown = {init: where for init, where in found.items() if where.is_dir()}
         by_case: dict[str, dict[str, dict[str, float | None]]] = {}
         for cell in own:
-            for row in _scores(benchmark, cell):
+            for row in benchmark.scores(cell):
                 value = float(row[DICE]) if row[DICE] else None
                 by_case.setdefault(row["case"], {}).setdefault(cell.init, {})[row["structure"]] = value
         cases = []
@@ -241,9 +259,11 @@ def _best_and_scratch(benchmark: Benchmark, cases: Sequence[Case]) -> list[str]:
     return [*others[:SHOWN], *scratch]
 
 
-def _how_section(benchmark: Benchmark, cells: Sequence[Mapping[str, Any]]) -> Section:
+def _how_section(
+    benchmark: Benchmark, workspaces: Mapping[str, TaskWorkspace], cells: Sequence[Mapping[str, Any]]
+) -> Section:
     paragraphs = []
-    for name, workspace in benchmark.tasks.items():
+    for name, workspace in workspaces.items():
         if not any(cell["task"] == name for cell in cells):
             continue
         plans, cases = workspace.plans, workspace.cases

@@ -55,6 +55,7 @@ def run_cells(
         UserError: a cell was done with other settings, or a pretraining knows a test case, or a peer has no Python.
         KeyboardInterrupt: someone asked to stop; the cell in work has saved what it had.
     """
+    benchmark.upgrade()
     left = [cell for cell in cells if not benchmark.is_done(cell)]
     benchmark.check(left)
     failed: dict[str, str] = {}
@@ -126,7 +127,8 @@ def _run(benchmark: Benchmark, cell: Cell, log: IO[str]) -> None:
     workspace, planned_for = benchmark.tasks[cell.task], benchmark.config.planned_for
     encoder = None if planned_for is None else benchmark.encoder(planned_for, benchmark.config.seeds[0])
     with _alone(workspace.root):
-        workspace.prepare(encoder=encoder, device=benchmark.device, log=log)
+        plans = benchmark.tables.plans_path(cell.task)
+        workspace.prepare(encoder=encoder, device=benchmark.device, log=log, plans=plans)
     run_training(benchmark, cell, log)
 
 

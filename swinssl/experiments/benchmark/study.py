@@ -1,20 +1,19 @@
 """A benchmark on disk: its places, what each cell rests on, and what is done.
 
-<out>/pretraining_data/              workspace of what is pretrained on
-      workspaces/<task>/             workspace of a task (`task_workspace.py`); its plan is wanted below too
-      pretraining/<init>[/seedN]/    a pretraining: run/ and cell.json
-      cells/<task>/<init>/<shots>/seedN/    scores.csv, log.jsonl and cell.json: all that tables and curves need
-      cka/<task>/<init>/<shots>/seedN/      what swinssl_cka wrote, and cell.json
-      report/                        what it comes to
+<out>/cells.csv, scores.csv.gz       the results (`result_tables.py`); elsewhere with --results
+      pretraining_data/              workspace of what is pretrained on
+      workspaces/<task>/             workspace of a task (`task_workspace.py`)
+      pretraining/<init>[/seedN]/    a pretraining: run/
+      cells/<task>/<init>/<shots>/seedN/    a training: predictions, evaluation, log.jsonl
+      cka/<task>/<init>/<shots>/seedN/      what swinssl_cka wrote
+      report/                        tables, figures and report.html
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
@@ -23,12 +22,13 @@ from typing import Any
 
 from swinssl.core import files
 from swinssl.core.errors import UserError
-from swinssl.core.text import csv_records
+from swinssl.core.text import counted, csv_records
 from swinssl.core.workspace import Workspace
 from swinssl.dataset.raw_dataset import RawDataset
 from swinssl.evaluation.comparison.convergence import LOG_FILE
 from swinssl.evaluation.encoders.compared_encoder import run_beside
 from swinssl.evaluation.encoders.comparison_files import CKA_FILE
+from swinssl.evaluation.summary import METRICS_FILE
 from swinssl.experiments.benchmark.cells import (
     Cell,
     ComparisonCell,
@@ -38,17 +38,28 @@ from swinssl.experiments.benchmark.cells import (
     pretraining_of,
 )
 from swinssl.experiments.benchmark.config import BenchmarkConfig
-from swinssl.experiments.benchmark.image_hashes import hashes_of
+from swinssl.experiments.benchmark.result_tables import (
+    CELLS_TABLE,
+    SCORES_TABLE,
+    Record,
+    ResultTables,
+    ScoreRow,
+    record_hash,
+)
 from swinssl.experiments.benchmark.task_workspace import OTHER_OUT, TaskWorkspace
+from swinssl.metrics.registry import DICE
 from swinssl.networks.checkpoints.shipped_encoders import encoder_path
 from swinssl.training.engine.run_description import LearntFrom
 
 logger = logging.getLogger(__name__)
 
+# What version 0.1.0 kept of a cell in its folder, instead of the two tables.
 CELL_FILE, SCORES_FILE = "cell.json", "scores.csv"
 ENCODER_FILE = "run/encoder.safetensors"
-# What a report or another cell reads of a cell.
-RESULT_FILES = (SCORES_FILE, LOG_FILE, CKA_FILE, ENCODER_FILE)
+CACHE_FILE = "image_hashes.json"
+REMEDY = "Delete the folder of the cell and rerun the command."
+# Files of a cell whose hashes its record keeps.
+RESULT_FILES = (f"evaluation/{METRICS_FILE}", LOG_FILE, CKA_FILE, ENCODER_FILE)
 
 
 @dataclass(frozen=True)
@@ -60,6 +71,7 @@ class Benchmark:
         workspace: where raw data sets are found.
         device: as in `--device`.
         peer_python: of an environment with nnunetv2.
+        results: folder of the two tables. Default: `folder`.
     """
 
     config: BenchmarkConfig
@@ -67,12 +79,17 @@ class Benchmark:
     workspace: Workspace
     device: str = "auto"
     peer_python: Path | None = None
+    results: Path | None = None
     _raw: dict[str, RawDataset] = field(default_factory=dict, compare=False)
     _warned: set[str] = field(default_factory=set, compare=False)
 
     @cached_property
     def cells(self) -> tuple[Cell, ...]:
         return cells_of(self.config)
+
+    @cached_property
+    def tables(self) -> ResultTables:
+        return ResultTables(self.results or self.folder)
 
     @property
     def pretraining_data(self) -> Path:
@@ -134,7 +151,10 @@ class Benchmark:
         task = self.config.tasks[cell.task]
         # Other numbers of shots are other cells, and groups are of the report.
         rests_on = task.model_dump(mode="json", exclude={"shots", "groups", "modality"})
-        encoder = self.encoder(cell.init, cell.seed)
+        try:
+            encoder = self.encoder(cell.init, cell.seed)
+        except UserError:  # results are read without it; `check` refuses to run what needs it
+            encoder = None
         own["encoder"] = None if encoder is None or not encoder.is_file() else _sha256(encoder)
         return own | {"task": rests_on, "shots": cell.shots, "seed": cell.seed, "plan_for": self.config.planned_for}
 
@@ -142,79 +162,138 @@ class Benchmark:
         """Whether a cell has its result, whole; of a damaged one a warning says that it is run again.
 
         Raises:
-            UserError: it has one, of other settings; or its encoder is not the one that it made.
+            UserError: it has one, of other settings; or its encoder is not the one that it made; or its folder has
+                another record than the tables.
         """
         record = self.record(cell)
         if record is None:
             return False
         before, now = dict(record["settings"]), self.settings(cell)
-        # Results alone may have been kept or moved, and the first version did not note the encoder.
+        # The encoder's file may be gone, and version 0.1.0 did not note its hash.
         if now.get("encoder") is None or "encoder" not in before:
             before["encoder"] = now["encoder"] = None
         if before != now:
             changed = ", ".join(name for name in now if before.get(name) != now[name])
-            raise UserError(f"{self.place(cell) / CELL_FILE}: this cell was done with another {changed}. {OTHER_OUT}")
-        damaged = self._damaged_file(cell, record)
-        if damaged is None:
-            return True
-        if isinstance(cell, PretrainingCell):
-            raise UserError(
-                f"{damaged}: not the encoder that {cell.key} made. Put that one back, or delete {self.place(cell)} and "
-                "rerun the command to pretrain it anew."
-            )
-        if cell.key not in self._warned:
-            self._warned.add(cell.key)
-            logger.warning(
-                "warning: %s is missing or was changed after %s was done; the results of this cell are made again.",
-                damaged,
+            raise UserError(f"{self.tables.cells_path}: cell {cell.key} was run with another {changed}. {OTHER_OUT}")
+        if not self.tables.has_scores(cell.key, record) and cell.key in self.tables.records():
+            self._warn(
                 cell.key,
+                f"{self.tables.scores_path}: the scores of {cell.key} are missing or were changed; the cell is run "
+                "again.",
             )
-        return False
+            return False
+        self._compare_with_folder(cell, record)
+        return True
 
-    def _damaged_file(self, cell: Cell, record: dict[str, Any]) -> Path | None:
-        """The first file of a cell's result that is not as it was when the cell was done."""
-        place = self.place(cell)
+    def _compare_with_folder(self, cell: Cell, record: Record) -> None:
+        """Say where the folder of a cell has other files than its record names; a folder without them is fine."""
         for name, expected in record.get("files", {}).items():
-            path = place / name
-            if isinstance(cell, PretrainingCell) and not path.exists():
-                continue  # results alone were kept; what needs the encoder says that it is missing
-            if not path.is_file() or _sha256(path) != expected:
-                return path
-        # The first version kept no hashes.
-        without_hashes = isinstance(cell, TrainingCell) and "files" not in record
-        return place / SCORES_FILE if without_hashes and not _has_scores(place / SCORES_FILE) else None
+            path = self.place(cell) / name
+            if not path.exists() or (path.is_file() and _sha256(path) == expected):
+                continue
+            if isinstance(cell, PretrainingCell):
+                raise UserError(
+                    f"{path}: not the encoder that {cell.key} made. Put that one back, or delete {self.place(cell)} "
+                    f"and the row of the cell in {self.tables.cells_path}, and rerun the command to pretrain again."
+                )
+            self._warn(
+                cell.key,
+                f"{path} was changed after {cell.key} was done; {self.tables.cells_path} and {SCORES_TABLE} take "
+                f"precedence. To run the cell again, delete its row in {CELLS_TABLE}.",
+            )
+        old = self._cell_file(cell) if cell.key in self.tables.records() else None
+        if old is not None and any(old.get(name) != record.get(name) for name in ("minutes", "steps", "ended")):
+            path = self.place(cell) / CELL_FILE
+            raise UserError(
+                f"{path}: says something else about {cell.key} than {self.tables.cells_path}. Delete {path} to keep "
+                "the result of the table, or delete the row of the cell in the table to keep that of the folder."
+            )
 
-    def record(self, cell: Cell) -> dict[str, Any] | None:
-        """What is kept of a cell that is done: `settings`, `minutes`, `ended`; of a training more; None before.
+    def _warn(self, key: str, text: str) -> None:
+        if key not in self._warned:
+            self._warned.add(key)
+            logger.warning("warning: %s", text)
 
-        Of a training: `steps`, `device`, and beneath the benchmark's folder, which may be moved, `predictions`; of our
-        own also `training` (the fold), `train_cases` and `validation_cases`.
+    def record(self, cell: Cell) -> Record | None:
+        """The record of a finished cell: `settings`, `minutes`, `ended`; None before.
+
+        Of a training also `steps`, `device`, `predictions` (a path beneath the benchmark's folder) and, unless it is of
+        nnU-Net, `training` (the fold), `train_cases` and `validation_cases`. A cell that version 0.1.0 finished has its
+        record in its folder until `upgrade`.
         """
+        known = self.tables.records().get(cell.key)
+        if known is not None:
+            return known
+        found = self._old_result(cell)
+        return None if found is None else found[0]
+
+    def scores(self, cell: TrainingCell) -> Sequence[ScoreRow]:
+        """The scores of a finished cell, a row per test case and structure."""
+        if cell.key in self.tables.records():
+            return self.tables.scores(cell.key)
+        found = self._old_result(cell)
+        return () if found is None else found[1]
+
+    def upgrade(self) -> None:
+        """Take the results that version 0.1.0 left in the folders of cells into the tables."""
+        known = self.tables.records()
+        old = {cell.key: found for cell in self.cells if cell.key not in known and (found := self._old_result(cell))}
+        if old:
+            self.tables.add(old)
+            logger.info("%s of version 0.1.0 added to %s.", counted(len(old), "cell"), self.tables.cells_path)
+
+    def _cell_file(self, cell: Cell) -> dict[str, Any] | None:
+        """The record that version 0.1.0 left in the folder of a cell."""
         path = self.place(cell) / CELL_FILE
         if not path.is_file():
             return None
-        remedy = "Delete it and rerun the command; the cell is done again."
+        remedy = "Delete it and rerun the command; the cell is then run again."
         record = files.read_json(path, what="record of a cell", remedy=remedy)
-        if not isinstance(record, dict) or record.get("sha256", _record_hash(record)) != _record_hash(record):
+        if not isinstance(record, dict) or record.get("sha256", record_hash(record, null=True)) != record_hash(
+            record, null=True
+        ):
             raise UserError(f"{path}: was changed after the cell was done. {remedy}")
         minutes = record.get("minutes")
         if not isinstance(record.get("settings"), dict) or not isinstance(minutes, int | float):
             raise UserError(f"{path}: is no record of a cell. {remedy}")
         return record
 
-    def keep(self, cell: Cell, **facts: Any) -> None:
-        """Record that a cell is done."""
+    def _old_result(self, cell: Cell) -> tuple[Record, list[ScoreRow]] | None:
+        """Record and scores that version 0.1.0 left in the folder of a cell; None without them or if damaged."""
+        record = self._cell_file(cell)
+        if record is None:
+            return None
+        expected, path = record.get("files", {}).get(SCORES_FILE), self.place(cell) / SCORES_FILE
+        rows: list[ScoreRow] = []
+        if isinstance(cell, TrainingCell):
+            if path.is_file() and expected in (None, _sha256(path)):
+                rows = _csv_rows(path)
+            if not rows and (expected is not None or "files" not in record):
+                self._warn(cell.key, f"{path} is missing or was changed after {cell.key} was done; it is run again.")
+                return None
+        kept = {name: value for name, value in record.get("files", {}).items() if name != SCORES_FILE}
+        result = {**record, "files": kept, **_mean_dice(rows)}
+        if isinstance(cell, ComparisonCell):
+            result |= comparison_result(self.place(cell))
+        return result, rows
+
+    def keep(self, cell: Cell, scores: Sequence[ScoreRow] = (), **facts: Any) -> None:
+        """Add a finished cell to the tables."""
         ended = datetime.now(UTC).isoformat(timespec="seconds")
         place = self.place(cell)
         hashes = {name: files.sha256_of(place / name) for name in RESULT_FILES if (place / name).is_file()}
+        facts |= _mean_dice(scores)
         record = {"settings": self.settings(cell), **facts, "files": hashes, "ended": ended}
-        files.write_json(place / CELL_FILE, {**record, "sha256": _record_hash(record)})
+        self.tables.add({cell.key: (record, scores)})
+        for name in (CELL_FILE, SCORES_FILE):  # of a run before, by version 0.1.0
+            (place / name).unlink(missing_ok=True)
 
     def check(self, cells: Sequence[Cell]) -> None:
         """Refuse at once what would fail later, before any of `cells` runs.
 
         Raises:
-            UserError: there is no such device, a peer has no Python, or a pretraining knows a test case.
+            UserError: there is no such device, a peer has no Python, an encoder was deleted after its pretraining, or
+                a pretraining knows a test case.
         """
         if not cells:
             return
@@ -227,6 +306,13 @@ class Benchmark:
                     f"inits.{cell.init}: needs --peer-python, the Python of an environment with nnunetv2. Give it, or "
                     "choose other cells with --only."
                 )
+            for needed in (own for own in self.cells if own.key in cell.needs and isinstance(own, PretrainingCell)):
+                path = self.place(needed) / ENCODER_FILE
+                if ENCODER_FILE in (self.record(needed) or {}).get("files", {}) and not path.is_file():
+                    raise UserError(
+                        f"{path}: is missing, and {cell.key} needs it. Put the encoder of {needed.key} back, or delete "
+                        f"the row of {needed.key} in {self.tables.cells_path} to pretrain again."
+                    )
         self.refuse_leaks()
 
     def refuse_leaks(self) -> None:
@@ -266,17 +352,55 @@ class Benchmark:
         return known
 
 
-def _record_hash(record: dict[str, Any]) -> str:
-    """Of a cell's record, without the hash itself."""
-    content = {name: value for name, value in record.items() if name != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+def comparison_result(place: Path) -> Record:
+    """What a report shows of a comparison of encoders; empty if the folder has none."""
+    path = place / CKA_FILE
+    if not path.is_file():
+        return {}
+    content = files.read_json(path, what="comparison of encoders", remedy=REMEDY)
+    heads = {
+        letter: [{name: head[name] for name in ("distance_mm", "even_distance_mm")} for head in rows]
+        for letter, rows in content["attention"].items()
+    }
+    counts = {name: content["counts"][name] for name in ("crops", "cases")}
+    return {"cka": {"counts": counts, "curve": content["curve"], "attention": heads}}
 
 
-def _has_scores(path: Path) -> bool:
+def _mean_dice(rows: Sequence[ScoreRow]) -> Record:
+    values = [float(row[DICE]) for row in rows if row.get(DICE)]
+    return {"mean_dice": round(sum(values) / len(values), 4)} if values else {}
+
+
+def _csv_rows(path: Path) -> list[ScoreRow]:
     try:
-        return bool(csv_records(path.read_text(encoding="utf-8")))
+        return csv_records(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
+        return []
+
+
+def hashes_of(images: Iterable[Path], folder: Path) -> dict[Path, str]:
+    """SHA-256 of the image files that exist; from a cache in `folder` if size and time are unchanged.
+
+    Ten thousand CTs are not read again at every start.
+    """
+    cache = folder / CACHE_FILE
+    kept: dict[str, Any] = {}
+    if cache.is_file():
+        kept = files.read_json(cache, what="hashes of images", remedy="Delete it and rerun the command.")
+    hashes: dict[Path, str] = {}
+    changed = False
+    for path in images:
+        if not path.is_file():
+            continue
+        now = [path.stat().st_size, path.stat().st_mtime_ns]
+        known = kept.get(str(path.absolute()))
+        if not known or known[:2] != now:
+            known, changed = [*now, files.sha256_of(path)], True
+            kept[str(path.absolute())] = known
+        hashes[path] = known[2]
+    if changed and folder.is_dir():
+        files.write_json(cache, kept)
+    return hashes
 
 
 def _sha256(path: Path) -> str:

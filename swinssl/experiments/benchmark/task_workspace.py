@@ -90,13 +90,32 @@ class TaskWorkspace:
     def test_description(self) -> Path:
         return self.test_dataset / DESCRIPTION_FILE
 
-    def prepare(self, *, encoder: Path | None, device: str, log: IO[str]) -> None:
-        """Link, plan for an encoder, and preprocess, unless that was done; a plan that is there already is kept.
+    def prepare(self, *, encoder: Path | None, device: str, log: IO[str], plans: Path | None = None) -> None:
+        """Link, plan for an encoder, and preprocess, unless that was done; existing plans are kept.
+
+        Args:
+            plans: the plans that belong to the results, so that all machines use the same: taken from this file if it
+                exists, else written to it.
 
         Raises:
-            UserError: it was done for something else, or the test cases are labelled in another way.
-            subprocess.CalledProcessError: a command failed; it has said why.
+            UserError: it was done for something else, with other plans than those of the results, or the test cases
+                have other labels.
+            subprocess.CalledProcessError: a command failed; its output says why.
         """
+        if plans is None:
+            self._prepare(None, encoder=encoder, device=device, log=log)
+            return
+        made = self.preprocessed / PLANS_FILE
+        if plans.is_file() and made.is_file() and Plans.read(plans) != self.plans:
+            raise UserError(
+                f"{made}: other plans than {plans}, which belong to the results. Delete {self.root} and rerun the "
+                "command to use those, or give another --results."
+            )
+        self._prepare(plans if plans.is_file() else None, encoder=encoder, device=device, log=log)
+        if not plans.is_file():
+            files.write_bytes(plans, made.read_bytes())
+
+    def _prepare(self, given: Path | None, *, encoder: Path | None, device: str, log: IO[str]) -> None:
         settings = {
             "encoder": None if encoder is None else files.sha256_of(encoder),
             "plan": list(self.task.plan),
@@ -115,6 +134,8 @@ class TaskWorkspace:
         files.write_json(path, {**settings, "done": False})
         self._link()
         where = [self.dataset, "--root", self.root]
+        if given is not None and not plans.is_file():
+            files.write_bytes(plans, given.read_bytes())
         if not plans.is_file():
             init = [] if encoder is None else ["--init", encoder]
             run_swinssl("plan", *where, "--device", device, *init, *self.task.plan, log=log)

@@ -14,7 +14,7 @@ from swinssl.evaluation.comparison.score_files import read_scores
 from swinssl.evaluation.comparison.score_table import ScoreTable
 from swinssl.evaluation.statistics.bootstrap import two_way_bootstrap
 
-RESULTS = Path(__file__).resolve().parents[3] / "benchmarks" / "results"
+STUDY = Path(__file__).resolve().parents[3] / "benchmarks" / "studies" / "organs_few_labels"
 
 
 def test_pairs_are_the_patients_that_both_have():
@@ -83,14 +83,15 @@ def test_other_patients_are_compared_as_groups():
     assert (one.effect, one.mean) == pytest.approx((np.median(values) - 0.3, np.mean(values) - 0.3))
 
 
-def test_the_committed_benchmark_comes_out_again():
-    """The lines of transfer_101.md, which an earlier program wrote: mean difference, typical one, pairs, raw p."""
-    scores = read_scores([str(RESULTS / "transfer_101.csv")])
-    text = (RESULTS / "transfer_101.md").read_text()
-    for model in scores.models[1:]:
+def test_the_committed_study_comes_out_again():
+    """The table of its results.md: over draws, mean difference, typical one, raw p and pairs."""
+    scores = read_scores([str(STUDY / "scores.csv.gz")])
+    text = (STUDY / "results.md").read_text()
+    for model in scores.models:
+        if model == "scratch":
+            continue
         one = compare_pairs(scores, model, "scratch")
-        (line,) = [line for line in text.splitlines() if line.startswith(f"| {model} |")]
-        assert f"| {one.mean:+.3f} | {one.typical} |" in line and line.endswith(f"| {one.n} |")
-    one = compare_pairs(scores, "smit", "scratch")
-    said = f"for these trainings {one.mean:+.3f}, typically {one.typical}, p {one.p:.2g}, {one.n} pairs."
-    assert said in text and f"{signed_with_interval(*one.headline)} over 3 draws" in text
+        line = next(line for line in text.splitlines() if line.startswith(f"| all structures | {model} | scratch |"))
+        assert f"| {one.mean:+.3f} | {one.typical} | {one.p:.2g} |" in line and line.endswith(f"| {one.n} pairs |")
+    smit = compare_pairs(scores, "smit", "scratch")
+    assert f"{signed_with_interval(*smit.headline)} Dice, smit minus scratch (3 draws" in text

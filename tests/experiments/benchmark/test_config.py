@@ -122,7 +122,7 @@ def test_a_part_of_the_cells_brings_what_it_needs(tmp_path):
         chosen(cells, ["seed7"])
 
 
-@pytest.mark.parametrize("path", ["configs/paper/paper.toml", "benchmarks/miniature/first_tier.toml"])
+@pytest.mark.parametrize("path", ["configs/paper/paper.toml", "benchmarks/studies/miniature/study.toml"])
 def test_the_configurations_that_come_with_swinssl_can_be_read(path):
     config = read_config(Path(__file__).parents[3] / path)
     assert len(cells_of(config)) >= len(config.seeds) * len(config.inits) * len(config.tasks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -18,13 +19,15 @@ from support.toy_dataset import NAME, write_raw
 from swinssl.core import files
 from swinssl.core.errors import UserError
 from swinssl.core.locks import FileLock
+from swinssl.core.text import csv_text
 from swinssl.core.workspace import Workspace
+from swinssl.evaluation.comparison.score_files import read_scores
 from swinssl.experiments.benchmark import run as benchmark_run
 from swinssl.experiments.benchmark.cells import PretrainingCell
 from swinssl.experiments.benchmark.config import BenchmarkConfig
-from swinssl.experiments.benchmark.image_hashes import hashes_of
+from swinssl.experiments.benchmark.result_tables import record_hash
 from swinssl.experiments.benchmark.run import run_cells
-from swinssl.experiments.benchmark.study import Benchmark
+from swinssl.experiments.benchmark.study import Benchmark, hashes_of
 
 CONFIG = {
     "name": "toy",
@@ -46,8 +49,9 @@ def workspace(tmp_path_factory):
     return Workspace(root)
 
 
-def toy(workspace, out, **changes):
-    return Benchmark(BenchmarkConfig.model_validate({**CONFIG, **changes}), out, workspace, device="cpu")
+def toy(workspace, out, results=None, **changes):
+    config = BenchmarkConfig.model_validate({**CONFIG, **changes})
+    return Benchmark(config, out, workspace, device="cpu", results=results)
 
 
 @pytest.fixture
@@ -187,69 +191,152 @@ def test_images_are_hashed_again_only_where_they_changed(tmp_path, monkeypatch):
     assert hashes_of([image], tmp_path) == {image: hashlib.sha256(b"another").hexdigest()}
 
 
-class TestDamage:
-    """A result that is not as it was when its cell was done is named, and made again or refused."""
+KEY = "cells/balls/scratch/2shots/seed0"
 
-    KEY = "cells/balls/scratch/2shots/seed0"
 
-    @pytest.fixture
-    def ran(self, monkeypatch):
-        """As above, with a table of scores."""
-        times = Counter()
+def rows_of(cell, dice="0.5"):
+    names = ("model", "seed", "task", "shots", "case", "structure", "Dice")
+    return [dict(zip(names, (cell.init, str(cell.seed), cell.task, "2", "ball_1", "core", dice), strict=True))]
 
-        def run(benchmark, cell, log):
-            times[cell.key] += 1
-            place = benchmark.place(cell)
-            if isinstance(cell, PretrainingCell):
-                files.write_bytes(place / "run" / "encoder.safetensors", b"weights")
-                files.write_json(place / "run" / "run.json", {"version": 1})
-            else:
-                files.write_text(place / "scores.csv", "model,case,structure,Dice\nscratch,ball_1,core,0.5\n")
+
+@pytest.fixture
+def ran_with_results(monkeypatch):
+    """As `ran`, with encoders and scores."""
+    times = Counter()
+
+    def run(benchmark, cell, log):
+        times[cell.key] += 1
+        place = benchmark.place(cell)
+        if isinstance(cell, PretrainingCell):
+            files.write_bytes(place / "run" / "encoder.safetensors", b"weights")
+            files.write_json(place / "run" / "run.json", {"version": 1})
             benchmark.keep(cell, minutes=1.0, steps=1)
+        else:
+            files.write_text(place / "evaluation" / "metrics.csv", "case,structure,Dice\nball_1,core,0.5\n")
+            benchmark.keep(cell, rows_of(cell), minutes=1.0, steps=1)
 
-        monkeypatch.setattr(benchmark_run, "_run", run)
-        return times
+    monkeypatch.setattr(benchmark_run, "_run", run)
+    return times
 
-    @pytest.mark.parametrize(
-        "damage",
-        [
-            lambda path: path.unlink(),
-            lambda path: path.write_bytes(b""),
-            lambda path: path.write_bytes(path.read_bytes().replace(b"scratch,", b"scrauch,")),
-        ],
-        ids=["deleted", "empty", "flipped"],
-    )
-    @pytest.mark.parametrize("hashes", [True, False], ids=["", "of the first version"])
-    def test_scores_are_made_again(self, workspace, tmp_path, ran, caplog, damage, hashes):
+
+def as_of_the_first_version(toys, *, hashes=True):
+    """Put the results of all cells into their folders, as 0.1.0 kept them, and remove the tables."""
+    for cell in toys.cells:
+        record = {name: value for name, value in toys.tables.records()[cell.key].items() if name not in OF_TABLES}
+        if not isinstance(cell, PretrainingCell):
+            path = toys.place(cell) / "scores.csv"
+            files.write_text(path, csv_text(rows_of(cell)))
+            record["files"] = {"scores.csv": files.sha256_of(path)}
+        if hashes:
+            record["sha256"] = record_hash(record)
+        else:
+            del record["files"]
+        files.write_json(toys.place(cell) / "cell.json", record)
+    for path in (toys.tables.cells_path, toys.tables.scores_path):
+        path.unlink()
+
+
+OF_TABLES = ("scores", "mean_dice", "sha256")
+
+
+class TestTables:
+    """Results are the two tables; the folders of cells may go."""
+
+    def test_a_benchmark_resumes_from_its_tables_alone(self, workspace, tmp_path, ran_with_results, caplog):
+        toys = toy(workspace, tmp_path / "here")
+        run_cells(toys, toys.cells, say=silent)
+        tables = {path.name: path.read_bytes() for path in (toys.tables.cells_path, toys.tables.scores_path)}
+        there = tmp_path / "there"
+        for name, content in tables.items():
+            files.write_bytes(there / name, content)
+        moved = toy(workspace, there)
+        assert len(run_cells(moved, moved.cells, say=silent).done) == 9 and set(ran_with_results.values()) == {1}
+        assert {path.name: path.read_bytes() for path in (moved.tables.cells_path, moved.tables.scores_path)} == tables
+        fewer = toy(workspace, there, seeds=[0], plan_for=None)
+        run_cells(fewer, fewer.cells, say=silent)
+        files.write_bytes(there / "pretraining" / "smit" / "run" / "encoder.safetensors", b"weights")
+        more = toy(workspace, there, seeds=[0, 1, 2])
+        run_cells(more, more.cells, say=silent)  # the third seed of each, and one pretraining
+        assert sum(ran_with_results.values()) == 9 + 4 and len(more.tables.records()) == 9 + 4
+        assert not caplog.text
+
+    def test_tables_may_be_apart_from_the_folders(self, workspace, tmp_path, ran_with_results):
+        toys = toy(workspace, tmp_path / "here", results=tmp_path / "study")
+        run_cells(toys, toys.cells, say=silent)
+        assert (tmp_path / "study" / "cells.csv").is_file() and not (tmp_path / "here" / "cells.csv").exists()
+        table = read_scores([str(tmp_path / "study" / "scores.csv.gz")])
+        assert set(table.models) == {"scratch", "smit", "own"} and len(table.scores) == 6
+
+    def test_a_kill_between_the_two_tables_costs_one_cell(self, workspace, tmp_path, ran_with_results, monkeypatch):
+        toys, write = toy(workspace, tmp_path), files.write_text
+
+        def killed(path, text, **how):
+            if path.name == "cells.csv" and KEY in text:
+                raise KeyboardInterrupt
+            write(path, text, **how)
+
+        monkeypatch.setattr(files, "write_text", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_cells(toys, toys.cells, say=silent)
+        monkeypatch.setattr(files, "write_text", write)
+        again = toy(workspace, tmp_path)
+        assert again.tables.scores(KEY) and KEY not in again.tables.records()
+        run_cells(again, again.cells, say=silent)
+        assert ran_with_results[KEY] == 2 and sum(ran_with_results.values()) == 10
+        assert len(again.tables.scores(KEY)) == 1
+
+    @pytest.mark.parametrize("damage", ["gone", "changed"])
+    def test_missing_and_changed_scores_are_made_again(self, workspace, tmp_path, ran_with_results, caplog, damage):
         toys = toy(workspace, tmp_path)
         run_cells(toys, toys.cells, say=silent)
-        record = tmp_path / self.KEY / "cell.json"
-        if not hashes:
-            known = json.loads(record.read_text())
-            del known["files"], known["sha256"]
-            record.write_text(json.dumps(known))
-        scores = tmp_path / self.KEY / "scores.csv"
-        damage(scores)
-        if not hashes and scores.exists() and scores.read_bytes():
-            return  # a table like any other, for who has no hash
+        path = toys.tables.scores_path
+        lines = gzip.decompress(path.read_bytes()).decode().splitlines()
+        index = next(i for i, line in enumerate(lines) if line.startswith("scratch,0"))
+        lines[index] = lines[index].replace("0.5", "0.9")
+        kept = lines[:index] + lines[index + (damage == "gone") :]
+        path.write_bytes(gzip.compress("\n".join([*kept, ""]).encode()))
         again = toy(workspace, tmp_path)
         run_cells(again, again.cells, say=silent)
-        assert ran[self.KEY] == 2 and sum(ran.values()) == 10
-        assert f"{scores} is missing or was changed after {self.KEY} was done" in caplog.text
+        assert ran_with_results[KEY] == 2 and sum(ran_with_results.values()) == 10
+        assert f"{path}: the scores of {KEY} are missing or were changed" in caplog.text
 
-    @pytest.mark.parametrize("text", ["", "[]", '{"settings": {}}', None])
-    def test_a_damaged_record_is_refused_and_its_remedy_works(self, workspace, tmp_path, ran, text):
+    def test_a_changed_row_is_refused_and_its_remedy_works(self, workspace, tmp_path, ran_with_results):
         toys = toy(workspace, tmp_path)
         run_cells(toys, toys.cells, say=silent)
-        record = tmp_path / self.KEY / "cell.json"
-        record.write_text(record.read_text().replace('"minutes": 1.0', '"minutes": 9.0') if text is None else text)
-        with pytest.raises(UserError, match=r"cell\.json: .* Delete it"):
+        path = toys.tables.cells_path
+        lines = path.read_text().splitlines()
+        index = next(i for i, line in enumerate(lines) if line.startswith(KEY))
+        path.write_text("\n".join([*lines[:index], lines[index].replace(",1.0,", ",9.0,"), *lines[index + 1 :], ""]))
+        with pytest.raises(UserError, match=rf"cells\.csv: the row of cell '{KEY}' was changed .* delete this row"):
             run_cells(toys, toys.cells, say=silent)
-        record.unlink()
+        path.write_text("\n".join([*lines[:index], *lines[index + 1 :], ""]))
         run_cells(toys, toys.cells, say=silent)
-        assert ran[self.KEY] == 2 and sum(ran.values()) == 10
+        assert ran_with_results[KEY] == 2 and sum(ran_with_results.values()) == 10
 
-    def test_an_encoder_that_was_changed_is_refused_and_its_remedies_work(self, workspace, tmp_path, ran):
+    @pytest.mark.parametrize("name", ["cells.csv", "scores.csv.gz"])
+    @pytest.mark.parametrize("content", [b"", b"\x1f\x8b\x08", b"a,b\n1\n", bytes(range(256))])
+    def test_a_table_that_cannot_be_read_is_named(self, workspace, tmp_path, ran_with_results, name, content):
+        toys = toy(workspace, tmp_path)
+        run_cells(toys, toys.cells[:3], say=silent)
+        (tmp_path / name).write_bytes(content)
+        try:
+            run_cells(toy(workspace, tmp_path), toys.cells[:3], say=silent)
+        except UserError as error:
+            assert name in str(error) and "delete it" in str(error)
+            (tmp_path / name).unlink()
+            run_cells(toy(workspace, tmp_path), toys.cells[:3], say=silent)
+        assert len(toys.tables.records()) == 3
+
+    def test_other_files_in_the_folder_of_a_cell_are_named(self, workspace, tmp_path, ran_with_results, caplog):
+        toys = toy(workspace, tmp_path)
+        run_cells(toys, toys.cells, say=silent)
+        metrics = tmp_path / KEY / "evaluation" / "metrics.csv"
+        metrics.write_text("case,structure,Dice\nball_1,core,0.9\n")
+        run_cells(again := toy(workspace, tmp_path), again.cells, say=silent)
+        assert f"{metrics} was changed after {KEY} was done" in caplog.text and "take precedence" in caplog.text
+        assert set(ran_with_results.values()) == {1}
+
+    def test_an_encoder_that_was_changed_is_refused_and_its_remedies_work(self, workspace, tmp_path, ran_with_results):
         toys = toy(workspace, tmp_path)
         run_cells(toys, toys.cells, say=silent)
         place = tmp_path / "pretraining" / "smit"
@@ -259,9 +346,14 @@ class TestDamage:
         (place / "run" / "encoder.safetensors").write_bytes(b"weights")
         assert len(run_cells(toys, toys.cells, say=silent).done) == 9
         shutil.rmtree(place)
-        assert len(run_cells(toys, toys.cells, say=silent).done) == 9 and ran["pretraining/smit"] == 2
+        more = toy(workspace, tmp_path, seeds=[0, 1, 2])
+        with pytest.raises(UserError, match=r"is missing, and .* delete the row of pretraining/smit"):
+            run_cells(more, more.cells, say=silent)
+        path = toys.tables.cells_path
+        path.write_text("".join(line for line in path.read_text().splitlines(True) if "pretraining/smit" not in line))
+        assert len(run_cells(toys, toys.cells, say=silent).done) == 9 and ran_with_results["pretraining/smit"] == 2
 
-    def test_an_encoder_replaced_between_seeds_is_refused(self, workspace, tmp_path, ran):
+    def test_an_encoder_replaced_between_seeds_is_refused(self, workspace, tmp_path, ran_with_results):
         encoder = tmp_path / "mine.safetensors"
         encoder.write_bytes(b"one")
         out, inits = tmp_path / "out", {"given": {"encoder": str(encoder)}}
@@ -269,10 +361,62 @@ class TestDamage:
         run_cells(first, first.cells, say=silent)
         encoder.write_bytes(b"two")
         both = toy(workspace, out, inits=inits)
-        with pytest.raises(UserError, match=r"seed0/cell\.json: this cell was done with another encoder"):
+        with pytest.raises(UserError, match=r"cells\.csv: cell .*seed0 was run with another encoder"):
             run_cells(both, both.cells, say=silent)
         encoder.write_bytes(b"one")
         assert len(run_cells(both, both.cells, say=silent).done) == 2
+
+
+class TestFirstVersion:
+    """Folders of 0.1.0 have the result of each cell in files of its own."""
+
+    @pytest.mark.parametrize("hashes", [True, False], ids=["", "without hashes"])
+    def test_its_results_move_into_the_tables(self, workspace, tmp_path, ran_with_results, hashes):
+        toys = toy(workspace, tmp_path)
+        run_cells(toys, toys.cells, say=silent)
+        as_of_the_first_version(toys, hashes=hashes)
+        again = toy(workspace, tmp_path)
+        assert len(run_cells(again, again.cells, say=silent).done) == 9 and set(ran_with_results.values()) == {1}
+        assert len(again.tables.records()) == 9 and [row["Dice"] for row in again.tables.scores(KEY)] == ["0.5"]
+        for path in tmp_path.rglob("cell.json"):
+            path.unlink()
+        last = toy(workspace, tmp_path)
+        assert len(run_cells(last, last.cells, say=silent).done) == 9 and set(ran_with_results.values()) == {1}
+
+    @pytest.mark.parametrize("damage", [lambda path: path.unlink(), lambda path: path.write_bytes(b"")])
+    def test_damaged_scores_are_made_again(self, workspace, tmp_path, ran_with_results, caplog, damage):
+        toys = toy(workspace, tmp_path)
+        run_cells(toys, toys.cells, say=silent)
+        as_of_the_first_version(toys)
+        damage(tmp_path / KEY / "scores.csv")
+        again = toy(workspace, tmp_path)
+        run_cells(again, again.cells, say=silent)
+        assert ran_with_results[KEY] == 2 and sum(ran_with_results.values()) == 10
+        assert f"scores.csv is missing or was changed after {KEY} was done" in caplog.text
+        assert not (tmp_path / KEY / "cell.json").exists()
+
+    @pytest.mark.parametrize("text", ["", "[]", '{"settings": {}}', None])
+    def test_a_damaged_record_is_refused_and_its_remedy_works(self, workspace, tmp_path, ran_with_results, text):
+        toys = toy(workspace, tmp_path)
+        run_cells(toys, toys.cells, say=silent)
+        as_of_the_first_version(toys)
+        record = tmp_path / KEY / "cell.json"
+        record.write_text(record.read_text().replace('"minutes": 1.0', '"minutes": 9.0') if text is None else text)
+        with pytest.raises(UserError, match=r"cell\.json: .* Delete it"):
+            run_cells(toys, toys.cells, say=silent)
+        record.unlink()
+        run_cells(toys, toys.cells, say=silent)
+        assert ran_with_results[KEY] == 2 and sum(ran_with_results.values()) == 10
+
+    def test_a_folder_that_disagrees_with_the_tables_is_named(self, workspace, tmp_path, ran_with_results):
+        toys = toy(workspace, tmp_path)
+        run_cells(toys, toys.cells, say=silent)
+        record = {"settings": toys.tables.records()[KEY]["settings"], "minutes": 7.0, "steps": 1, "ended": "earlier"}
+        files.write_json(tmp_path / KEY / "cell.json", record)
+        with pytest.raises(UserError, match=rf"cell\.json: says something else about {KEY} than .*cells\.csv"):
+            run_cells(toys, toys.cells, say=silent)
+        (tmp_path / KEY / "cell.json").unlink()
+        assert len(run_cells(toys, toys.cells, say=silent).done) == 9 and set(ran_with_results.values()) == {1}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX")
