@@ -19,7 +19,7 @@ def main() -> None:
     text = PAGE.read_text(encoding="utf-8")
     for name in ("kills", "fuzz"):
         table = (ROOT / "benchmarks" / "reliability" / "results" / f"{name}.md").read_text(encoding="utf-8")
-        mark = f"<!-- benchmarks/results/{name}.md -->"
+        mark = f"<!-- benchmarks/reliability/results/{name}.md -->"
         text = re.sub(
             f"{mark}.*?<!-- end -->", lambda _, new=f"{mark}\n{table}<!-- end -->": new, text, flags=re.DOTALL
         )
