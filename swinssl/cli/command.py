@@ -7,6 +7,7 @@ import errno
 import functools
 import inspect
 import os
+import re
 import signal
 import sys
 import threading
@@ -18,6 +19,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import typer
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
 from typer.core import TyperCommand
 from typer.exceptions import TyperException
 
@@ -26,6 +28,7 @@ from swinssl.core.errors import Interrupted, UserError
 from swinssl.core.machine import limit_threads, set_omp_wait_policy
 from swinssl.core.provenance import __version__
 from swinssl.core.terminal import open_streams, print, print_message, progress_to, start_log
+from swinssl.core.text import did_you_mean, listed
 
 TYPER: dict[str, Any] = {"add_completion": False, "pretty_exceptions_enable": False, "rich_markup_mode": None}
 EXIT_USER_ERROR = 2
@@ -251,4 +254,12 @@ def _build(model: type[BaseModel], values: dict[str, Any]) -> BaseModel:
     except ValidationError as error:
         first = error.errors()[0]
         flag = "--" + str(first["loc"][0] if first["loc"] else "").replace("_", "-")
-        raise UserError(f"{flag} {first['input']}: {first['msg']}. See --help.") from None
+        raise UserError(f"{flag} {first['input']}: {_fault_in_words(first)}See --help.") from None
+
+
+def _fault_in_words(fault: ErrorDetails) -> str:
+    """What is wrong with an option's value, with the nearest of its choices; a space at the end."""
+    if fault["type"] != "literal_error":
+        return f"{fault['msg'].removeprefix('Value error, ').rstrip('.')}. "
+    choices = [choice.strip("'") for choice in re.split(", | or ", fault["ctx"]["expected"])]
+    return f"unknown. {did_you_mean(str(fault['input']), choices)}Choose one of {listed(choices, most=len(choices))}. "

@@ -1,4 +1,4 @@
-"""swinssl_doctor: what this machine and installation are, in a block for a report, and what to mend.
+"""swinssl_doctor: what this machine and installation are, in a block for a report, and what to fix.
 
 The one command on argparse: it has to run where typer, pydantic or rich are what is broken.
 """
@@ -27,7 +27,7 @@ def main() -> None:
     """Print the diagnosis; exit 2 where swinssl cannot work, else 0."""
     parser = argparse.ArgumentParser(
         prog="swinssl_doctor",
-        description="Print environment, devices, versions and disk in a block for a report, and what to mend. "
+        description="Print environment, devices, versions and disk in a block for a report, and what to fix. "
         "Neither your name nor the machine's is in it. Exits 2 where swinssl cannot work.",
     )
     parser.add_argument("--json", action="store_true", help="Print the report as JSON on stdout.")

@@ -114,8 +114,12 @@ def explain_existing(dataset: str, *, root: Path | None, json: bool = False) -> 
     return plans
 
 
-def report(result: PlanResult, *, explain: bool) -> None:
-    """Print what was measured and decided, where it is, and what differs from the plans that were there."""
+def report(result: PlanResult, *, explain: bool, command: str = "swinssl_plan") -> None:
+    """Print what was measured and decided, where it is, and what differs from the plans that were there.
+
+    Args:
+        command: that planned.
+    """
     from swinssl.planning.explanation import summary
     from swinssl.preprocessing.plans import PLANS_FILE
 
@@ -138,7 +142,7 @@ def report(result: PlanResult, *, explain: bool) -> None:
     _report_changes(result)
     in_hu = all(kind == "hounsfield" for kind in plans.channel_kinds)
     if plans.encoder is None and plans.network.has_swin_encoder and planned.fingerprint.annotated and in_hu:
-        for suggestion in shipped_suggestions("CT", command=command_words("swinssl_plan", folder)):
+        for suggestion in shipped_suggestions("CT", command=command_words(command, folder)):
             print(f"encoder: {suggestion}")
     print(f"plans: {folder / PLANS_FILE}" if result.written else f"nothing written (would be {folder / PLANS_FILE})")
 

@@ -45,7 +45,7 @@ def plan_and_preprocess(
         )
         plans = planned.plans
         if not json:
-            plan_command.report(planned, explain=explain)
+            plan_command.report(planned, explain=explain, command="swinssl_plan_and_preprocess")
     result = datasets.preprocess(
         dataset, root=root, workers=workers, part=parts, codec=codec, plans=plans, dry_run=dry_run
     )

@@ -16,6 +16,7 @@ from swinssl.cli.parameters import DryRun, Json, Root
 from swinssl.cli.ranks import Gpus, first_attempt, start_ranks
 from swinssl.core.terminal import print, print_lines
 from swinssl.core.text import dimensions
+from swinssl.core.workspace import typed_dataset
 from swinssl.ssl.config import config_of
 from swinssl.ssl.methods.registry import METHODS, load_method
 
@@ -76,7 +77,7 @@ def pretrain_command(name: str) -> Callable[..., None]:
         anew = restart and first_attempt()
         done = training.pretrain(name, datasets, config=config, options=options, out=out, restart=anew, root=root)
         if done.first_rank:
-            _report(done, datasets[0], json=json)
+            _report(done, root=root, json=json)
 
     pretrain.__doc__, pretrain.__name__ = f"{method.summary}\n\n{PLACES}", f"pretrain_{name}"
     pretrain.__annotations__ |= {"config": config_of(method), "options": method.Options}
@@ -99,7 +100,7 @@ def _print_estimate(expected: PretrainingEstimate, *, json: bool) -> None:
     print(f"nothing written (would train {length}{limit} into {folder})")
 
 
-def _report(done: Pretrained, dataset: str, *, json: bool) -> None:
+def _report(done: Pretrained, *, root: Path | None, json: bool) -> None:
     if json:
         print_lines((done.folder / "run.json").read_text(encoding="utf-8"))
         return
@@ -112,7 +113,8 @@ def _report(done: Pretrained, dataset: str, *, json: bool) -> None:
         print(f"left out: {len(run.unreadable)} volumes that cannot be read; run.json names them")
     print(f"encoder: {done.encoder}")
     print(f"progress: {done.folder / 'progress.png'}; what it learnt: {done.folder / 'learnt.png'}")
-    print(f"next: swinssl_plan TARGET --init {shlex.quote(str(done.encoder))}")
+    init = f"--init {shlex.quote(str(done.encoder))}"
+    print(f"next: swinssl_plan_and_preprocess {typed_dataset('TARGET', root)} {init}")
     if run.shortfall is not None:
         print(run.shortfall)
 

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from swinssl.core.errors import UserError
-from swinssl.core.text import did_you_mean
+from swinssl.core.text import did_you_mean, listed
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 # Windows opens devices under these names, whatever ending follows.
 RESERVED_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+
+# Data sets named where none answers.
+KNOWN_NAMED = 5
 
 # A file of this ending is a raw data set too: a list of its volumes.
 LIST_ENDING = ".txt"
@@ -77,7 +80,7 @@ class Workspace:
         if found:
             matches = ", ".join(path.name for path in found)
             raise UserError(f"{dataset}: more than one {what} has this name ({matches}). Give the full name.")
-        hint = did_you_mean(dataset, known) or (f"Known: {', '.join(sorted(known))}. " if known else "")
+        hint = did_you_mean(dataset, known) or (f"Known: {listed(sorted(known), most=KNOWN_NAMED)}. " if known else "")
         raise UserError(
             f"{dataset}: no such {what} in {searched}. {hint}"
             "Give the path of its folder or of a list of volumes (.txt), or set the root folder with --root."

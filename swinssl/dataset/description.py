@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from swinssl.core import files
-from swinssl.core.text import did_you_mean, nearest
+from swinssl.core.text import nearest
 from swinssl.dataset.case import normal_form
 from swinssl.dataset.checks.finding import Finding
 from swinssl.dataset.labels import LabelSet, declared_labels, labels_as_json
@@ -157,7 +157,9 @@ class _Parser:
 
     def required(self, key: str, example: str) -> None:
         unread = [name for name in self.content if name not in KEYS]
-        self.report("E102", f'has no "{key}"', f"{did_you_mean(key, unread)}Add it, such as {example}.")
+        near = nearest(key, unread)
+        remedy = f"Add it, such as {example}" if near is None else f'Rename "{near}" to "{key}", such as {example}'
+        self.report("E102", f'has no "{key}"', f"{remedy}.")
 
     def channel_names(self) -> tuple[str, ...]:
         key = "channel_names"

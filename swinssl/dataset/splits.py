@@ -60,7 +60,9 @@ def fold_of(
     if fold == ALL:
         return tuple(sorted(structures)), ()
     if not fold.isdecimal() or int(fold) >= len(folds):
-        raise UserError(f"--fold {fold}: {folder / SPLITS_FILE} has the folds 0 to {len(folds) - 1}, and there is all.")
+        raise UserError(
+            f"--fold {fold}: {folder / SPLITS_FILE} has the folds 0 to {len(folds) - 1}. Choose one of them, or all."
+        )
     chosen = folds[int(fold)]
     return chosen.train, chosen.val
 

@@ -17,6 +17,7 @@ from swinssl.core import files
 from swinssl.core.devices import select_device, use_bf16
 from swinssl.core.errors import UserError
 from swinssl.core.terminal import track
+from swinssl.core.text import counted
 from swinssl.dataset.case import case_name
 from swinssl.dataset.case_tables import read_groups
 from swinssl.dataset.splits import Fold, fold_of, load_or_make_splits, shots_subset
@@ -463,8 +464,8 @@ def _train(start: _Start, run: RunDescription) -> dict[str, Any]:
     if ranks.is_main:
         looked_at = len(validation.cases)
         logger.info(
-            "%d cases to train on, %d to validate on%s; %s, loss %s, batch %d, %s, %s",
-            len(setting.train),
+            "%s to train on, %d to validate on%s; %s, loss %s, batch %d, %s, %s",
+            counted(len(setting.train), "case"),
             len(validation.all_cases),
             f" ({looked_at} of them while training)" if looked_at < len(validation.all_cases) else "",
             f"{run.parameters / 1e6:.1f} M parameters",

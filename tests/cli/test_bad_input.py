@@ -323,7 +323,10 @@ class TestIncompleteModel:
     def test_empty_folder(self, place, refused):
         shutil.rmtree(place.model)
         place.model.mkdir()
-        assert refused("predict", place.model, "no plans here", "Copy the whole model folder again") == set()
+        assert (
+            refused("predict", place.model, "no trained model; it has no swinsslPlans.json", "swinssl_model list")
+            == set()
+        )
 
 
 class TestFileWhereAFolderShouldBe:

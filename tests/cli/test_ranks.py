@@ -56,7 +56,7 @@ class TestEnds:
                 ["Traceback", "ZeroDivisionError: of rank 1", "process 1 of 0 to 1 ended with exit code 1"],
             ),
             ("die", 1, ["error: process 1 of 0 to 1 was killed by signal 9, and the others were ended."]),
-            ("mend", 2, ["error: rank 1 alone: found. Mend it."]),
+            ("mend", 2, ["error: rank 1 alone: found. Fix it."]),
         ],
     )
     def test_one_that_dies_ends_the_others_and_is_heard(self, start, monkeypatch, what, code, said):
@@ -70,7 +70,7 @@ class TestEnds:
 
     def test_what_both_find_is_said_once(self, start):
         code, _, err = ended(start("mend both"))
-        assert code == 2 and err == "error: both found it. Mend it.\n"
+        assert code == 2 and err == "error: both found it. Fix it.\n"
 
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
     def test_a_request_reaches_all_and_the_slowest_is_waited_for(self, start, tmp_path, number):
@@ -188,7 +188,7 @@ def work(grouped: bool = False, mend: bool = False) -> None:
         dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     atexit.register(print, "closed")
     if mend:
-        raise UserError("found. Mend it.")
+        raise UserError("found. Fix it.")
 
 kept = Teardown()
 command(work)()

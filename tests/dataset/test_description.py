@@ -108,7 +108,9 @@ class TestChannels:
     def test_missing_with_what_was_meant(self, tmp_path):
         _, findings = read(tmp_path, channel_names=None, chanel_names={"0": "CT"})
         assert "E102" in codes(findings)
-        assert "Did you mean chanel_names?" in next(f.remedy for f in findings if f.code == "E102")
+        assert 'Rename "chanel_names" to "channel_names", such as' in next(
+            f.remedy for f in findings if f.code == "E102"
+        )
 
 
 class TestLabels:

@@ -118,7 +118,7 @@ class TestFile:
 
     @pytest.mark.parametrize("fold", ["2", "-1", "x", "", "0.5"])
     def test_no_such_fold(self, tmp_path, fold):
-        with pytest.raises(UserError, match=r"folds 0 to 1, and there is all"):
+        with pytest.raises(UserError, match=r"folds 0 to 1. Choose one of them, or all"):
             fold_of(tmp_path, fold, structures={"a": (), "b": ()})
 
     @pytest.mark.parametrize(

@@ -31,9 +31,9 @@ def sample(
     if what == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "mend":
-        raise UserError("rank 1 alone: found. Mend it.")
+        raise UserError("rank 1 alone: found. Fix it.")
     if what == "mend both":
-        raise UserError("both found it. Mend it.")
+        raise UserError("both found it. Fix it.")
     if what == "wait":
         asked: list[int] = []
         signal.signal(signal.SIGINT, lambda number, _: asked.append(number))
