@@ -83,11 +83,24 @@ class Outputs:
         return (losses * weight).sum(1) / weight.sum(1).clamp_min(1.0)
 
 
+Term = Callable[[Outputs, DiceForm], Tensor]
+# By function name, which rows of `LOSSES` give.
+TERMS: dict[str, Term] = {}
+
+
+def term(function: Term) -> Term:
+    """Register a term under the name of its function."""
+    TERMS[function.__name__] = function
+    return function
+
+
+@term
 def cross_entropy(outputs: Outputs, form: DiceForm) -> Tensor:
     """Mean of -log p over voxels, p the probability of the label; binary, for each structure, with sigmoid."""
     return outputs.voxel_mean(outputs.nll)
 
 
+@term
 def focal(outputs: Outputs, form: DiceForm) -> Tensor:
     """Mean of -(1 - p)^2 log p over voxels, p the probability of the label; without class weights.
 
@@ -97,6 +110,7 @@ def focal(outputs: Outputs, form: DiceForm) -> Tensor:
     return outputs.voxel_mean((-torch.expm1(-outputs.nll)).pow(FOCAL_GAMMA) * outputs.nll)
 
 
+@term
 def dice(outputs: Outputs, form: DiceForm) -> Tensor:
     """Soft Dice, 2 sum(p g) / (sum(p) + sum(g)) of each structure, without background.
 
@@ -110,6 +124,7 @@ def dice(outputs: Outputs, form: DiceForm) -> Tensor:
     return outputs.index_mean(2 * overlap, sizes, true_sizes, form)
 
 
+@term
 def tversky(outputs: Outputs, form: DiceForm) -> Tensor:
     """Tversky index of each structure, without background: TP / (TP + 0.3 FP + 0.7 FN).
 
@@ -128,6 +143,7 @@ def tversky(outputs: Outputs, form: DiceForm) -> Tensor:
     return outputs.index_mean(overlap, overlap + weighted, true_sizes, form)
 
 
+@term
 def generalised_dice(outputs: Outputs, form: DiceForm) -> Tensor:
     """Generalised Dice loss, 1 - 2 sum_l w_l sum(p g) / sum_l w_l (sum(p) + sum(g)), w_l = 1 / sum(g)^2.
 
@@ -155,11 +171,6 @@ def generalised_dice(outputs: Outputs, form: DiceForm) -> Tensor:
     return 1.0 - (2 * (weights * overlap).sum(1) + SMOOTH) / ((weights * (predicted + sizes)).sum(1) + SMOOTH)
 
 
-TERMS: dict[str, Callable[[Outputs, DiceForm], Tensor]] = {
-    term.__name__: term for term in (cross_entropy, focal, dice, tversky, generalised_dice)
-}
-
-
 def segmentation_loss(
     name: str = DEFAULT, *, labels: LabelSet, activation: Activation = "softmax", form: DiceForm = "log"
 ) -> SegmentationLoss:
@@ -176,13 +187,13 @@ def segmentation_loss(
         were. It returns (B,) float32, 0 where every voxel is ignored.
     """
     activate = softmax_outputs if activation == "softmax" else sigmoid_outputs
-    first, *others = (TERMS[term] for term in LOSSES[name].terms)
+    first, *others = (TERMS[row_term] for row_term in LOSSES[name].terms)
 
     def loss(logits: Tensor, codes: Tensor, *, present: Tensor | None = None) -> Tensor:
         outputs = activate(logits, codes, labels=labels, present=present)
         total = first(outputs, form)
-        for term in others:
-            total = total + term(outputs, form)
+        for other in others:
+            total = total + other(outputs, form)
         return total
 
     return loss
