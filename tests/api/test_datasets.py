@@ -45,7 +45,10 @@ def test_from_raw_to_stored_without_a_word(root, capsys):
 def test_the_commands_give_the_same(root, typed):
     said = json.loads(typed("plan", NAME, "--root", root, "--json", "--dry-run").out)
     planned = swinssl.plan(NAME, root=root, dry_run=True)
-    assert said["plans"] == planned.plans.model_dump(mode="json")
+    plans = planned.plans.model_dump(mode="json")
+    for each in (said["plans"], plans):
+        del each["reasons"]  # they name the memory that is free now
+    assert said["plans"] == plans
     assert said["changes"] == planned.changes and said["stale_models"] == planned.stale_models
 
 
