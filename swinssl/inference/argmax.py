@@ -1,6 +1,6 @@
-"""From logits to structures: the largest of exclusive labels, or each region whose probability is above one half.
+"""From logits to structures: the argmax of exclusive labels, or each region with a probability above 0.5.
 
-Decisions are held as one integer a voxel, in which order interpolation can look for cells whose corners disagree.
+The result is one integer per voxel, so that interpolation can find cells whose corners disagree.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ MOST_REGIONS = 63
 
 
 def decide(logits: Tensor, labels: LabelSet) -> Tensor:
-    """The index of the largest logit (exclusive labels, the first of equal ones), or a bit for each present region.
+    """The index of the largest logit (exclusive labels; the first of equal ones), or one bit per present region.
 
     Args:
         logits: (K, ...).
 
     Returns:
-        (...) integers. Where two places have equal ones, so has every place that is interpolated between them.
+        (...) integers. If two places have the same code, so has every place interpolated between them.
 
     Raises:
         ValueError: more regions than bits.
@@ -31,15 +31,15 @@ def decide(logits: Tensor, labels: LabelSet) -> Tensor:
     if not labels.regions:
         return _largest(logits)
     if len(logits) > MOST_REGIONS:
-        raise ValueError(f"{len(logits)} regions; at most {MOST_REGIONS} can be told apart")
+        raise ValueError(f"{len(logits)} regions; at most {MOST_REGIONS} are supported")
     bits = torch.zeros(logits.shape[1:], dtype=torch.uint8 if len(logits) <= 8 else torch.int64, device=logits.device)
-    for region, own in enumerate(logits):
-        bits |= (own > 0).to(bits.dtype) << region
+    for region, logit in enumerate(logits):
+        bits |= (logit > 0).to(bits.dtype) << region
     return bits
 
 
 def winners(decided: Tensor, labels: LabelSet) -> NDArray:
-    """What `decide` gave, as `LabelSet.output_to_raw` takes it: (...) indices, or (R, ...) booleans for regions."""
+    """The result of `decide` as `LabelSet.output_to_raw` takes it: (...) indices, or (R, ...) booleans for regions."""
     if not labels.regions:
         return decided.cpu().numpy()
     return np.stack([((decided >> region) & 1).bool().cpu().numpy() for region in range(labels.num_outputs)])
@@ -51,14 +51,14 @@ def probabilities(logits: Tensor, labels: LabelSet) -> Tensor:
 
 
 def _largest(logits: Tensor) -> Tensor:
-    # Keeping the best so far reads each logit once in order; a reduction over the first axis takes 1.6 times as long.
+    # A running maximum reads each logit once, in order; a reduction over the first axis takes 1.6 times as long.
     best = logits[0].clone()
     index = torch.zeros(best.shape, dtype=torch.uint8 if len(logits) <= 256 else torch.int32, device=logits.device)
     larger = torch.empty(best.shape, dtype=torch.bool, device=logits.device)
-    for structure, own in enumerate(logits[1:], start=1):
-        # The later of two structures has the larger index: a product and a maximum, which vectorise.
-        torch.gt(own, best, out=larger)
+    for structure, logit in enumerate(logits[1:], start=1):
+        # Indices rise, so a product and a maximum, which vectorise, replace a masked assignment.
+        torch.gt(logit, best, out=larger)
         flags = larger.view(torch.uint8) if index.dtype == torch.uint8 else larger.to(index.dtype)
         torch.maximum(index, flags.mul_(structure), out=index)
-        torch.maximum(best, own, out=best)
+        torch.maximum(best, logit, out=best)
     return index

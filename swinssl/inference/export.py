@@ -1,7 +1,7 @@
 """From logits on the plan's grid to a label map on the grid of the file, slab by slab.
 
-Logits are interpolated linearly along all three axes, so a file with thinner slices than the plan gets no repeated
-slices; then the structures are chosen. The logits of the whole volume never exist at once.
+Logits are interpolated linearly along all three axes before the structures are chosen, so a file with thinner slices
+than the plan gets no repeated slices. The logits of the whole volume are never in memory at once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from swinssl.inference.sliding_window import Slab
 from swinssl.inference.source_grid import SourceGrid
 from swinssl.inference.trilinear import Axes, AxisNeighbours, decide_at, interpolate
 
-# New voxels worked on at once, times the structures where probabilities are asked for.
+# New voxels processed at once; times the number of structures if probabilities are requested.
 VOXELS_AT_ONCE = 1 << 20
 
 
@@ -31,7 +31,7 @@ class Segmentation:
 
     Args:
         label_map: (Z, Y, X) raw label values.
-        probabilities: (K, Z, Y, X) float32, background first for exclusive labels, one channel a region otherwise; or
+        probabilities: (K, Z, Y, X) float32, background first for exclusive labels, one channel per region otherwise; or
             None.
     """
 
@@ -42,11 +42,11 @@ class Segmentation:
 def export(
     slabs: Iterable[Slab], source_grid: SourceGrid, labels: LabelSet, *, probabilities: bool = False
 ) -> Segmentation:
-    """The label map of logits that cover the plan's grid of a case; outside the crop it is background.
+    """The label map of the logits of a case on the plan's grid; outside the crop it is background.
 
     Args:
-        slabs: of one axis, in order, without gaps, strip after strip (`SlidingWindow.slabs`).
-        probabilities: give those of the interpolated logits too: softmax over exclusive labels, sigmoid of regions.
+        slabs: along one axis, in order, without gaps, strip after strip (`SlidingWindow.slabs`).
+        probabilities: also return those of the interpolated logits: softmax over exclusive labels, sigmoid of regions.
     """
     target = _Target(source_grid, labels, probabilities=probabilities)
     neighbours = [
@@ -54,10 +54,10 @@ def export(
     ]
     done = 0
     for slab in _overlapping(slabs):
-        if slab.start == 0:  # of a strip
+        if slab.start == 0:  # a new strip
             done = 0
         along = neighbours[slab.axis]
-        rows, columns = (own for axis, own in enumerate(neighbours) if axis != slab.axis)
+        rows, columns = (of_axis for axis, of_axis in enumerate(neighbours) if axis != slab.axis)
         _, end = along.among(slab.start, slab.start + slab.logits.shape[1])
         if end > done:
             target.fill(slab, done, end, (along, rows, columns))
@@ -66,7 +66,7 @@ def export(
 
 
 class _Target:
-    """The arrays that are filled, on the grid of the file, and the crop of them that the network saw."""
+    """The output arrays on the grid of the file, and views of the crop that the network saw."""
 
     def __init__(self, source_grid: SourceGrid, labels: LabelSet, *, probabilities: bool) -> None:
         self.labels = labels
@@ -76,46 +76,46 @@ class _Target:
         if probabilities:
             scores = np.zeros((labels.num_outputs, *label_map.shape), np.float32)
             if not labels.regions:
-                scores[0] = 1  # outside the crop is background for certain
+                scores[0] = 1  # outside the crop, background has probability 1
         self.segmentation = Segmentation(label_map, scores)
         self._raw = source_grid.crop_of(label_map)
         self._scores = None if scores is None else source_grid.crop_of(scores)
 
     def fill(self, slab: Slab, first: int, last: int, axes: Axes) -> None:
-        """Fill the new planes [first, last) of an axis from a slab that has all their neighbours.
+        """Fill the new planes [first, last) of an axis from a slab that contains all their neighbours.
 
         Args:
-            axes: the slab's own axis, then the other two.
+            axes: the slab's axis, then the other two.
         """
         logits, device = slab.logits, slab.logits.device
         decided = decide(logits, self.labels)
         along, *across = axes
         places = [
-            own.among(start, start + size)
-            for own, start, size in zip(across, slab.offset, logits.shape[2:], strict=True)
+            axis.among(start, start + size)
+            for axis, start, size in zip(across, slab.offset, logits.shape[2:], strict=True)
         ]
         rows, columns = (
-            own.part(*place, origin=start, device=device)
-            for own, place, start in zip(across, places, slab.offset, strict=True)
+            axis.part(*place, origin=start, device=device)
+            for axis, place, start in zip(across, places, slab.offset, strict=True)
         )
         strip = tuple(slice(*place) for place in places)
         plane = len(rows.lower) * len(columns.lower)
         at_once = max(1, VOXELS_AT_ONCE // (plane * (1 if self._scores is None else len(logits))))
         for start in range(first, last, at_once):
             stop = min(start + at_once, last)
-            here = (along.part(start, stop, origin=slab.start, device=device), rows, columns)
-            found = decide_at(logits, decided, here, decide=lambda own: decide(own, self.labels))
-            raw = self.labels.output_to_raw(winners(found, self.labels))
+            part = (along.part(start, stop, origin=slab.start, device=device), rows, columns)
+            codes = decide_at(logits, decided, part, decide=lambda values: decide(values, self.labels))
+            raw = self.labels.output_to_raw(winners(codes, self.labels))
             np.moveaxis(self._raw, slab.axis, 0)[slice(start, stop), *strip] = raw
             if self._scores is not None:
-                scores = probabilities_of(interpolate(logits, here), self.labels).cpu().numpy()
+                scores = probabilities_of(interpolate(logits, part), self.labels).cpu().numpy()
                 np.moveaxis(self._scores, 1 + slab.axis, 1)[:, slice(start, stop), *strip] = scores
 
 
 def _overlapping(slabs: Iterable[Slab]) -> Iterator[Slab]:
-    """The slabs, and between each two a slab of their adjoining planes: any two neighbouring planes are in one of them.
+    """The slabs and, between each two, a slab of their adjoining planes.
 
-    So interpolation can look across a border without a copy of a whole slab.
+    Any two neighbouring planes are then in one slab, so interpolation crosses a border without copying a whole slab.
     """
     last: Tensor | None = None
     for slab in slabs:

@@ -1,4 +1,4 @@
-"""The cases that are to be segmented: which files of a folder, or of a list, are the channels of one case."""
+"""The cases to segment: which files of a folder or of a list are the channels of one case."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class InputCase:
-    """One case: its id, and a file for each channel in order."""
+    """One case: its id and one file per channel, in order."""
 
     id: str
     images: tuple[Path, ...]
 
     @property
     def result_name(self) -> str:
-        """File name of its label map: the id with the images' ending, a single file in any case."""
+        """File name of its label map: the id with the images' ending, always a single file."""
         return self.id + single_file_ending(self.images[0])
 
 
 def find_cases(inputs: Sequence[Path], channel_names: Sequence[str]) -> tuple[InputCase, ...]:
     """The cases of a folder, sorted by id, or the one case whose files are given.
 
-    In a folder the channels of a case are `<case>_0000<ending>`, `<case>_0001<ending>` and so on, as nnU-Net has them;
-    where there is one channel, `<case><ending>` will do, and four digits may number cases (`split_channels`). A single
-    file has the name that it has among the files of its folder.
+    In a folder the channels of a case are `<case>_0000<ending>`, `<case>_0001<ending>` and so on, as in nnU-Net. With
+    one channel, `<case><ending>` is accepted too, and four digits may number cases (`split_channels`). A single file
+    gets the same id as when its whole folder is read.
 
     Args:
         inputs: one folder, or the files of one case in the order of its channels.
         channel_names: what the model expects.
 
     Raises:
-        UserError: nothing is there, a case has other channels than expected or a name that cannot be stored, or two
-            files claim the same place.
+        UserError: there are no images, a case has other channels than expected or a name that cannot be stored, or two
+            files are the same channel of one case.
     """
     folders = [path for path in inputs if path.is_dir()]
     if folders and len(inputs) > 1:
@@ -58,11 +58,11 @@ def _case_of_files(images: Sequence[Path], channel_names: Sequence[str]) -> Inpu
             files.open_regular(path).close()
         except FileNotFoundError:
             raise UserError(
-                f"-i {path}: no such file or folder. Give a folder of images, or one image file a channel."
+                f"-i {path}: no such file or folder. Give a folder of images, or one image file per channel."
             ) from None
         except OSError as error:
             raise UserError(
-                f"-i {path}: cannot be read ({error.strerror}). Give a folder of images, or one image file a channel."
+                f"-i {path}: cannot be read ({error.strerror}). Give a folder of images, or one image file per channel."
             ) from None
         required_ending(path)
     if len(images) != len(channel_names):
@@ -76,13 +76,13 @@ def _case_of_files(images: Sequence[Path], channel_names: Sequence[str]) -> Inpu
 
 
 def _case_id(first: Path, *, channels: int) -> str:
-    """The id that a file has where its whole folder is read, so that it does not depend on what is given."""
-    own = case_name(first)
+    """The id that a file has when its whole folder is read, so that it does not depend on what is given."""
+    name = case_name(first)
     names = [case_name(path) for path in images_in(first.parent)]
-    for case_id, found in split_channels(names, channels=channels, labels=label_names(first.parent)).items():
-        if own in (found.get(0), found.get(None)):
+    for case_id, by_channel in split_channels(names, channels=channels, labels=label_names(first.parent)).items():
+        if name in (by_channel.get(0), by_channel.get(None)):
             return case_id
-    return own
+    return name
 
 
 def _cases_of_folder(folder: Path, channel_names: Sequence[str]) -> tuple[InputCase, ...]:
@@ -98,10 +98,10 @@ def _cases_of_folder(folder: Path, channel_names: Sequence[str]) -> tuple[InputC
     wanted = list(range(len(channel_names)))
     wrong = {case_id: sorted(channels) for case_id, channels in by_case.items() if sorted(channels) != wanted}
     if wrong:
-        found = [f"{case_id} has {', '.join(f'{n:04d}' for n in own)}" for case_id, own in wrong.items()]
+        actual = [f"{case_id} has {', '.join(f'{n:04d}' for n in channels)}" for case_id, channels in wrong.items()]
         expected = expected_channels(channel_names)
         raise UserError(
-            f"{folder}: wrong channels: {listed(found, most=NAMED, separator='; ')}. The model expects {expected}. "
+            f"{folder}: wrong channels: {listed(actual, most=NAMED, separator='; ')}. The model expects {expected}. "
             "Add or remove files; their names are <case>_0000, <case>_0001 ... in this order."
         )
     return tuple(
@@ -117,15 +117,15 @@ def _channels_by_case(paths: Sequence[Path], *, channels: int) -> dict[str, dict
         if (other := files.setdefault(case_name(path), path)) != path:
             raise _same_place(other, path, CHANNEL.sub(r"\1", case_name(path)), 0)
     split = split_channels(list(files), channels=channels, labels=label_names(paths[0].parent))
-    for case_id, found in split.items():
-        if channels > 1 and None in found:
+    for case_id, by_channel in split.items():
+        if channels > 1 and None in by_channel:
             raise UserError(
-                f"{paths[0].parent}: {files[case_id].name} has no channel number, and the model has several channels. "
-                "Name the files <case>_0000, <case>_0001 ... , or take this one out."
+                f"{paths[0].parent}: {files[case_id].name} has no channel number, but the model has several channels. "
+                "Name the files <case>_0000, <case>_0001 ..., or remove this file."
             )
-        if 0 in found and None in found:
-            raise _same_place(files[found[None]], files[found[0]], case_id, 0)
-        cases[case_id] = {number or 0: files[name] for number, name in found.items()}
+        if 0 in by_channel and None in by_channel:
+            raise _same_place(files[by_channel[None]], files[by_channel[0]], case_id, 0)
+        cases[case_id] = {number or 0: files[name] for number, name in by_channel.items()}
     return cases
 
 

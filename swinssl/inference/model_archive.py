@@ -1,12 +1,12 @@
-"""A trained model as one file that can be given to others: a zip of plans, description and weights, with their hashes.
+"""A trained model as one file to share: a zip of plans, description and weights, with their hashes.
 
-    manifest.json                format, version, name of the model, and of each other member length and SHA-256
+    manifest.json                format, version, model name, and length and SHA-256 of each other member
     swinsslPlans.json, dataset.json
     postprocessing.json          if the model has one (clean_up.json in archives of swinssl 0.1.0)
-    fold_<k>/model.safetensors   one a fold
+    fold_<k>/model.safetensors   one per fold
 
-Archives come from strangers: nothing is taken from one but files of these names, no larger than the manifest and the
-caps say, and nothing of it stands where models are before all of it was found to be right.
+Archives are untrusted input: only files of these names are extracted, no larger than the manifest and the limits allow,
+and nothing is placed among the models before the whole archive has been verified.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ MOST_WEIGHTS_BYTES = 8 * 2**30
 MOST_TOTAL_BYTES = 32 * 2**30
 MOST_TOTAL_BYTES = 32 * 2**30
 MOST_TEXT_BYTES = 16 * 2**20
-# Of text; weights hardly shrink.
+# Compression ratio of text; weights hardly compress.
 MOST_RATIO = 200
 PIECE = 1 << 20
-ASK = "Ask whoever made it for another copy."
-FREE_SPACE = "Free some space there; verify unpacks into the folder that TMPDIR names."
+ASK = "Ask its author for another copy."
+FREE_SPACE = "Free some space there; verify unpacks into the folder named by TMPDIR."
 
 
 class ArchivedFile(BaseModel):
-    """Length and content hash of a member."""
+    """Length and SHA-256 of a member."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -64,10 +64,10 @@ class ArchivedFile(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What an archive says it holds.
+    """The table of contents of an archive.
 
     Args:
-        name: of the model's folder.
+        name: of the model folder.
         files: every other member, by name.
     """
 
@@ -80,16 +80,16 @@ class Manifest(BaseModel):
 
 
 def export_model(model: TrainedModel, path: Path) -> Manifest:
-    """Write a model's archive, atomically; what else its folder has (checkpoints, logs) stays behind.
+    """Write a model's archive atomically, without other files of its folder (checkpoints, logs).
 
-    Nothing in it tells of the training cases.
+    It contains no information about the training cases.
 
     Args:
-        model: with the folds that are to go into it.
+        model: with the folds to include.
     """
     name = safe_name(model.folder.resolve().name, what=f"model {model.folder}")
     weights = [f"{fold_folder(Path(), fold)}/{WEIGHTS_FILE}" for fold in model.folds]
-    # Not the folder's own file, which in a model by swinssl 0.1.0 may tell of the training cases.
+    # Not the folder's file, which in a model of swinssl 0.1.0 may contain information about the training cases.
     described = json.dumps(model.description, indent=2).encode()
     members: dict[str, Path | bytes] = {DATASET_FILE: described}
     if model.postprocessing is not None and not model.postprocessing_is_outdated:
@@ -114,23 +114,23 @@ def _source(content: Path | bytes) -> io.BytesIO | io.BufferedReader:
 
 
 def read_manifest(path: Path) -> Manifest:
-    """What an archive says it holds, after its list of members was found to be harmless.
+    """The manifest of an archive, after its list of members was checked.
 
     Raises:
-        UserError: no archive of a model, or one with members that must not be there.
+        UserError: not an archive of a model, or one with forbidden members.
     """
     with _opened(path) as archive:
         return _manifest(path, archive)
 
 
 def verify_archive(path: Path) -> tuple[Manifest, tuple[str, ...]]:
-    """Unpack an archive into a folder that is thrown away, and read its networks whole.
+    """Unpack an archive into a temporary folder and read its networks completely.
 
     Returns:
-        What it holds, and the model's `notes`.
+        The manifest and the model's `notes`.
 
     Raises:
-        UserError: as `import_model`.
+        UserError: as for `import_model`.
     """
     with unpacked(path) as (manifest, model):
         return manifest, model.notes
@@ -138,10 +138,10 @@ def verify_archive(path: Path) -> tuple[Manifest, tuple[str, ...]]:
 
 @contextlib.contextmanager
 def unpacked(path: Path) -> Iterator[tuple[Manifest, TrainedModel]]:
-    """What an archive holds and its model, verified, in a folder that goes with the context.
+    """The manifest and the verified model of an archive, in a folder that exists as long as the context.
 
     Raises:
-        UserError: as `import_model`.
+        UserError: as for `import_model`.
     """
     with tempfile.TemporaryDirectory(prefix="swinssl-verify-") as folder:
         manifest = _unpack(path, Path(folder), room=Path(folder).parent)
@@ -149,18 +149,18 @@ def unpacked(path: Path) -> Iterator[tuple[Manifest, TrainedModel]]:
 
 
 def import_model(path: Path, results: Path, *, name: str | None = None, force: bool = False) -> Path:
-    """Unpack an archive as `results`/<data set>/<name>; until all of it is right, what is there stays as it is.
+    """Unpack an archive as `results`/<data set>/<name>; an existing model stays until the archive is verified.
 
     Args:
         results: folder of all models.
-        name: of the model; by default the one that the archive has.
-        force: replace a model that is there.
+        name: of the model; by default that in the archive.
+        force: replace an existing model.
 
     Returns:
-        The model's folder.
+        The model folder.
 
     Raises:
-        UserError: no archive of a model, harmful, damaged, or something is there already.
+        UserError: not an archive of a model, malicious or damaged, or the model folder exists.
     """
     with files.new_folder(results), tempfile.TemporaryDirectory(prefix=files.PREFIX, dir=results) as temporary:
         new = Path(temporary) / "new"
@@ -173,17 +173,17 @@ def import_model(path: Path, results: Path, *, name: str | None = None, force: b
             / safe_name(name or manifest.name, what=f"{path}: model")
         )
         if folder.exists() and not force:
-            raise UserError(f"{folder}: is there already. Choose another --name, or replace it with --force.")
+            raise UserError(f"{folder}: exists already. Choose another --name, or replace it with --force.")
         folder.parent.mkdir(exist_ok=True)
         files.replace_folder(new, folder)
     return folder
 
 
 def read_whole(folder: Path) -> TrainedModel:
-    """The model of a folder, after its weights were read to the last number and computed with.
+    """The model of a folder, after its weights were read completely and used for a forward pass.
 
     Raises:
-        UserError: as of `TrainedModel`, or where a network's output for a patch is not finite.
+        UserError: as for `TrainedModel.open`, or a network's output for a patch is not finite.
     """
     import torch
 
@@ -194,8 +194,8 @@ def read_whole(folder: Path) -> TrainedModel:
         with torch.no_grad():
             if not torch.isfinite(network(image)).all():
                 raise UserError(
-                    f"{fold_folder(folder, fold) / WEIGHTS_FILE}: the network's output is NaN or infinite, so it "
-                    "predicts nothing. The training failed, or the weights were altered. Train anew."
+                    f"{fold_folder(folder, fold) / WEIGHTS_FILE}: the network's output is NaN or infinite. The "
+                    "training failed, or the weights were altered. Train again."
                 )
     return model
 
@@ -210,12 +210,12 @@ def _read_unpacked(path: Path, folder: Path) -> TrainedModel:
 
 
 def _unpack(path: Path, folder: Path, *, room: Path) -> Manifest:
-    """Unpack into `folder`; a full disk is said to be that of `room`, which stays."""
+    """Unpack into `folder`; messages about a full disk name `room`, which is not temporary."""
     with _opened(path) as archive:
         manifest = _manifest(path, archive)
         needed = sum(expected.bytes for expected in manifest.files.values())
         if needed > shutil.disk_usage(room).free:
-            raise UserError(f"{room}: {needed / 1e9:.1f} GB are needed to unpack {path}. {FREE_SPACE}")
+            raise UserError(f"{room}: unpacking {path} needs {needed / 1e9:.1f} GB. {FREE_SPACE}")
         for name, expected in manifest.files.items():
             digest = hashlib.sha256()
             try:
@@ -225,14 +225,14 @@ def _unpack(path: Path, folder: Path, *, room: Path) -> Manifest:
                     raise
                 raise UserError(f"{room}: no space left to unpack {name} of {path}. {FREE_SPACE}") from None
             if written != expected.bytes or digest.hexdigest() != expected.sha256:
-                raise UserError(f"{path}: {name} is not what the manifest says. The archive is damaged. {ASK}")
+                raise UserError(f"{path}: {name} does not match the manifest. The archive is damaged. {ASK}")
     return manifest
 
 
 def _extract(
     path: Path, archive: zipfile.ZipFile, name: str, target: Path, update: Callable[[bytes], None], *, limit: int
 ) -> int:
-    """Write a member to `target`, each piece given to `update` too; returns the bytes written."""
+    """Write a member to `target` and pass each piece to `update`; returns the bytes written."""
     target.parent.mkdir(exist_ok=True)
     with open(target, "wb") as out:
         for piece in _pieces(path, archive, name, limit=limit):
@@ -259,12 +259,12 @@ def _opened(path: Path) -> zipfile.ZipFile:
 def _manifest(path: Path, archive: zipfile.ZipFile) -> Manifest:
     members = archive.infolist()
     if len(members) > MOST_MEMBERS:
-        raise UserError(f"{path}: {len(members)} members, where a model has at most {MOST_MEMBERS}. Not taken. {ASK}")
+        raise UserError(f"{path}: {len(members)} members; a model has at most {MOST_MEMBERS}. Refused. {ASK}")
     seen: set[str] = set()
     for member in members:
         _refuse_harmful(path, member)
-        if member.filename.lower() in seen:  # one file on systems that do not tell case apart
-            raise UserError(f"{path}: has {member.filename!r} twice. Not taken. {ASK}")
+        if member.filename.lower() in seen:  # the same file on case-insensitive systems
+            raise UserError(f"{path}: contains {member.filename!r} twice. Refused. {ASK}")
         seen.add(member.filename.lower())
     if MANIFEST not in seen:
         raise UserError(f"{path}: has no {MANIFEST}. Give an archive that swinssl_model export wrote.")
@@ -274,16 +274,16 @@ def _manifest(path: Path, archive: zipfile.ZipFile) -> Manifest:
     except (ValueError, RecursionError, ValidationError) as error:
         raise UserError(f"{path}: {MANIFEST} cannot be read ({_first_line(error)}). {ASK}") from None
     safe_name(manifest.name, what=f"{path}: model")
-    here, said = {member.filename for member in members} - {MANIFEST}, set(manifest.files)
-    if here != said:
-        raise UserError(f"{path}: {', '.join(sorted(here ^ said))}: not in both manifest and archive. {ASK}")
-    if not said.issuperset(DESCRIPTIONS) or not any(WEIGHTS.fullmatch(name) for name in said):
-        raise UserError(f"{path}: holds no whole model ({', '.join(sorted(said))}). {ASK}")
+    archived, declared = {member.filename for member in members} - {MANIFEST}, set(manifest.files)
+    if archived != declared:
+        raise UserError(f"{path}: {', '.join(sorted(archived ^ declared))}: not in both manifest and archive. {ASK}")
+    if not declared.issuperset(DESCRIPTIONS) or not any(WEIGHTS.fullmatch(name) for name in declared):
+        raise UserError(f"{path}: contains no complete model ({', '.join(sorted(declared))}). {ASK}")
     if (total := sum(member.file_size for member in members)) > MOST_TOTAL_BYTES:
-        raise UserError(f"{path}: would be {total / 1e9:.1f} GB in all. Not taken. {ASK}")
+        raise UserError(f"{path}: would unpack to {total / 1e9:.1f} GB. Refused. {ASK}")
     for member in members:
         if member.filename != MANIFEST and member.file_size != manifest.files[member.filename].bytes:
-            raise UserError(f"{path}: {member.filename} has another length than the manifest says. {ASK}")
+            raise UserError(f"{path}: the length of {member.filename} differs from the manifest. {ASK}")
     return manifest
 
 
@@ -291,41 +291,41 @@ def _refuse_harmful(path: Path, member: zipfile.ZipInfo) -> None:
     name = member.filename
     weights = WEIGHTS.fullmatch(name) is not None
     if not weights and name not in (MANIFEST, *DESCRIPTIONS, *OPTIONAL):
-        raise UserError(f"{path}: has {name!r}, which is no part of a model. Not taken. {ASK}")
+        raise UserError(f"{path}: contains {name!r}, which is not part of a model. Refused. {ASK}")
     mode = member.external_attr >> 16
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG) or member.flag_bits & 1:
-        raise UserError(f"{path}: {name} is a link, a device or encrypted. Not taken. {ASK}")
+        raise UserError(f"{path}: {name} is a link, a device or encrypted. Refused. {ASK}")
     if member.file_size > (MOST_WEIGHTS_BYTES if weights else MOST_TEXT_BYTES):
-        raise UserError(f"{path}: {name} would be {member.file_size / 1e9:.1f} GB. Not taken. {ASK}")
+        raise UserError(f"{path}: {name} would be {member.file_size / 1e9:.1f} GB. Refused. {ASK}")
     if member.file_size > MOST_RATIO * max(member.compress_size, 1):
-        raise UserError(f"{path}: {name} would grow more than {MOST_RATIO} times. Not taken. {ASK}")
+        raise UserError(f"{path}: {name} would expand more than {MOST_RATIO} times. Refused. {ASK}")
 
 
 def _pieces(path: Path, archive: zipfile.ZipFile, name: str, *, limit: int) -> Iterator[bytes]:
     """The content of a member, piece by piece; more than `limit` bytes are an error, whatever the header says."""
-    taken = 0
+    size = 0
     with _damage(path, name), archive.open(name) as stream:
         while piece := stream.read(PIECE):
-            taken += len(piece)
-            if taken > limit:
-                raise UserError(f"{path}: {name} is longer than it says. Not taken. {ASK}")
+            size += len(piece)
+            if size > limit:
+                raise UserError(f"{path}: {name} is longer than its header says. Refused. {ASK}")
             yield piece
 
 
 @contextlib.contextmanager
 def _damage(path: Path, what: str) -> Iterator[None]:
-    """What zipfile raises on damaged archives, as an error in words."""
+    """Turn what zipfile raises on damaged archives into a UserError."""
     try:
         yield
     except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, RuntimeError, zlib.error) as error:
         why: Exception = error
     except OSError as error:
-        if error.errno != errno.EINVAL:  # what a place before the beginning of the file comes to
+        if error.errno != errno.EINVAL:  # a seek to a position before the beginning of the file
             raise
         why = error
     else:
         return
-    raise UserError(f"{path}: {what} cannot be read ({_first_line(why)}): no zip archive, or a damaged one. {ASK}")
+    raise UserError(f"{path}: {what} cannot be read ({_first_line(why)}): not a zip archive, or damaged. {ASK}")
 
 
 def _first_line(error: Exception) -> str:
@@ -333,7 +333,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _dated(name: str) -> zipfile.ZipInfo:
-    """The same archive of the same model, whenever and wherever it is written."""
+    """A member with a fixed date, so that the archive of a model is always the same."""
     info = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
     info.external_attr = (stat.S_IFREG | 0o644) << 16
     return info

@@ -1,10 +1,10 @@
-"""The folder that label maps go to: refused before work begins if it should not be written to, whole at any moment.
+"""The output folder of predictions: checked before work begins, consistent at any moment.
 
 <folder>/<case><ending>      label map on the grid of the input, with its ending
-         <case>.npz          `probabilities`, where they were asked for
+         <case>.npz          `probabilities`, if requested
          dataset.json        of the model, so that swinssl_evaluate knows the structures
          predict_args.json   `PredictionRecord`
-         replaced/           results that were not as they had been written when their cases were predicted again
+         replaced/           results that had been modified when their cases were predicted again
 
 Several processes may write to one folder with the same model and options.
 """
@@ -36,7 +36,7 @@ REPLACED = "replaced"
 
 
 class OutputFolder:
-    """Results of one model with one set of options; `open` it, `begin`, then `store` case by case."""
+    """Results of one model with one set of options: `open`, `begin`, then `store` each case."""
 
     def __init__(self, path: Path, record: PredictionRecord) -> None:
         self.path, self.record = path, record
@@ -46,53 +46,53 @@ class OutputFolder:
     def open(
         cls, path: Path, record: PredictionRecord, cases: Sequence[InputCase], *, overwrite: bool = False
     ) -> OutputFolder:
-        """The folder, with what it has already; writes nothing.
+        """The folder with its existing results; writes nothing.
 
         Args:
-            record: of the run that is to begin.
-            overwrite: forget what the folder has.
+            record: of the new run.
+            overwrite: ignore existing results.
 
         Raises:
-            UserError: images of `cases` are in it, it has files that swinssl_predict did not write, or results that
-                were made otherwise.
+            UserError: it contains images of `cases`, files that swinssl_predict did not write, or results of another
+                model or other options.
         """
         path = Path(path)
         if (in_the_way := next((p for p in (path, *path.parents) if p.is_file()), None)) is not None:
-            what = "is a file" if in_the_way == path else f"{in_the_way} is a file, so nothing can lie in it"
-            raise UserError(f"-o {path}: {what}. Give a folder for the label maps.")
+            problem = "is a file" if in_the_way == path else f"{in_the_way} is a file, not a folder"
+            raise UserError(f"-o {path}: {problem}. Give a folder for the label maps.")
         if any(_same_folder(path, image.parent) for case in cases for image in case.images):
-            raise UserError(f"-o {path}: the images are in it. Give another folder, so that nothing is overwritten.")
+            raise UserError(f"-o {path}: contains the images. Give another folder, so that nothing is overwritten.")
         try:
             earlier = PredictionRecord.read(path)
         except UserError:
-            if overwrite:  # a damaged record is one of ours, and all of it is to be forgotten
+            if overwrite:  # swinssl_predict wrote the damaged record, and all results are to be replaced
                 return cls(path, record)
             raise
         if earlier is None:
-            theirs = [name for name in (DATASET_FILE, *(case.result_name for case in cases)) if (path / name).exists()]
-            if theirs:
+            names = (DATASET_FILE, *(case.result_name for case in cases))
+            if foreign := [name for name in names if (path / name).exists()]:
                 raise UserError(
-                    f"-o {path}: has {theirs[0]}, but no {RECORD_FILE}, so swinssl_predict did not write it. Give "
+                    f"-o {path}: has {foreign[0]}, but no {RECORD_FILE}, so swinssl_predict did not write it. Give "
                     "another folder, so that nothing is overwritten."
                 )
         elif not overwrite:
             if difference := earlier.difference(record):
                 raise UserError(
-                    f"-o {path}: its results were made with other {difference}. Give another folder, or --overwrite "
-                    "to predict anew."
+                    f"-o {path}: its results were made with other {difference}. Give another folder, or predict all "
+                    "cases again with --overwrite."
                 )
             record = record.with_cases(earlier.cases)
         return cls(path, record)
 
     def begin(self, model: TrainedModel) -> None:
-        """Make the folder and write what is known before the first case.
+        """Create the folder, the record and dataset.json.
 
         Raises:
             UserError: it cannot be written.
         """
         try:
-            # First the record: a folder that has other files only is taken for somebody else's.
-            self._keep(self.record.cases, anew=self.record.options.overwrite)
+            # The record first: a folder with other files but no record is refused as foreign.
+            self._keep(self.record.cases, replace=self.record.options.overwrite)
             files.write_json(self.path / DATASET_FILE, model.description)
         except OSError as error:
             raise UserError(
@@ -101,18 +101,18 @@ class OutputFolder:
             ) from None
 
     def result_path(self, case: InputCase) -> Path:
-        """Where the label map of a case is, or will be."""
+        """The path of a case's label map, which may not exist yet."""
         return self.path / case.result_name
 
     def has(self, case: InputCase) -> bool:
-        """Whether the result of a case is there, whole, and made from the input as it is now."""
+        """Whether the result of a case exists, is unmodified, and was made from the current input."""
         known = self.record.cases.get(case.id)
         if known is None or known.status != "done" or known.input_sha256 != input_sha256(case):
             return False
         return all(self._is_as_written(path) for path in self._results(case))
 
     def store(self, case: InputCase, segmentation: Segmentation, geometry: Geometry, known: CaseRecord) -> None:
-        """Write the result of a case: probabilities, label map, and that it is done, in this order."""
+        """Write the result of a case: probabilities, label map, then the record."""
         self._set_aside(case)
         if segmentation.probabilities is not None:
             with files.atomic_path(self._probabilities_path(case)) as temporary:
@@ -122,18 +122,18 @@ class OutputFolder:
         self.note(case, known.model_copy(update={"result_sha256": hashes}))
 
     def note(self, case: InputCase, known: CaseRecord) -> None:
-        """Keep what became of a case.
+        """Record the outcome of a case.
 
         Raises:
-            UserError: another process has begun to predict otherwise in this folder.
+            UserError: another process now predicts into this folder with another model or other options.
         """
         self._keep({case.id: known})
 
-    def _keep(self, cases: Mapping[str, CaseRecord], *, anew: bool = False) -> None:
-        """Write the record with `cases`, and unless `anew` with what other processes have noted since it was read."""
+    def _keep(self, cases: Mapping[str, CaseRecord], *, replace: bool = False) -> None:
+        """Write the record with `cases` and, unless `replace`, with cases that other processes have recorded since."""
         self._lock.take(wait=True)
         try:
-            current = None if anew else PredictionRecord.read(self.path)
+            current = None if replace else PredictionRecord.read(self.path)
             if current is not None:
                 if difference := current.difference(self.record):
                     raise UserError(
@@ -151,13 +151,13 @@ class OutputFolder:
         return (*probabilities, self.result_path(case))
 
     def _is_as_written(self, path: Path) -> bool:
-        hashes = {name: own for known in self.record.cases.values() for name, own in known.result_sha256.items()}
+        hashes = {name: sha256 for known in self.record.cases.values() for name, sha256 in known.result_sha256.items()}
         return path.is_file() and hashes.get(path.name) == files.sha256_of(path)
 
     def _set_aside(self, case: InputCase) -> None:
-        """Move results away that were damaged or edited since they were written: an edited one is somebody's work."""
+        """Move damaged or edited results to `replaced/`: edits are work."""
         known = self.record.cases.get(case.id)
-        if known is None or known.status != "done":  # what is there, a killed process has left
+        if known is None or known.status != "done":  # any file there was left by a killed process
             return
         for path in self._results(case):
             if not path.is_file() or self._is_as_written(path):
@@ -168,8 +168,8 @@ class OutputFolder:
             target.parent.mkdir(exist_ok=True)
             path.rename(target)
             logger.warning(
-                "%s: not as swinssl_predict wrote it (damaged, edited, or by version 0.1.0). It is now %s; the case "
-                "was predicted anew.",
+                "%s: not as swinssl_predict wrote it (damaged, edited, or from version 0.1.0). Moved to %s; the case "
+                "was predicted again.",
                 path,
                 target.relative_to(self.path),
             )
@@ -179,7 +179,7 @@ class OutputFolder:
 
 
 class OutputFile(OutputFolder):
-    """The label map of one case in a file that the user named; nothing else is written but asked-for probabilities."""
+    """The label map of one case in a named file; nothing else is written except requested probabilities."""
 
     def __init__(self, file: Path, record: PredictionRecord) -> None:
         super().__init__(file.parent, record)
@@ -192,22 +192,22 @@ class OutputFile(OutputFolder):
         """The file, not yet written.
 
         Raises:
-            UserError: several cases are given, the file is there (unless `overwrite`) or is an input, its folder is a
-                file, or its ending cannot be written.
+            UserError: several cases are given, the file exists (unless `overwrite`) or is an input, its folder is a
+                file, or its format cannot be written.
         """
         path = Path(path)
         if len(cases) != 1:
             raise UserError(
-                f"-o {path}: a file for one case; {len(cases)} are given. Give a folder for the label maps."
+                f"-o {path}: is a file for one case, but {len(cases)} are given. Give a folder for the label maps."
             )
         if (ending := single_file_ending(path)) != required_ending(path):
             raise UserError(f"-o {path}: needs a second file for its voxels. Give a name that ends in {ending}.")
         if (in_the_way := next((p for p in path.parents if p.is_file()), None)) is not None:
-            raise UserError(f"-o {path}: {in_the_way} is a file, so nothing can lie in it. Give another place.")
+            raise UserError(f"-o {path}: {in_the_way} is a file, not a folder. Give another path.")
         if path.exists() and any(path.samefile(image) for image in cases[0].images):
             raise UserError(f"-o {path}: is the image itself. Give another name, so that nothing is overwritten.")
         if path.exists() and not overwrite:
-            raise UserError(f"-o {path}: is there already. Give another name, or --overwrite to replace it.")
+            raise UserError(f"-o {path}: exists already. Give another name, or replace it with --overwrite.")
         return cls(path, record)
 
     def begin(self, model: TrainedModel) -> None:
@@ -218,11 +218,11 @@ class OutputFile(OutputFolder):
         return self.file
 
     def has(self, case: InputCase) -> bool:
-        """Never: without a record nothing tells what a file was made from."""
+        """Always False: without a record, the input of an existing file is unknown."""
         return False
 
     def note(self, case: InputCase, known: CaseRecord) -> None:
-        """Keep it in memory."""
+        """Record the outcome in memory only."""
         self.record = self.record.with_cases({case.id: known})
 
     def _probabilities_path(self, case: InputCase) -> Path:
@@ -230,7 +230,7 @@ class OutputFile(OutputFolder):
 
 
 def names_a_file(path: Path) -> bool:
-    """Whether `-o` means one label map rather than a folder of them."""
+    """Whether `-o` names one label map rather than a folder."""
     return image_ending(path) is not None and not Path(path).is_dir()
 
 

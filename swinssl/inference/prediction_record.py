@@ -1,4 +1,4 @@
-"""`predict_args.json`: what made the label maps of a folder, so that they can be judged, repeated and completed."""
+"""`predict_args.json`: how the label maps of a folder were made, so that they can be reproduced and completed."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:  # it imports torch, and a command's --help needs the options 
 
 RECORD_FILE = "predict_args.json"
 RECORD_VERSION = 3
-REMEDY = "Choose another output folder, or predict anew with --overwrite."
+REMEDY = "Choose another output folder, or predict again with --overwrite."
 
 
 class CaseRecord(BaseModel):
-    """What became of one case.
+    """The outcome of one case.
 
     Args:
         status: `done`, or `failed` with the reason in `message`.
         images: file names of the channels.
-        input_sha256: of their contents; a case is done only as long as its input is the same.
-        result_sha256: by file name, of what was written; a case is done only as long as its result is the same.
-        warnings: how it is unlike what the model was trained on.
-        far: in what it lies outside 1/4 to 4 times the training range.
-        volumes_ml: by structure.
+        input_sha256: of the image contents; if they change, the case is predicted again.
+        result_sha256: by file name, of the written results; if they change, the case is predicted again.
+        warnings: differences from the model's training data.
+        far: properties outside 1/4 to 4 times the training range.
+        volumes_ml: by structure, in ml.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -46,15 +46,15 @@ class CaseRecord(BaseModel):
 
 
 class PredictionRecord(BaseModel):
-    """One folder of predictions.
+    """The record of a folder of predictions.
 
     Args:
-        model: as the user gave it, without the folders of an absolute path.
+        model: as given by the user, without the folders of an absolute path.
         fold_sha256: by fold, of its weights.
-        plans_sha256: of the plans' decisions; empty in folders by swinssl 0.1.0.
-        options: what the user chose.
+        plans_sha256: of the plans' decisions; empty in folders of swinssl 0.1.0.
+        options: of the user.
         mirror_axes: array axes (0 z, 1 y, 2 x) of test-time augmentation.
-        postprocessing: structures that keep their largest component alone, one group after another.
+        postprocessing: groups of structures that keep only their largest component, in order.
         precision: of matrix products and convolutions, `fp32` or `bf16`.
         cases: by id.
     """
@@ -79,7 +79,7 @@ class PredictionRecord(BaseModel):
     def of(
         cls, model: TrainedModel, options: PredictionOptions, *, given_as: str, device: str = "", precision: str = ""
     ) -> PredictionRecord:
-        """The record of a run that begins now; `given_as` is the user's word for the model."""
+        """The record of a run that begins now; `given_as` is the model as the user typed it."""
         return cls(
             model=provenance.without_folders(given_as),
             fold_sha256=model.sha256,
@@ -93,39 +93,38 @@ class PredictionRecord(BaseModel):
 
     @classmethod
     def read(cls, folder: Path) -> PredictionRecord | None:
-        """The record of a folder; None where there is none.
+        """The record of a folder; None if there is none.
 
         Raises:
-            UserError: it cannot be read, or is of another version.
+            UserError: it cannot be read or has another version.
         """
         path = Path(folder) / RECORD_FILE
         if files.is_missing(path):
             return None
-        what = "description of the predictions"
-        return read_model(cls, path, what=what, remedy=REMEDY, version=RECORD_VERSION, upgrade=_upgraded)
+        return read_model(cls, path, what="prediction record", remedy=REMEDY, version=RECORD_VERSION, upgrade=_upgraded)
 
     def write(self, folder: Path) -> None:
         """Write atomically."""
         files.write_json(Path(folder) / RECORD_FILE, self.model_dump(mode="json"))
 
     def difference(self, other: PredictionRecord) -> str | None:
-        """In which way `other` would give other label maps than this; None where it would not.
+        """What makes the label maps of `other` differ from those of this record; None if nothing does.
 
-        Device and precision do not count: they change what lies within rounding of a boundary.
+        Device and precision do not count: they only change voxels within rounding of a boundary.
         """
-        for what, mine, theirs in (
+        for name, mine, others in (
             ("weights or folds", self.fold_sha256, other.fold_sha256),
             ("plans", self.plans_sha256 or other.plans_sha256, other.plans_sha256 or self.plans_sha256),
             ("overlap (--overlap)", self.options.overlap, other.options.overlap),
             ("mirror images (--tta)", self.mirror_axes, other.mirror_axes),
             ("post-processing (--no-postprocessing)", self.postprocessing, other.postprocessing),
         ):
-            if mine != theirs:
-                return what
+            if mine != others:
+                return name
         return None
 
     def with_cases(self, cases: Mapping[str, CaseRecord]) -> PredictionRecord:
-        """The record with these cases too."""
+        """The record with these cases added."""
         return self.model_copy(update={"cases": {**self.cases, **cases}})
 
 
@@ -150,16 +149,17 @@ def _renamed(content: dict[str, Any]) -> dict[str, Any]:
 
 
 class PredictionOptions(BaseModel):
-    """Choices of one prediction run; the model's plans say the rest."""
+    """Options of a prediction run; the model's plans determine everything else."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     overlap: float = Field(
-        default=0.5, ge=0, le=0.9, description="Least share of a window that its neighbour sees too."
+        default=0.5, ge=0, le=0.9, description="Minimum fraction of a window that its neighbour shares."
     )
     tta: bool = Field(
         default=False,
-        description="Average over mirror images along the axes that training mirrored: 2 to 8 times the work.",
+        description="Test-time augmentation: average over mirror images along the axes that training mirrored. Takes "
+        "2 to 8 times as long.",
     )
     save_probabilities: bool = Field(
         default=False,
@@ -167,10 +167,12 @@ class PredictionOptions(BaseModel):
     )
     postprocessing: bool = Field(
         default=True,
-        description="Keep only the largest component of the structures where swinssl_train measured that this helps.",
+        description="Keep only the largest component of structures for which swinssl_train measured that this helps.",
     )
     device: str = Field(default="auto", description="auto (cuda, else mps, else cpu), cpu, cuda, cuda:1 or mps.")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="auto computes in bf16 where the hardware has instructions for it."
+        default="auto", description="auto computes in bf16 if the hardware has instructions for it."
     )
-    overwrite: bool = Field(default=False, description="Predict anew what the output folder has already.")
+    overwrite: bool = Field(
+        default=False, description="Predict all cases again, also those that the output folder has."
+    )

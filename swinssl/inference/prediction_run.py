@@ -1,4 +1,4 @@
-"""Segment many cases: the next one is read while the network computes, what fails is named and the others go on."""
+"""Segment many cases: the next case is read while the network computes, and a failed case does not stop the others."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from swinssl.imageio.reader import header_contradictions, read_image
 from swinssl.imageio.volume import Geometry, Volume
 from swinssl.imageio.voxel_stream import image_sha256
 from swinssl.inference.input_cases import InputCase
-from swinssl.inference.input_check import far_from_training, fitness_warnings
+from swinssl.inference.input_check import far_from_training, input_warnings
 from swinssl.inference.output_folder import OutputFolder
 from swinssl.inference.prediction_record import CaseRecord
 from swinssl.inference.predictor import Predictor
@@ -36,20 +36,20 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Of the memory that is free, what reading the next case may take: half of it may be taken by sums over windows.
+# Fraction of the free memory for reading the next case; the sums over windows may take half.
 AHEAD_SHARE = 0.25
-# Errors of the disk that every further case would meet too.
+# Disk errors that every further case would hit too.
 FATAL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 
 
 @dataclass(frozen=True)
 class CaseOutcome:
-    """What became of a case.
+    """The outcome of a case.
 
     Args:
-        status: `done`, `finished` (was there already) or `failed`.
-        result: its label map.
-        record: what is kept of it.
+        status: `done`, `finished` (already there) or `failed`.
+        result: path of its label map.
+        record: as stored in `predict_args.json`.
     """
 
     case: InputCase
@@ -68,9 +68,9 @@ def predict_cases(
     """Segment the cases that `folder` does not have yet; may be stopped and called again at any time.
 
     Args:
-        predictor: cleans up what the record of `folder` says.
-        folder: begun; its record says whether probabilities are kept.
-        trained_on: content hashes of images that the model was trained on, to warn of.
+        predictor: with the post-processing in the record of `folder`.
+        folder: begun; its record says whether probabilities are saved.
+        trained_on: content hashes of the model's training images; a case among them gets a warning.
     """
     todo = [case for case in cases if not _safely(folder.has, case, otherwise=False)]
     outcomes = {
@@ -111,7 +111,7 @@ def predict_cases(
                     seconds=time.monotonic() - started,
                 )
                 folder.store(case, segmentation, loaded.prepared.source, record)
-            except Exception as error:  # a fault or a bug in one case must not cost the others
+            except Exception as error:  # an error or a bug in one case must not stop the others
                 record = CaseRecord(status="failed", message=_reason(error, case))
                 windows[case.id] = done - before
                 logger.warning("%s failed: %s", case.id, record.message, exc_info=error if _is_bug(error) else None)
@@ -121,7 +121,7 @@ def predict_cases(
 
 
 def unreadable(cases: Sequence[InputCase], plans: Plans) -> dict[str, str]:
-    """By case that cannot be segmented, why: each is read as for prediction, and nothing is computed."""
+    """By id, why a case cannot be segmented: each case is read as for prediction, without computing anything."""
     failed = {}
     for case in cases:
         try:
@@ -132,7 +132,7 @@ def unreadable(cases: Sequence[InputCase], plans: Plans) -> dict[str, str]:
 
 
 def expected_windows(case: InputCase, predictor: Predictor) -> int:
-    """Windows that a case will take by its header, before any crop; 0 where the case cannot be prepared."""
+    """Number of windows of a case, estimated from its header before any crop; 0 if the case cannot be prepared."""
 
     def count(case: InputCase) -> int:
         shapes = shapes_by_header(case.images, predictor.plans)
@@ -142,17 +142,17 @@ def expected_windows(case: InputCase, predictor: Predictor) -> int:
 
 
 def _safely(look: Callable[[InputCase], T], case: InputCase, *, otherwise: T) -> T:
-    """The answer of a look at a case before its turn; its faults are reported at its turn, and cost no other case."""
+    """The result of `look` before a case's turn; errors are reported at its turn and do not stop other cases."""
     try:
         return look(case)
     except Exception as error:
-        logger.debug("%s: looked at in advance", case.id, exc_info=error)
+        logger.debug("%s: failed when inspected in advance", case.id, exc_info=error)
         return otherwise
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedCase:
-    """A case that is ready for the network, with what is unlike the training data, and its images' content hashes."""
+    """A case ready for the network, its differences from the training data, and its images' content hashes."""
 
     prepared: PreparedVolume
     warnings: tuple[str, ...]
@@ -210,7 +210,7 @@ def load_volume(volume: Volume, plans: Plans, *, name: str, warnings: tuple[str,
         prepared = prepare(volume, plans)
     except UserError as error:
         raise UserError(f"{name}: {error}") from None
-    warnings = (*warnings, *fitness_warnings(volume, prepared, plans))
+    warnings = (*warnings, *input_warnings(volume, prepared, plans))
     return LoadedCase(prepared, warnings, far_from_training(volume, prepared, plans))
 
 
@@ -219,16 +219,17 @@ def volumes_ml(label_map: NDArray, geometry: Geometry, labels: LabelSet) -> dict
     counts = np.bincount(label_map.reshape(-1), minlength=max(labels.raw_values, default=0) + 1)
     voxel_ml = geometry.voxel_volume / 1000
     return {
-        name: float(counts[list(own)].sum() * voxel_ml) for name, own in zip(labels.names, labels.values, strict=True)
+        name: float(counts[list(values)].sum() * voxel_ml)
+        for name, values in zip(labels.names, labels.values, strict=True)
     }
 
 
 def _reason(error: Exception, case: InputCase) -> str:
-    """Why a case failed, in words; errors that every other case would meet too are raised again."""
+    """Why a case failed, as text; errors that would hit every other case too are raised again."""
     if isinstance(error, OSError) and error.errno in FATAL_ERRNOS:
         raise error
     if _is_bug(error):
-        return f"{case.images[0]}: unexpected {type(error).__name__}: {error}. Please report it with the lines above."
+        return f"{case.images[0]}: unexpected {type(error).__name__}: {error}. Report it with the lines above."
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError):
@@ -237,5 +238,5 @@ def _reason(error: Exception, case: InputCase) -> str:
 
 
 def _is_bug(error: Exception) -> bool:
-    """Whether neither the user's data nor the machine is to blame, so that the traceback is worth seeing."""
+    """Whether the cause is neither the user's data nor the machine, so that the traceback is useful."""
     return not (is_out_of_memory(error) or isinstance(error, UserError | OSError))

@@ -1,4 +1,4 @@
-"""Networks and their plans, ready to segment: a volume as read, a stored case, or an image on the plan's grid."""
+"""Networks with their plans: segment a volume as read, a stored case, or an image on the plan's grid."""
 
 from __future__ import annotations
 
@@ -28,22 +28,21 @@ from swinssl.preprocessing.prepared_volume import prepare
 logger = logging.getLogger(__name__)
 
 
-# Of the memory that is free, what the sums over windows may take; the images and label maps of two cases need the rest.
+# Fraction of the free memory for the sums over windows; images and label maps of two cases need the rest.
 SUMS_SHARE = 0.5
-# Windows at once. A CPU is filled by one; a GPU is fuller with several of them, and fewer are taken where these do not
-# fit.
+# Windows per forward pass. One keeps a CPU busy; a GPU needs several, and fewer are used if they do not fit.
 GPU_BATCH = 4
 
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """Segments with one network, or with the mean of several.
+    """Segments with one network or with the mean of several.
 
     Args:
-        windows: the networks and how they look at a volume.
-        plans: how volumes are prepared, and what the networks' outputs mean.
-        sum_bytes: memory that the sums over windows may take; a volume that would need more is done in strips, which
-            gives the same and takes longer. None sets no limit.
+        windows: the networks and their sliding window.
+        plans: how volumes are prepared and what the networks' outputs mean.
+        sum_bytes: memory limit for the sums over windows; a volume that needs more is processed in strips, which gives
+            the same result and takes longer. None sets no limit.
         postprocessing: groups of structures that keep only their largest component, in order (`TrainedModel.predictor`
             gives those for which the training measured a gain). It applies to label maps on the grid of a file, not to
             probabilities or label maps on the plan's grid.
@@ -66,15 +65,15 @@ class Predictor:
         postprocessing: tuple[tuple[str, ...], ...] = (),
         bf16: bool | None = None,
     ) -> Predictor:
-        """A predictor of networks that are on `device` and in evaluation mode.
+        """A predictor with networks that are on `device` and in evaluation mode.
+
+        On a CPU the sums may take half of the memory that is free now. A GPU raises an error when it runs out.
 
         Args:
-            overlap: least share of a window that its neighbour sees too, in [0, 0.9].
+            overlap: minimum fraction of a window that its neighbour shares, in [0, 0.9].
             mirror: average over mirror images along the plans' `mirror_axes`.
-            postprocessing: as of the class; a trained model's own is in `TrainedModel.predictor`.
-            bf16: compute in bfloat16; by default where the hardware has instructions for it.
-
-        On a CPU the sums may take half of the memory that is free now. A GPU that has too little says so by itself.
+            postprocessing: as in the class; `TrainedModel.predictor` passes that of the model.
+            bf16: compute in bfloat16; by default if the hardware has instructions for it.
         """
         windows = SlidingWindow(
             [with_folded_norms(network) for network in networks],
@@ -89,18 +88,18 @@ class Predictor:
         return cls(windows, plans, limit, postprocessing)
 
     def window_count(self, shape: Shape) -> int:
-        """Windows that a volume of `shape` voxels on the plan's grid takes."""
+        """Number of windows for a volume of `shape` voxels on the plan's grid."""
         return self.windows.count(shape, strips=self._strips(shape))
 
     def predict(
         self, volume: Volume, *, probabilities: bool = False, on_windows: Callable[[int], None] | None = None
     ) -> Segmentation:
-        """Segment a volume as it was read, on its own grid.
+        """Segment a volume as read; the result is on its grid.
 
         Args:
-            volume: (C, Z, Y, X), finite, channels as the plans name them.
-            probabilities: give those too.
-            on_windows: called with the number of windows that were just computed.
+            volume: (C, Z, Y, X), finite, channels in the order of the plans.
+            probabilities: also return probabilities.
+            on_windows: called with the number of windows just computed.
         """
         prepared = prepare(volume, self.plans)
         source_grid = SourceGrid.of(prepared)
@@ -121,7 +120,7 @@ class Predictor:
         return segmentation
 
     def segment_on_grid(self, image: NDArray) -> NDArray:
-        """Segment an image on the plan's grid, and stay there.
+        """Segment an image on the plan's grid; the result is on the same grid.
 
         Args:
             image: (C, Z, Y, X) float32, as stored.
@@ -144,14 +143,14 @@ class Predictor:
         shape: Shape = image.shape[1:]
         strips = self._strips(shape)
         if strips > 1:
-            once, now = self.windows.count(shape), self.window_count(shape)
+            whole, in_strips = self.windows.count(shape), self.window_count(shape)
             logger.info(
-                "The sums over windows would take %.1f GB, and %.1f GB may be used: working in %d strips, with %.0f %% "
+                "The sums over windows need %.1f GB, and %.1f GB are available: processing %d strips, with %.0f %% "
                 "more windows.",
                 self.windows.sum_bytes(shape, self.plans.labels.num_outputs) / 1e9,
                 (self.sum_bytes or 0) / 1e9,
                 strips,
-                100 * (now / once - 1),
+                100 * (in_strips / whole - 1),
             )
         return map(_finite, self.windows.slabs(image, strips=strips, on_windows=on_windows))
 
@@ -162,10 +161,10 @@ class Predictor:
 
 
 def _finite(slab: Slab) -> Slab:
-    """The slab, unless a logit in it is NaN or infinite: of such logits the largest is background, without a word."""
-    if not bool(torch.isfinite(slab.logits.sum())):  # one pass; finite logits of use are far from the sum's limit
+    """The slab, unless it contains a NaN or infinite logit: the argmax of such logits would silently be background."""
+    if not bool(torch.isfinite(slab.logits.sum())):  # one pass; useful logits are far too small to overflow the sum
         raise UserError(
-            "the network's output has NaN or infinite numbers, so it says nothing. Check the model with swinssl_model "
-            "verify, and train anew where that refuses it."
+            "the network's output contains NaN or infinite values. Check the model with swinssl_model verify; if it "
+            "refuses the model, train it again."
         )
     return slab

@@ -1,9 +1,9 @@
 """A network over a volume larger than its patch: overlapping windows, weighted towards their centres.
 
-The logits of a whole volume, all structures in float32, may be larger than the memory. So windows are taken row by row
-along one axis, their weighted sums are kept over one patch length of it, and planes that no later window reaches are
-handed out and forgotten. Where even that is too much, the volume is done in strips, one after another; windows that lie
-across two of them are computed for both.
+The logits of a whole volume, all structures in float32, may not fit in memory. Windows are therefore processed row by
+row along one axis: their weighted sums are kept for one patch length, and planes that no later window reaches are
+yielded and dropped. If even that is too much, the volume is processed in strips; windows that span two strips are
+computed for both.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ Place = tuple[int, int, int]
 
 
 class Slab(NamedTuple):
-    """Finished logits of some neighbouring planes.
+    """Finished logits of consecutive planes.
 
     Args:
         axis: 0 z, 1 y or 2 x; the planes are normal to it.
         start: index of the first plane.
         logits: (K, planes, rows, columns) float32; rows and columns are the other two axes in order. Valid until the
-            next slab is asked for.
+            next slab is requested.
         offset: index of its first row and of its first column.
     """
 
@@ -48,7 +48,7 @@ class Slab(NamedTuple):
     offset: tuple[int, int] = (0, 0)
 
     def place_in(self, volume: Tensor) -> Tensor:
-        """The part of a (K, Z, Y, X) or (Z, Y, X) volume that this slab is of, as a view with the slab's axes."""
+        """The part of a (K, Z, Y, X) or (Z, Y, X) volume that this slab covers, as a view with the slab's axes."""
         lead = volume.ndim - 3
         part = volume.movedim(lead + self.axis, lead)
         for dimension, start, size in zip((0, 1, 2), (self.start, *self.offset), self.logits.shape[1:], strict=True):
@@ -63,11 +63,11 @@ class SlidingWindow:
     Args:
         networks: in evaluation mode and on `device`; each maps (B, C, *patch_size) to logits (B, K, *patch_size).
         patch_size: (z, y, x) voxels of a window.
-        overlap: least share of a window that its neighbour sees too, in [0, 0.9].
+        overlap: minimum fraction of a window that its neighbour shares, in [0, 0.9].
         mirror_axes: array axes (0 z, 1 y, 2 x) that windows are mirrored along, in all combinations.
-        batch_size: windows computed at once. Halved where a GPU's memory does not suffice; as a last resort the sums
-            are kept on the CPU.
-        bf16: matrix products and convolutions in bfloat16; sums are in float32 always.
+        batch_size: windows per forward pass. Halved if a GPU runs out of memory; as a last resort the sums are kept on
+            the CPU.
+        bf16: compute matrix products and convolutions in bfloat16; sums are always in float32.
     """
 
     networks: Sequence[nn.Module]
@@ -79,11 +79,11 @@ class SlidingWindow:
     bf16: bool = False
 
     def count(self, shape: Shape, *, strips: int = 1) -> int:
-        """Windows that a volume of `shape` voxels takes."""
+        """Number of windows for a volume of `shape` voxels."""
         return sum(windows.count for windows in self._strips(shape, strips))
 
     def sum_bytes(self, shape: Shape, outputs: int) -> int:
-        """Memory of the sums over a volume that is done in one piece.
+        """Memory of the sums for a volume that is processed without strips.
 
         Args:
             outputs: channels of the networks' logits.
@@ -92,7 +92,7 @@ class SlidingWindow:
         return 4 * outputs * self.patch_size[windows.axis] * math.prod(stop - start for start, stop in windows.kept)
 
     def logits(self, image: NDArray) -> Tensor:
-        """The logits of a whole volume, (K, Z, Y, X) float32 on the CPU; needs memory for all of them.
+        """The logits of a whole volume, (K, Z, Y, X) float32 on the CPU, all in memory.
 
         Args:
             image: (C, Z, Y, X) float32, as `prepare` makes it.
@@ -108,16 +108,16 @@ class SlidingWindow:
     def slabs(
         self, image: NDArray, *, strips: int = 1, on_windows: Callable[[int], None] | None = None
     ) -> Iterator[Slab]:
-        """Yield the logits of a volume slab by slab, without ever holding them all.
+        """Yield the logits of a volume slab by slab, without holding all of them.
 
         Args:
             image: (C, Z, Y, X) float32, as `prepare` makes it.
-            strips: parts that the volume is done in, at most; each is a run of slabs from the first plane to the last,
-                and shares a row or a column with the one before it. The logits are the same, to the bit.
-            on_windows: called with the number of windows that were just computed.
+            strips: maximum number of strips; each is a run of slabs from the first plane to the last and shares a row
+                or a column with the previous one. The logits are bit-identical.
+            on_windows: called with the number of windows just computed.
 
         Raises:
-            UserError: the GPU has not the memory for a single window.
+            UserError: the GPU has too little memory for a single window.
         """
         batch_size = self.batch_size
         parts = self._strips(image.shape[1:], strips)
@@ -138,7 +138,7 @@ class SlidingWindow:
                     if on_windows is not None:
                         on_windows(len(places))
                 yield sums.finished(stop)
-            del sums  # before the next strip's are made
+            del sums  # before those of the next strip are allocated
 
     def _strips(self, shape: Shape, strips: int) -> list[_Windows]:
         """The windows of a volume, strip by strip."""
@@ -162,18 +162,18 @@ class SlidingWindow:
         return total
 
     def _make_room(self, sums: _Sums, batch_size: int) -> int:
-        """The batch size to go on with after the GPU ran out of memory."""
+        """The batch size to continue with after the GPU ran out of memory."""
         if batch_size > 1:
             batch_size //= 2
-            logger.warning("The GPU's memory does not suffice: going on with %d windows at once.", batch_size)
+            logger.warning("The GPU is out of memory: continuing with %d windows per batch.", batch_size)
         elif sums.device.type != "cpu":
-            logger.warning("The GPU's memory does not suffice: keeping the sums on the CPU, which is slower.")
+            logger.warning("The GPU is out of memory: keeping the sums on the CPU, which is slower.")
             sums.move_to(torch.device("cpu"))
         else:
             size = dimensions(self.patch_size)
             raise UserError(
-                f"the GPU has too little free memory for a single window of {size} voxels. Close what else runs on it, "
-                "or predict with --device cpu."
+                f"the GPU has too little free memory for a single window of {size} voxels. Close other programs that "
+                "use it, or predict with --device cpu."
             ) from None
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -182,15 +182,15 @@ class SlidingWindow:
 
 @dataclass(frozen=True)
 class _Windows:
-    """Where the windows of a volume lie; places are in voxels of the padded volume.
+    """The positions of a volume's windows, in voxels of the padded volume.
 
     Args:
         shape: voxels of the volume.
         patch: voxels of a window.
-        padding: voxels added before and after each axis where the volume is smaller than the patch.
-        starts: first voxel of the windows along each axis; there is a window at every combination.
-        axis: the axis along which rows of windows follow each other.
-        kept: along each axis of `across`, the voxels [first, last) whose logits are wanted.
+        padding: voxels added before and after each axis if the volume is smaller than the patch.
+        starts: first voxels of the windows along each axis; there is a window at every combination.
+        axis: the axis along which rows of windows are processed.
+        kept: along each axis of `across`, the voxels [first, last) whose logits are needed.
     """
 
     shape: Shape
@@ -205,25 +205,25 @@ class _Windows:
         missing = [max(0, edge - size) for size, edge in zip(shape, patch, strict=True)]
         padding = tuple((n // 2, n - n // 2) for n in missing)
         starts = tuple(window_starts(size, edge, overlap) for size, edge in zip(shape, patch, strict=True))
-        # Sums are kept over one patch length of this axis: the one of which that is the smallest share.
+        # Sums are kept for one patch length of this axis: the axis of which that is the smallest fraction.
         axis = min(range(3), key=lambda i: patch[i] / max(shape[i], patch[i]))
         rows, columns = ((padding[i][0], padding[i][0] + shape[i]) for i in range(3) if i != axis)
         return cls(shape, patch, padding, starts, axis, (rows, columns))
 
     def in_strips(self, strips: int) -> list[_Windows]:
-        """These windows, in at most so many parts along the longer axis of `across`, none of them empty."""
+        """These windows in at most `strips` non-empty parts along the longer axis of `across`."""
         sizes = [last - first for first, last in self.kept]
         along = int(sizes[1] > sizes[0])
         parts, cut = [], self.across[along]
         offset, size, edge = self.kept[along][0], sizes[along], self.patch[cut]
         strips = max(1, min(strips, size))
         for number in range(strips):
-            # A row more at the lower end, so that neighbouring rows are together in one of the strips.
+            # One more row at the lower end, so that any two neighbouring rows are together in one strip.
             first = offset + max(0, size * number // strips - 1)
             last = offset + size * (number + 1) // strips
             kept = (first, last)
-            seen = [start for start in self.starts[cut] if start < last and start + edge > first]
-            starts = tuple(seen if axis == cut else own for axis, own in enumerate(self.starts))
+            reaching = [start for start in self.starts[cut] if start < last and start + edge > first]
+            starts = tuple(reaching if axis == cut else of_axis for axis, of_axis in enumerate(self.starts))
             parts.append(replace(self, starts=starts, kept=(self.kept[0], kept) if along else (kept, self.kept[1])))
         return parts
 
@@ -233,13 +233,13 @@ class _Windows:
 
     @property
     def across(self) -> tuple[int, int]:
-        """The two axes beside `axis`, in order."""
+        """The two axes other than `axis`, in order."""
         first, second = (i for i in range(3) if i != self.axis)
         return first, second
 
     @property
     def rows(self) -> list[tuple[int, int]]:
-        """Per row of windows, where it starts along `axis`, and where the planes end that no later row reaches."""
+        """For each row of windows, its start along `axis` and the end of the planes that no later row reaches."""
         starts = self.starts[self.axis]
         return list(itertools.pairwise([*starts, max(self.shape[self.axis], self.patch[self.axis])]))
 
@@ -249,13 +249,13 @@ class _Windows:
 
     def in_row(self, start: int) -> list[Place]:
         """Windows that begin at `start` along `axis`."""
-        z, y, x = ([start] if i == self.axis else own for i, own in enumerate(self.starts))
+        z, y, x = ([start] if axis == self.axis else starts for axis, starts in enumerate(self.starts))
         return list(itertools.product(z, y, x))
 
     def weights(self, axis: int) -> Tensor:
-        """Sum of the windows' importances along one axis, (padded size,); the sum in 3D is the product of the three.
+        """(padded size,) sum of the windows' importances along one axis; the sum in 3D is the product of the three.
 
-        Right for what is kept: every window that reaches it is among these.
+        Correct for the kept voxels, because all windows that reach them are included.
         """
         edge = self.patch[axis]
         sums = torch.zeros(max(self.shape[axis], edge), dtype=torch.float64)
@@ -265,15 +265,15 @@ class _Windows:
 
 
 class _Sums:
-    """Weighted sums of logits over one patch length of the rows' axis, which comes first in memory.
+    """Weighted sums of logits for one patch length of the rows' axis, which is the first in memory.
 
     Args:
-        terms: numbers that each voxel of a window is the sum of already (networks, mirror images).
+        terms: number of summands in each voxel of a window (networks times mirror images).
     """
 
     def __init__(self, windows: _Windows, device: torch.device, *, terms: int) -> None:
         self.windows, self.device = windows, device
-        self._first = 0  # plane that the buffer begins at
+        self._first = 0  # first plane of the buffer
         self._buffer: Tensor | None = None
         axis, (rows, columns) = windows.axis, windows.across
         self._importance = _importance(windows.patch).movedim(axis, 0).contiguous().to(device)
@@ -285,14 +285,14 @@ class _Sums:
         self._plane_normal = (1 / row_weights[:, None] / column_weights).to(device)
 
     def add(self, logits: Tensor, places: Sequence[Place]) -> None:
-        """Add the (B, K, *patch) logits of windows; where memory runs out on the way, none has been added."""
+        """Add the (B, K, *patch) logits of windows; if memory runs out, none has been added."""
         axis, (rows, columns) = self.windows.axis, self.windows.across
         patch = self.windows.patch
         if self._buffer is None:
             sizes = [len(weights) for weights in (self._plane_normal, self._plane_normal[0])]
             self._buffer = torch.zeros((logits.shape[1], patch[axis], *sizes), device=self.device)
-        for own, place in zip(logits.to(self.device), places, strict=True):
-            target, part, importance = self._buffer, own.movedim(1 + axis, 1), self._importance
+        for window, place in zip(logits.to(self.device), places, strict=True):
+            target, part, importance = self._buffer, window.movedim(1 + axis, 1), self._importance
             for dimension, across, (first, last) in zip((2, 3), (rows, columns), self.windows.kept, strict=True):
                 start, stop = max(place[across], first), min(place[across] + patch[across], last)
                 target = target.narrow(dimension, start - first, stop - start)
@@ -301,7 +301,7 @@ class _Sums:
             target.addcmul_(part, importance)
 
     def finished(self, stop: int) -> Slab:
-        """The mean logits of the planes before `stop`, which no later window reaches; padding is cut off."""
+        """The mean logits of the planes before `stop`, which no later window reaches, without padding."""
         windows, first = self.windows, self._first
         assert self._buffer is not None
         for plane in range(first, stop):
@@ -311,32 +311,32 @@ class _Sums:
         skipped = max(0, before - first)
         planes = min(stop, before + size) - first - skipped
         row, column = (
-            own[0] - windows.padding[axis][0] for axis, own in zip(windows.across, windows.kept, strict=True)
+            kept[0] - windows.padding[axis][0] for axis, kept in zip(windows.across, windows.kept, strict=True)
         )
         return Slab(windows.axis, first + skipped - before, mean.narrow(1, skipped, planes), (row, column))
 
     def forget(self, start: int) -> None:
-        """Drop the planes before `start` to make room for others behind."""
-        gone = start - self._first
-        if self._buffer is None or gone == 0:
+        """Drop the planes before `start` to make room for later ones."""
+        dropped = start - self._first
+        if self._buffer is None or dropped == 0:
             return
-        kept = self._buffer.shape[1] - gone
-        for own in self._buffer:  # one structure at a time, so that the copy is small
-            own[:kept] = own[gone:].clone()
-            own[kept:] = 0
+        kept = self._buffer.shape[1] - dropped
+        for sums in self._buffer:  # one structure at a time, so that the copy is small
+            sums[:kept] = sums[dropped:].clone()
+            sums[kept:] = 0
         self._first = start
 
     def move_to(self, device: torch.device) -> None:
-        """Keep the sums on another device from now on."""
+        """Move the sums to another device."""
         self.device = device
         self._plane_normal, self._importance = self._plane_normal.to(device), self._importance.to(device)
         self._buffer = None if self._buffer is None else self._buffer.to(device)
 
 
 def window_starts(size: int, patch: int, overlap: float) -> list[int]:
-    """First voxels of windows that cover an axis evenly, neighbours sharing at least `overlap` of the patch.
+    """First voxels of windows that cover an axis evenly; neighbours share at least `overlap` of the patch.
 
-    One window, at 0, where the patch covers the axis.
+    One window, at 0, if the patch covers the axis.
 
     Source: nnU-Net v2, compute_steps_for_sliding_window, with overlap = 1 - step size.
     """

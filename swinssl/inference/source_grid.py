@@ -1,4 +1,4 @@
-"""The way back: from the plan's grid, where the network works, to the grid of the file that a case came from."""
+"""The grid of a case's file, onto which results on the plan's grid are mapped back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from swinssl.preprocessing.prepared_volume import PreparedVolume
 
 @dataclass(frozen=True, eq=False)
 class SourceGrid:
-    """Where a case on the plan's grid lies in its file. All triples are (z, y, x).
+    """The position of a case on the plan's grid within its file. All triples are (z, y, x).
 
     Args:
         source: the grid of the file as stored.
@@ -28,7 +28,7 @@ class SourceGrid:
 
     @classmethod
     def of(cls, case: PreparedVolume | CaseProperties) -> SourceGrid:
-        """The way back of a volume just prepared, or of a stored case."""
+        """The source grid of a prepared volume or of a stored case."""
         source = case.source if isinstance(case, PreparedVolume) else case.source_geometry
         return cls(source, case.crop, case.shape)
 
@@ -38,12 +38,12 @@ class SourceGrid:
         return box_shape(box_of(self.crop))
 
     def crop_of(self, array: NDArray) -> NDArray:
-        """The crop of an array on the source grid, axes as the network sees them.
+        """The crop of an array on the source grid, with canonical axes.
 
         Args:
             array: (..., Z, Y, X) on `source`.
 
         Returns:
-            (..., *cropped_shape), a view: what is written into it stands in `array` where it belongs in the file.
+            (..., *cropped_shape), a view: writing into it writes into `array` at the matching place of the file.
         """
         return self.source.canonical_map().apply(array)[(..., *box_of(self.crop))]

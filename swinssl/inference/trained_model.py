@@ -1,13 +1,12 @@
 """The folder of a trained model: its plans, its data set's description, and the weights of each fold.
 
-    <model>/swinsslPlans.json           what was decided; how images are prepared
-            dataset.json                channels and labels, in nnU-Net's form; nothing of the training cases
-            fold_<k>/model.safetensors  k = 0 ... n-1 or `all`; a fold is complete if and only if this file is there
-            postprocessing.json               what predictions keep the largest component of, where that was measured
+    <model>/swinsslPlans.json           the plans: how images are prepared, which network
+            dataset.json                channels and labels, in nnU-Net's form; nothing about the training cases
+            fold_<k>/model.safetensors  k = 0 ... n-1 or `all`; a fold is complete if and only if this file exists
+            postprocessing.json         post-processing of predictions, if it was measured
 
-It is read and written here and nowhere else; a run may keep further files beside these. The weights of a fold keep a
-hash of the plans' decisions that they were trained with, so that plans and weights which do not belong together are
-refused.
+Only this module reads and writes it; a run may store further files beside these. The weights of a fold contain a hash
+of the plans that they were trained with, so that plans and weights that do not belong together are refused.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ from swinssl.preprocessing.store import CASES
 
 DATASET_FILE, WEIGHTS_FILE = "dataset.json", "model.safetensors"
 FORMAT, VERSION = "swinssl-model", "2"
-# Keys of a weights file's metadata: the hash of the plans' decisions, of tensors.
+# Keys of a weights file's metadata: the hash of the plans' decisions and that of the tensors.
 PLANS_HASH, WEIGHTS_HASH = "plans_sha256", "sha256"
 FOLD = re.compile(r"fold_([0-9]+|all)")
 ARCHIVE_ENDING = ".zip"
@@ -55,17 +54,17 @@ COPY_AGAIN = "Copy the whole model folder again, or train this fold with swinssl
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model that is ready to predict.
+    """A trained model on disk.
 
     Args:
-        folder: where it lies.
+        folder: the model folder.
         plans: how images are prepared and which network it is.
         description: content of dataset.json (`public_description`).
         folds: the folds that predict together, "0" ... or "all".
         unfinished: folds that have a folder but no weights.
         sha256: by fold, of its weights.
-        unsealed: folds by swinssl 0.1.0, whose weights do not say which plans they belong to.
-        postprocessing: what was found to help; None where nothing was measured.
+        unsealed: folds of swinssl 0.1.0, whose weights contain no hash of their plans.
+        postprocessing: None if none was measured.
     """
 
     folder: Path
@@ -79,15 +78,15 @@ class TrainedModel:
 
     @classmethod
     def open(cls, path: Path, folds: Sequence[str | int] | None = None) -> TrainedModel:
-        """The model of a model folder, or of one of its `fold_<k>` folders.
+        """The model of a model folder or of one of its `fold_<k>` folders.
 
-        Only headers are read here; `networks` reads the weights.
+        Reads headers only; `networks` reads the weights.
 
         Args:
-            folds: those to predict with; by default all complete ones, or the one whose folder is given.
+            folds: to predict with; by default all complete ones, or the one whose folder is given.
 
         Raises:
-            UserError: something is missing, of another version, damaged, or does not fit the plans.
+            UserError: a file is missing, damaged, of another version, or does not fit the plans.
         """
         folder, chosen = _model_folder(Path(path), folds)
         _refuse_other_place(folder)
@@ -97,15 +96,15 @@ class TrainedModel:
         if not complete:
             begun = f"; unfinished: {', '.join(unfinished)}" if unfinished else ""
             raise UserError(
-                f"{folder}: no trained fold here{begun}. Expected fold_0/{WEIGHTS_FILE} or the like: let swinssl_train "
-                "come to its first validation, or copy the whole model folder."
+                f"{folder}: no trained fold here{begun}. Expected for example fold_0/{WEIGHTS_FILE}: let swinssl_train "
+                "reach its first validation, or copy the whole model folder."
             )
         for fold in chosen or ():
             if fold not in complete:
-                what = f"has no {WEIGHTS_FILE} yet" if fold in unfinished else "is not there"
+                what = f"has no {WEIGHTS_FILE} yet" if fold in unfinished else "does not exist"
                 raise UserError(
-                    f"{fold_folder(folder, fold)}: this fold {what}; complete are {', '.join(complete)}. Choose among "
-                    "these with --folds, or train it with swinssl_train."
+                    f"{fold_folder(folder, fold)}: this fold {what}. Complete folds: {', '.join(complete)}. Choose "
+                    "among these with --folds, or train it with swinssl_train."
                 )
         taken = tuple(dict.fromkeys(chosen)) if chosen else complete
         headers = {fold: _read_header(fold_folder(folder, fold) / WEIGHTS_FILE, plans) for fold in taken}
@@ -116,25 +115,25 @@ class TrainedModel:
 
     @property
     def postprocessing_is_outdated(self) -> bool:
-        """Whether a fold was trained further, or anew, since the post-processing was decided."""
+        """Whether a fold was trained further or again since the post-processing was measured."""
         return self.postprocessing is not None and not self.postprocessing.is_of(self.sha256)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What whoever uses the model should know of its files, a sentence each."""
+        """Notes about the model's files for its user, one sentence each."""
         if not self.unsealed:
             return ()
         folds = f"fold{'s' if len(self.unsealed) > 1 else ''} {', '.join(self.unsealed)}"
         return (
-            f"the weights of {folds} were written by swinssl 0.1.0, which kept no hash of the plans. Whether they were "
-            f"trained with {PLANS_FILE} cannot be checked.",
+            f"the weights of {folds} were written by swinssl 0.1.0, which stored no hash of the plans. It cannot be "
+            f"checked whether they were trained with {PLANS_FILE}.",
         )
 
     @property
     def postprocessing_groups(self) -> tuple[tuple[str, ...], ...]:
-        """Structures that predictions keep the largest component of, one group after another.
+        """Groups of structures that keep only their largest component, in order.
 
-        Empty where nothing was measured, or with other weights than the model has now.
+        Empty if nothing was measured, or if it was measured with other weights.
         """
         return () if self.postprocessing is None or self.postprocessing_is_outdated else self.postprocessing.groups
 
@@ -150,11 +149,11 @@ class TrainedModel:
         """The chosen folds, ready to segment as swinssl_predict does.
 
         Args:
-            postprocessing: keep the largest component alone of the structures where that was found to help.
-            overlap, mirror, bf16: as of `Predictor.of`.
+            postprocessing: keep only the largest component of structures for which that was measured to help.
+            overlap, mirror, bf16: as in `Predictor.of`.
 
         Raises:
-            UserError: a weights file is damaged, or has numbers that are not finite.
+            UserError: a weights file is damaged or contains values that are not finite.
         """
         groups = self.postprocessing_groups if postprocessing else ()
         return Predictor.of(
@@ -171,7 +170,7 @@ class TrainedModel:
         """The networks of the chosen folds, in evaluation mode.
 
         Raises:
-            UserError: a weights file is damaged, or has numbers that are not finite.
+            UserError: a weights file is damaged or contains values that are not finite.
         """
         return [self._network(fold).to(device).eval() for fold in self.folds]
 
@@ -179,10 +178,10 @@ class TrainedModel:
         path = fold_folder(self.folder, fold) / WEIGHTS_FILE
         weights, metadata = read_weights(path)
         if metadata.get(WEIGHTS_HASH) != self.sha256[fold]:
-            raise UserError(f"{path}: was replaced while it was read. Run the command again.")
+            raise UserError(f"{path}: was replaced while it was read. Rerun the command.")
         floats = {name: tensor for name, tensor in weights.items() if tensor.is_floating_point()}
         refuse_unusable(path, floats, remedy=f"The training failed, or the file was altered. {COPY_AGAIN}")
-        with torch.random.fork_rng(devices=[]):  # the weights that are drawn here are thrown away
+        with torch.random.fork_rng(devices=[]):  # the initial weights are discarded
             network = _build(self.plans)
         network.load_state_dict(weights)
         return network
@@ -279,13 +278,13 @@ def write_fold(
     description: Mapping[str, Any],
     facts: Mapping[str, str] | None = None,
 ) -> None:
-    """Write one fold of a model folder, or replace it; at no moment is there half a fold.
+    """Write or replace one fold of a model folder atomically.
 
     Args:
-        folder: the model's folder; its folds share plans and description.
-        network: what `build_network` makes of `plans`.
-        description: content of the data set's dataset.json; what it says of cases stays behind.
-        facts: what else the weights' metadata say (epoch, score).
+        folder: the model folder; its folds share plans and description.
+        network: built by `build_network` from `plans`.
+        description: content of the data set's dataset.json; entries about cases are left out.
+        facts: further metadata of the weights (epoch, score).
 
     Raises:
         UserError: the other folds in `folder` were trained with other plans (see `refuse_other_plans`).
@@ -301,12 +300,12 @@ def write_fold(
 
 
 def public_description(plans: Plans, file_ending: object = None) -> dict[str, Any]:
-    """What dataset.json of a model, an archive or a folder of predictions says: nothing but what the plans know.
+    """The content of dataset.json in a model, an archive or a folder of predictions, derived from the plans only.
 
-    A data set's own file may have case ids, paths and groups, which must not go to where models go.
+    A data set's dataset.json may contain case ids, paths and groups, which must not be passed on with a model.
 
     Args:
-        file_ending: of the data set's images, kept where it is one that swinssl reads.
+        file_ending: of the data set's images; left out unless swinssl reads it.
     """
     return {
         "channel_names": {str(i): name for i, name in enumerate(plans.channel_names)},
@@ -316,10 +315,10 @@ def public_description(plans: Plans, file_ending: object = None) -> dict[str, An
 
 
 def write_descriptions(folder: Path, plans: Plans, description: Mapping[str, Any]) -> None:
-    """Write what the folds of a model share; only what is not there already, so that a damaged file is replaced.
+    """Write plans and description, which the folds of a model share, if they are missing, damaged or different.
 
     Args:
-        description: content of the data set's dataset.json; what it says of cases stays behind.
+        description: content of the data set's dataset.json; entries about cases are left out.
     """
     try:
         current = Plans.read(folder)
@@ -337,19 +336,19 @@ def write_descriptions(folder: Path, plans: Plans, description: Mapping[str, Any
 
 
 def refuse_other_plans(folder: Path, fold: str | int, plans: Plans) -> None:
-    """Check that `fold` of `folder` may be trained with these plans: all folds of a model predict as one.
+    """Check that `fold` of `folder` may be trained with these plans: all folds of a model predict together.
 
     Raises:
-        UserError: another fold is complete whose plans prepare images, build the network or warn otherwise.
+        UserError: another fold is complete whose plans prepare images, build the network or warn differently.
     """
     complete, _ = _folds(Path(folder))
     others = [other for other in complete if other != str(fold)]
     if not others:
         return
     if all(_plans_hash(folder, other) == plans.prediction_sha256 for other in others):
-        return  # whatever became of the plans' file since, which this training writes again
-    mine, theirs = plans.prediction_key, Plans.read(folder, remedy=COPY_AGAIN).prediction_key
-    if changed := [name for name in {**mine, **theirs} if mine.get(name) != theirs.get(name)]:
+        return  # even if the plans' file has changed since: this training writes it again
+    new, old = plans.prediction_key, Plans.read(folder, remedy=COPY_AGAIN).prediction_key
+    if changed := [name for name in {**new, **old} if new.get(name) != old.get(name)]:
         raise UserError(
             f"{folder}: fold {', '.join(others)} was trained with another {', '.join(changed)}, and the folds of one "
             "model predict together. Choose another name for the new model, or delete the old folds."
@@ -357,13 +356,13 @@ def refuse_other_plans(folder: Path, fold: str | int, plans: Plans) -> None:
 
 
 def kept_sha256(folder: Path, fold: str | int) -> str | None:
-    """The SHA-256 that the weights of a fold say they have; None where there are none yet."""
+    """The SHA-256 in the metadata of a fold's weights; None if there are none yet."""
     path = fold_folder(folder, fold) / WEIGHTS_FILE
     return read_shapes(path)[1].get("sha256") if path.is_file() else None
 
 
 def whole_sha256(folder: Path, fold: str | int) -> str | None:
-    """The SHA-256 of the weights of a fold; None where there are none, or not as they were written."""
+    """The verified SHA-256 of a fold's weights; None if they are missing or damaged."""
     path = fold_folder(folder, fold) / WEIGHTS_FILE
     if not path.is_file():
         return None
@@ -374,7 +373,7 @@ def whole_sha256(folder: Path, fold: str | int) -> str | None:
 
 
 def _plans_hash(folder: Path, fold: str) -> str | None:
-    """Of the plans that a fold was trained with; None where its weights do not tell."""
+    """The hash of the plans that a fold was trained with; None if its weights do not contain it."""
     try:
         return read_shapes(fold_folder(folder, fold) / WEIGHTS_FILE)[1].get(PLANS_HASH)
     except UserError:
@@ -387,35 +386,35 @@ def fold_folder(folder: Path, fold: str | int) -> Path:
 
 
 def _model_folder(path: Path, folds: Sequence[str | int] | None) -> tuple[Path, tuple[str, ...] | None]:
-    """The model folder of a path to it or to one of its folds, and the folds that were chosen."""
+    """The model folder of a path to it or to one of its folds, and the chosen folds."""
     chosen = None if folds is None else tuple(map(str, folds))
-    own = FOLD.fullmatch(path.name)
-    if own is None or (path / PLANS_FILE).is_file():
+    match = FOLD.fullmatch(path.name)
+    if match is None or (path / PLANS_FILE).is_file():
         return path, chosen
-    if chosen not in (None, (own[1],)):
-        raise UserError(f"{path}: is fold {own[1]}, but --folds asks for others. Give the folder above it.")
-    return path.parent, (own[1],)
+    if chosen not in (None, (match[1],)):
+        raise UserError(f"{path}: is fold {match[1]}, but --folds asks for others. Give the folder above it.")
+    return path.parent, (match[1],)
 
 
 def _folds(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Complete and unfinished folds, in order of their numbers, `all` last."""
-    found = [match[1] for path in folder.glob("fold_*") if path.is_dir() and (match := FOLD.fullmatch(path.name))]
-    found.sort(key=lambda fold: (not fold.isdigit(), int(fold) if fold.isdigit() else 0))
-    complete = tuple(fold for fold in found if (fold_folder(folder, fold) / WEIGHTS_FILE).is_file())
-    return complete, tuple(fold for fold in found if fold not in complete)
+    folds = [match[1] for path in folder.glob("fold_*") if path.is_dir() and (match := FOLD.fullmatch(path.name))]
+    folds.sort(key=lambda fold: (not fold.isdigit(), int(fold) if fold.isdigit() else 0))
+    complete = tuple(fold for fold in folds if (fold_folder(folder, fold) / WEIGHTS_FILE).is_file())
+    return complete, tuple(fold for fold in folds if fold not in complete)
 
 
 def _read_description(path: Path, plans: Plans) -> dict[str, Any]:
-    """The description in a model's dataset.json; of a file by swinssl 0.1.0 what is said of cases is left out.
+    """The description in a model's dataset.json, without the entries about cases in files of swinssl 0.1.0.
 
     Raises:
         UserError: it is missing, or names other channels or structures than the plans.
     """
     content = files.read_json(path, what="description of the data set", remedy=COPY_AGAIN)
-    found = content if isinstance(content, dict) else {}
-    expected = public_description(plans, found.get("file_ending"))
+    stored = content if isinstance(content, dict) else {}
+    expected = public_description(plans, stored.get("file_ending"))
     for key, value in expected.items():
-        if key in found and found[key] != value:
+        if key in stored and stored[key] != value:
             raise UserError(f"{path}: {key} differ from those of {PLANS_FILE} beside it. {COPY_AGAIN}")
     return expected
 
@@ -425,15 +424,15 @@ def _build(plans: Plans) -> nn.Module:
 
 
 def _read_header(path: Path, plans: Plans) -> dict[str, str]:
-    """The metadata of a weights file, after its header was found to fit the plans.
+    """The metadata of a weights file whose header fits the plans.
 
     Raises:
-        UserError: it is no model of this version or 0.1.0, or was trained with other plans.
+        UserError: it is not a model of this version or 0.1.0, or was trained with other plans.
     """
     shapes, metadata = read_shapes(path)
     if metadata.get("format") != FORMAT:
-        found = metadata.get("format", "no format")
-        raise UserError(f"{path}: says {found!r}; expected {FORMAT!r}. Give a model that swinssl_train wrote.")
+        format_name = metadata.get("format", "no format")
+        raise UserError(f"{path}: format {format_name!r}; expected {FORMAT!r}. Give a model that swinssl_train wrote.")
     metadata = _upgraded(path, metadata)
     with torch.device("meta"):
         expected = _build(plans).state_dict()
@@ -451,17 +450,17 @@ def _read_header(path: Path, plans: Plans) -> dict[str, str]:
             raise UserError(f"{path}: {name} is {dtype}; expected {', '.join(allowed)}. {COPY_AGAIN}")
     if metadata[PLANS_HASH] not in ("", plans.prediction_sha256):
         raise UserError(
-            f"{path}: was trained with other decisions than {path.parents[1] / PLANS_FILE} has now, so its predictions "
+            f"{path}: was trained with other plans than those in {path.parents[1] / PLANS_FILE}, so its predictions "
             "would be wrong. The plans were edited or damaged. Copy the whole model folder again. To change a "
-            "decision, plan and train anew."
+            "decision, plan and train again."
         )
     return metadata
 
 
 def _upgraded(path: Path, metadata: dict[str, str]) -> dict[str, str]:
-    """Metadata of any version that is read, as this version has them.
+    """The metadata of any supported version in the form of this version.
 
-    Version 1 (swinssl 0.1.0) keeps no hash of the plans: it becomes empty.
+    Version 1 (swinssl 0.1.0) has no hash of the plans: it becomes empty.
     """
     version = metadata.get("version")
     if version == "1":

@@ -1,6 +1,6 @@
-"""Linear interpolation of logits, and the structure that wins, on another grid over the same extent.
+"""Trilinear interpolation of logits, and their argmax, on another grid over the same extent.
 
-Interpolation keeps order: where one structure has the largest logit at all eight corners of a cell it has it everywhere
+Interpolation preserves order: a structure with the largest logit at all eight corners of a cell has it everywhere
 inside, so only cells whose corners disagree are interpolated. The cost grows with the boundary between structures.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from swinssl.preprocessing.axis_operator import places
 
-# Voxels interpolated at once. On a CPU, what lies between fits into its cache; a GPU is busy with many.
+# Voxels interpolated at once. On a CPU, intermediate results then fit in the cache; a GPU needs many to be busy.
 VOXELS_AT_ONCE, GPU_VOXELS_AT_ONCE = 1 << 15, 1 << 20
 
 Decision = Callable[[Tensor], Tensor]
@@ -23,13 +23,13 @@ Decision = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class AxisNeighbours:
-    """Where the new voxel centres of one axis lie among the old ones; beyond the outermost the edge is continued.
+    """The old voxels around the new voxel centres of one axis; beyond the outermost centres, the edge is extended.
 
     Args:
         lower: (size,) old voxel at or below each new one.
-        upper: (size,) the next one; `lower` itself where the new centre is on an old one.
-        weight: (size,) float32 share of the upper one.
-        resampled: False where new and old centres coincide.
+        upper: (size,) the next one; equal to `lower` if the new centre is on an old one.
+        weight: (size,) float32 weight of the upper one.
+        resampled: False if new and old centres coincide.
     """
 
     lower: Tensor
@@ -39,20 +39,20 @@ class AxisNeighbours:
 
     @classmethod
     def between(cls, length: int, size: int) -> AxisNeighbours:
-        """Neighbours of `size` new voxels among `length` old ones; the inverse of what preprocessing does."""
+        """Neighbours of `size` new voxels among `length` old ones; the inverse of preprocessing."""
         at = torch.from_numpy(places(length, size)).clamp_(0, length - 1)
         lower = at.floor()
         weight = at - lower
         return cls(lower.long(), at.ceil().long(), weight.float(), resampled=bool((weight > 0).any()))
 
     def part(self, first: int, last: int, *, origin: int = 0, device: torch.device) -> AxisNeighbours:
-        """The new voxels [first, last); old voxels counted from `origin`."""
-        own = slice(first, last)
-        lower, upper = (self.lower[own] - origin).to(device), (self.upper[own] - origin).to(device)
-        return AxisNeighbours(lower, upper, self.weight[own].to(device), self.resampled)
+        """The new voxels [first, last), with old voxels counted from `origin`."""
+        part = slice(first, last)
+        lower, upper = (self.lower[part] - origin).to(device), (self.upper[part] - origin).to(device)
+        return AxisNeighbours(lower, upper, self.weight[part].to(device), self.resampled)
 
     def among(self, first: int, last: int) -> tuple[int, int]:
-        """The new voxels [start, stop) whose neighbours are all among the old ones [first, last)."""
+        """The new voxels [start, stop) whose neighbours all lie in the old voxels [first, last)."""
         return int((self.lower < first).sum()), int((self.upper < last).sum())
 
 
@@ -72,12 +72,12 @@ def interpolate(logits: Tensor, axes: Axes) -> Tensor:
 
 
 def decide_at(logits: Tensor, codes: Tensor, axes: Axes, *, decide: Decision) -> Tensor:
-    """What `decide` says of the interpolated logits at all new places of three axes.
+    """`decide` of the interpolated logits at all new places of three axes.
 
     Args:
         logits: (K, A, B, C) float32.
         codes: (A, B, C) `decide(logits)`.
-        decide: (K, ...) logits -> (...) codes; equal codes at all corners of a cell must mean that code inside.
+        decide: (K, ...) logits -> (...) codes; equal codes at all corners of a cell must imply that code inside.
 
     Returns:
         (*sizes) codes.
@@ -101,7 +101,7 @@ def _take(array: Tensor, lower: list[Tensor]) -> Tensor:
 
 
 def _mixed_cells(codes: Tensor, axes: Axes) -> Tensor:
-    """(A, B, C) whether a voxel and its next ones along the resampled axes differ."""
+    """(A, B, C) whether a voxel and its upper neighbours along the resampled axes differ."""
     low = high = codes
     for dimension, axis in enumerate(axes):
         if axis.resampled:
@@ -128,8 +128,8 @@ def _interpolate_places(flat: Tensor, shape: tuple[int, ...], axes: Axes, where:
         indices.append(corners[0][a] + corners[1][b] + corners[2][c])
         weights.append(shares[0][a] * shares[1][b] * shares[2][c])
     out = flat.new_zeros(len(flat), len(where))
-    # A structure at a time: its logits are read from a few neighbouring planes.
-    for own, result in zip(flat, out, strict=True):
+    # One structure at a time: its logits are read from a few neighbouring planes.
+    for values, result in zip(flat, out, strict=True):
         for index, weight in zip(indices, weights, strict=True):
-            result.addcmul_(own.index_select(0, index), weight)
+            result.addcmul_(values.index_select(0, index), weight)
     return out

@@ -1,4 +1,4 @@
-"""What is kept of a preprocessed case beside its voxels, and what its content depends on."""
+"""The properties of a preprocessed case, and the hash of everything that its content depends on."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from swinssl.imageio.volume import Geometry, NiftiPlacement
 from swinssl.preprocessing.plans import Plans, sha256_of_json
 
 STORE_VERSION = 2
-REMEDY = "Run swinssl_preprocess: it makes missing, outdated and damaged cases again."
+REMEDY = "Run swinssl_preprocess: it creates missing, outdated and damaged cases again."
 
 
 class StoredFile(BaseModel):
-    """What a file must look like: its length in bytes and its SHA-256."""
+    """The expected length in bytes and SHA-256 of a file."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -28,7 +28,7 @@ class StoredFile(BaseModel):
 
 
 class InputFile(BaseModel):
-    """What an input file looked like: its size, and when it was last modified, in ns since 1970."""
+    """Size of an input file, and its modification time in ns since 1970."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -37,17 +37,17 @@ class InputFile(BaseModel):
 
 
 class CaseProperties(BaseModel):
-    """What is known of a preprocessed case beside its voxels. All triples are (z, y, x).
+    """Everything about a preprocessed case except its voxels. All triples are (z, y, x).
 
     Args:
         source_shape: voxels of the file as stored.
         source_affine: (4, 4) `Geometry.affine` of the file as stored.
-        source_nifti: `Geometry.nifti` of it, so that label maps of stored cases are placed by the same fields.
+        source_nifti: its `Geometry.nifti`, so that label maps of stored cases use the same placement fields.
         crop: [start, stop) per axis in voxels of the canonical (`Volume.canonical`) source grid.
         cropped_spacing: mm, of the canonical source grid.
         shape: voxels of the stored arrays.
-        spacing: mm, of the stored arrays: crop extent over shape, near the plan's spacing but not it.
-        labels_present: structures that were annotated in this case; None says all of them.
+        spacing: mm, of the stored arrays: crop extent divided by shape, close but not equal to the plan's spacing.
+        labels_present: structures annotated in this case; None means all.
         annotated: whether label and locations are stored.
         voxels_before: per structure, voxels on the source grid, before the crop.
         voxels_after: per structure, voxels in the stored label.
@@ -87,13 +87,13 @@ class CaseProperties(BaseModel):
             UserError: missing, not JSON, of another version, with a field that does not fit, or damaged.
         """
         properties = read_model(cls, path, what="preprocessed case", remedy=REMEDY, version=STORE_VERSION)
-        if properties.sha256 != properties.own_sha256:
+        if properties.sha256 != properties.computed_sha256:
             raise UserError(f"{path}: damaged: its content has changed since it was written. {REMEDY}")
         return properties
 
     @property
-    def own_sha256(self) -> str:
-        """Hash of every other field."""
+    def computed_sha256(self) -> str:
+        """Hash of all other fields."""
         return sha256_of_json(self.model_dump(mode="json", exclude={"sha256"}, exclude_defaults=True))
 
     @property
@@ -110,15 +110,15 @@ class CaseProperties(BaseModel):
 def content_hash(
     input_sha256: Mapping[str, str], plans: Plans, labels_present: tuple[str, ...] | None, *, code_version: int = 2
 ) -> str:
-    """Hash of what a stored case depends on: input files, decisions, which structures are annotated, format and code.
+    """Hash of everything that a stored case depends on: input files, plans, annotated structures, format and code.
 
-    `code_version` rises when preprocessing gives other numbers than before.
+    `code_version` is increased when preprocessing gives different numbers.
     """
     parts = [dict(input_sha256), plans.preprocessing_key, labels_present, STORE_VERSION, code_version]
     return sha256_of_json(parts)
 
 
 def check_version(path: Path, version: object) -> None:
-    """Raise a UserError where a file of the store is of another version than this code's."""
+    """Raise a UserError if a file of the store has another version."""
     if str(version) != str(STORE_VERSION):
         raise UserError(f"{path}: store version {version}; this swinssl reads version {STORE_VERSION}. {REMEDY}")

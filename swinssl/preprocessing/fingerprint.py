@@ -1,4 +1,4 @@
-"""The fingerprint: what was measured about a data set. nnU-Net's file, with what else we need under our own key."""
+"""The fingerprint: the measurements of a data set. nnU-Net's file, with further ones under the key `swinssl`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from swinssl.dataset.labels import LabelSet
 from swinssl.preprocessing.plans import IntensityStatistics
 
 FINGERPRINT_FILE = "dataset_fingerprint.json"
-# Rises when the extraction measures more, or otherwise.
+# Increased when the extraction measures more, or differently.
 FINGERPRINT_VERSION = 2
 REMEDY = "Run swinssl_plan."
 
@@ -32,8 +32,8 @@ class StructureFacts(_Frozen):
     Args:
         voxels: on the source grid, inside the crop.
         volume_mm3: of those voxels.
-        components: pieces that touch at no face, edge or corner.
-        largest_mm3: volume of the largest piece.
+        components: connected components (26 neighbours).
+        largest_mm3: volume of the largest component.
     """
 
     voxels: int
@@ -43,7 +43,7 @@ class StructureFacts(_Frozen):
 
 
 class CaseFacts(_Frozen):
-    """One case; shape and spacing after the crop are in nnU-Net's lists at the same place.
+    """One case; shape and spacing after the crop are in nnU-Net's lists at the same index.
 
     Args:
         id: case id.
@@ -51,8 +51,8 @@ class CaseFacts(_Frozen):
         zero_share: per channel, share of voxels inside the crop that are exactly zero.
         values: per channel, intensities of the whole image.
         structures: facts of the structures with voxels; None for a case without label.
-        annotated: structures that were looked for; None says all of them.
-        header: by kind, what contradicts itself in the headers of its files (`imageio.reader.header_contradictions`).
+        annotated: structures annotated in this case; None means all.
+        header: by kind, contradictions in the headers of its files (`imageio.reader.header_contradictions`).
     """
 
     id: str
@@ -64,16 +64,16 @@ class CaseFacts(_Frozen):
     header: dict[str, str] = {}
 
     def lacks(self, structure: str) -> bool:
-        """Whether `structure` was looked for in this case and is not there."""
-        looked_for = self.annotated is None or structure in self.annotated
-        return self.structures is not None and looked_for and structure not in self.structures
+        """Whether `structure` was annotated in this case but has no voxel."""
+        annotated = self.annotated is None or structure in self.annotated
+        return self.structures is not None and annotated and structure not in self.structures
 
 
 class OwnFacts(_Frozen):
-    """What nnU-Net's fingerprint does not have.
+    """Measurements that nnU-Net's fingerprint lacks.
 
     Args:
-        content_hash: of the input files, the description and this version; another one makes the fingerprint stale.
+        content_hash: of the input files, the description and this version; if it differs, the fingerprint is stale.
         dataset_name: folder name of the raw data set.
         source: absolute path of the raw data set; None in fingerprints of 0.1.0.
         image_sha256: of every image file, sorted; empty in fingerprints of 0.1.0.
@@ -93,15 +93,15 @@ class OwnFacts(_Frozen):
 
 
 class Fingerprint(_Frozen):
-    """What was measured about a data set, axes in canonical order (z, y, x); nnU-Net's schema and one key more.
+    """The measurements of a data set, axes in canonical order (z, y, x): nnU-Net's schema and one further key.
 
     Args:
         foreground_intensity_properties_per_channel: by channel index ("0"); over the foreground, each case with equal
-            weight; over non-zero voxels where no case has a label.
-        median_relative_size_after_cropping: voxels after the crop to non-zero over voxels before.
-        shapes_after_crop: one a case, sorted by case id.
-        spacings: mm, likewise.
-        swinssl: what else the planner needs; nnU-Net ignores it.
+            weight; over non-zero voxels if no case has a label.
+        median_relative_size_after_cropping: voxels after the crop to non-zero divided by voxels before.
+        shapes_after_crop: one per case, sorted by case id.
+        spacings: mm, one per case.
+        swinssl: further measurements for the planner; nnU-Net ignores them.
     """
 
     foreground_intensity_properties_per_channel: dict[str, IntensityStatistics]
@@ -115,7 +115,7 @@ class Fingerprint(_Frozen):
         """The fingerprint of a file, or of the `dataset_fingerprint.json` in a folder.
 
         Raises:
-            UserError: missing, not JSON, or without what the planner needs (nnU-Net's own file is).
+            UserError: missing, not JSON, or without the measurements of swinssl (as in nnU-Net's file).
         """
         path = Path(path)
         if path.is_dir():
@@ -129,7 +129,7 @@ class Fingerprint(_Frozen):
 
     @property
     def header_warnings(self) -> tuple[str, ...]:
-        """What contradicts itself in the headers of the files, a sentence for each kind with its first case."""
+        """Contradictions in the headers of the files, one sentence per kind with its first case."""
         cases: dict[str, list[CaseFacts]] = {}
         for case in self.swinssl.cases:
             for kind in case.header:
@@ -142,7 +142,7 @@ class Fingerprint(_Frozen):
 
     @property
     def annotated(self) -> bool:
-        """Whether any case has a label; without, the data set is for pretraining."""
+        """Whether any case has a label; otherwise the data set is for pretraining."""
         return any(case.structures is not None for case in self.swinssl.cases)
 
     @property
@@ -152,12 +152,12 @@ class Fingerprint(_Frozen):
 
     @property
     def channel_kinds(self) -> tuple[ChannelKind, ...]:
-        """What each channel is."""
-        own = self.swinssl
-        values = [[case.values[i] for case in own.cases if len(case.values) > i] for i in range(len(own.channel_names))]
+        """The kind of each channel."""
+        names, cases = self.swinssl.channel_names, self.swinssl.cases
+        values = [[case.values[i] for case in cases if len(case.values) > i] for i in range(len(names))]
         return tuple(
             channel_kind(name, measured or [_guessed(foreground)])
-            for name, measured, foreground in zip(own.channel_names, values, self.intensities, strict=True)
+            for name, measured, foreground in zip(names, values, self.intensities, strict=True)
         )
 
     @property

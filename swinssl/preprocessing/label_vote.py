@@ -1,8 +1,8 @@
-"""Linear resampling of label maps: each new voxel takes the label with the largest interpolated share.
+"""Linear resampling of label maps: each new voxel takes the label with the largest interpolated weight.
 
-The share of a label at a place is the trilinear interpolation of its indicator, so it depends on the eight voxels
-around the place alone. They vote with their weights; where all eight agree there is nothing to count. The cost grows
-with the boundary between labels, not with their number.
+The weight of a label at a position is the trilinear interpolation of its indicator, so it depends only on the eight
+voxels around the position. They vote with their weights; if all eight agree, nothing is counted. The cost grows with
+the boundary between labels, not with their number.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ VOXELS_AT_ONCE = 1 << 20
 
 
 class _Neighbours(NamedTuple):
-    """Per place along one axis: the voxels below and above, the weight of the upper one, whether it is the nearer.
+    """For each position along one axis: the voxels below and above, the weight of the upper, whether it is nearer.
 
     Beyond the outermost centres both are the edge voxel.
     """
@@ -47,7 +47,7 @@ def vote(codes: NDArray, new_shape: Shape) -> NDArray:
     z, y, x = (_neighbours(length, size) for length, size in zip(codes.shape, new_shape, strict=True))
     codes = np.ascontiguousarray(codes)
     out = codes[np.ix_(z.nearest, y.nearest, x.nearest)]
-    # Slabs bound the memory of the votes, which is 8 labels and 8 float64 weights a voxel on a boundary.
+    # Slabs limit the memory of the votes: 8 labels and 8 float64 weights per boundary voxel.
     slab = max(1, VOXELS_AT_ONCE // max(1, new_shape[1] * new_shape[2]))
     for start in range(0, new_shape[0], slab):
         lower = z.lower[start : start + slab]
@@ -68,7 +68,7 @@ def _neighbours(length: int, size: int) -> _Neighbours:
 
 
 def _mixed_cells(codes: NDArray) -> NDArray[np.bool_]:
-    """Whether the 2 x 2 x 2 voxels from each voxel upwards carry more than one label."""
+    """Whether the 2 x 2 x 2 voxels starting at each voxel have more than one label."""
     low = high = codes
     for axis in range(3):
         low, high = _with_next(np.minimum, low, axis), _with_next(np.maximum, high, axis)

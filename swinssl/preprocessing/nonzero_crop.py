@@ -1,4 +1,4 @@
-"""Where an image has content: the non-zero voxels of any channel with their holes filled, and the box around them."""
+"""The crop to non-zero voxels: those of any channel with their holes filled, and their bounding box."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from scipy.sparse import csgraph
 
 from swinssl.core.geometry import Box, bounding_box, box_shape, whole_box
 
-# Below this share of zeros, as in a CT, they are linked one by one: labelling looks at every voxel.
+# Below this fraction of zeros, as in a CT, zeros are linked one by one, because labelling visits every voxel.
 FEW = 0.02
 
 
 def nonzero_mask(array: NDArray) -> NDArray[np.bool_]:
     """Voxels that are not zero in some channel, and the holes that they enclose (nnU-Net's rule).
 
-    A hole is a face-connected piece of zeros that does not reach the border, as in `scipy.ndimage.binary_fill_holes`;
-    labelling the pieces once takes about a tenth of its repeated dilations.
+    A hole is a face-connected component of zeros that does not reach the border, as in
+    `scipy.ndimage.binary_fill_holes`; labelling once takes about a tenth of the time of its repeated dilations.
 
     Args:
         array: (C, Z, Y, X).
@@ -36,7 +36,7 @@ def nonzero_mask(array: NDArray) -> NDArray[np.bool_]:
         mask.reshape(-1)[zeros[~_reach_border(zeros, mask.shape)]] = True
         return mask
     zeros_of, count = ndimage.label(np.logical_not(mask, out=mask))
-    del mask  # as large as what comes next
+    del mask  # as large as the next array
     filled = np.ones(count + 1, dtype=bool)
     for axis in range(3):
         for face in (0, -1):
@@ -46,7 +46,7 @@ def nonzero_mask(array: NDArray) -> NDArray[np.bool_]:
 
 
 def _reach_border(places: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """(N,) whether the face-connected piece of `places` (N, flat and rising) that each is of reaches the border."""
+    """(N,) whether the face-connected component of each of `places` (N, flat, ascending) reaches the border."""
     first, second = [], []
     position = np.unravel_index(places, shape)
     for axis, stride in enumerate((shape[1] * shape[2], shape[2], 1)):
@@ -65,6 +65,6 @@ def _reach_border(places: NDArray[np.intp], shape: tuple[int, ...]) -> NDArray[n
 
 
 def crop_box(mask: NDArray[np.bool_]) -> Box:
-    """The box that a case is cropped to: the smallest that holds its mask, or everything where the mask is empty."""
+    """The crop of a case: the bounding box of its mask, or the whole array if the mask is empty."""
     box = bounding_box(mask)
     return box if all(box_shape(box)) else whole_box(mask.shape)

@@ -27,14 +27,14 @@ from swinssl.preprocessing.normalise import normalise
 from swinssl.preprocessing.plans import Plans
 from swinssl.preprocessing.resample import resample_image, resample_label, resampled_shape, separate_z_axis
 
-# Peak bytes a voxel and channel, on the source grid and on the new one. Measured 12.5 and 13.4 with a label and cubic
+# Peak bytes per voxel and channel, on the source grid and on the new one. Measured 12.5 and 13.4 with a label and cubic
 # resampling; the rest is for reading.
 SOURCE_BYTES, TARGET_BYTES = 18, 14
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedVolume:
-    """A volume on the plan's grid, and the way back. All triples are (z, y, x).
+    """A volume on the plan's grid and its place in the source grid. All triples are (z, y, x).
 
     Args:
         image: (C, Z, Y, X) float32.
@@ -62,7 +62,7 @@ class PreparedVolume:
 
     @property
     def spacing(self) -> Spacing:
-        """Voxel distance of `image` in mm: the crop's extent over its shape, near the plan's spacing but not it."""
+        """Spacing of `image` in mm: the crop's extent divided by its shape, close but not equal to the plan's."""
         z, y, x = (
             (stop - start) * mm / n
             for (start, stop), mm, n in zip(self.crop, self.cropped_spacing, self.shape, strict=True)
@@ -100,7 +100,7 @@ class PreparedVolume:
 
 
 def prepare(volume: Volume, plans: Plans, *, label: Volume | None = None) -> PreparedVolume:
-    """Bring a volume onto the plan's grid; touches no disk and leaves its arguments alone.
+    """Bring a volume onto the plan's grid. Reads and writes no file and does not modify its arguments.
 
     Canonical axes, crop to the non-zero voxels, normalise, resample, in that order (nnU-Net's). Background outside the
     non-zero mask becomes `LabelSet.outside_code`.
@@ -131,7 +131,7 @@ def prepare(volume: Volume, plans: Plans, *, label: Volume | None = None) -> Pre
     spacing, rules = canonical.geometry.spacing, plans.resampling
     new_shape = planned_shape(image.shape[1:], spacing, plans)
     apart = separate_z_axis(spacing, plans.spacing, force=rules.separate_z)
-    # Labels first, and what is not needed any more goes at once: the image is the largest on the new grid.
+    # Labels first, and memory is released as early as possible: the image is the largest array on the new grid.
     if codes is not None:
         codes = resample_label(codes, new_shape, order=rules.label_order, separate_z_axis=apart, order_z=rules.order_z)
     after = _structure_voxels(codes, plans.labels)
@@ -151,7 +151,7 @@ def prepare(volume: Volume, plans: Plans, *, label: Volume | None = None) -> Pre
 
 
 def planned_shape(shape: Shape, spacing: Spacing, plans: Plans) -> Shape:
-    """Voxels of a canonical grid once it is resampled to the plan's spacing.
+    """Voxels of a canonical grid after resampling to the plan's spacing.
 
     Raises:
         UserError: more voxels than allowed or than fit into memory; most likely the header's spacing is wrong.
@@ -170,7 +170,7 @@ def planned_shape(shape: Shape, spacing: Spacing, plans: Plans) -> Shape:
 
 
 def shapes_by_header(images: Sequence[Path], plans: Plans) -> tuple[Shape, Shape] | None:
-    """Voxels of a case in its file and on the plan's grid, before any crop; None where the case cannot be prepared.
+    """Voxels of a case in its file and on the plan's grid, before any crop; None if the case cannot be prepared.
 
     Args:
         images: files of its channels.
@@ -186,7 +186,7 @@ def shapes_by_header(images: Sequence[Path], plans: Plans) -> tuple[Shape, Shape
 
 
 def peak_bytes(images: Sequence[Path], plans: Plans) -> int:
-    """Memory that reading and preparing a case takes at most, by its first header; 0 if it cannot be prepared.
+    """Peak memory in bytes of reading and preparing a case, by its first header; 0 if it cannot be prepared.
 
     Args:
         images: files of its channels.
@@ -211,7 +211,7 @@ def _cropped(image: NDArray, plans: Plans) -> tuple[NDArray, NDArray[np.bool_] |
 def _structure_voxels(codes: NDArray | None, labels: LabelSet) -> dict[str, int]:
     if codes is None:
         return {}
-    foreground = codes[codes != 0]  # bincount would turn the whole volume into int64
+    foreground = codes[codes != 0]  # bincount would convert the whole volume to int64
     counts = np.bincount(foreground, minlength=len(labels.raw_values) + 1)
     codes_of = zip(labels.names, labels.structure_codes, strict=True)
     return {name: int(counts[list(members)].sum()) for name, members in codes_of}

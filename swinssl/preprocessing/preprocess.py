@@ -45,7 +45,7 @@ __all__ = ["CaseReport", "PreparedVolume", "PreprocessReport", "default_workers"
 
 logger = logging.getLogger(__name__)
 
-# Below this much input, starting processes takes longer than they save.
+# Below this input size, starting processes takes longer than they save.
 WORTH_A_POOL = 20_000_000
 # However small it is, a case takes as long as so much more input: its files are made and named.
 CASE_BYTES = 200_000
@@ -54,7 +54,7 @@ EARLIER = "An earlier version of it is in the store and is what training would u
 
 @dataclass(frozen=True)
 class CaseReport:
-    """What became of a case.
+    """The outcome of a case.
 
     Args:
         status: `done`, `current` (nothing to do), `failed`, or `busy`: another process is at it.
@@ -77,14 +77,14 @@ class CaseReport:
 
     @property
     def vanished(self) -> tuple[str, ...]:
-        """Structures with voxels in the file and none in the store."""
+        """Structures that have voxels in the file but none in the store."""
         after = self.voxels_after or {}
         return tuple(name for name, n in (self.voxels_before or {}).items() if n > 0 and after.get(name, 0) == 0)
 
 
 @dataclass(frozen=True)
 class PreprocessReport:
-    """What became of each case of this part, and what store and raw data set do not have in common.
+    """The outcome of each case of this part, and the differences between store and raw data set.
 
     Args:
         orphans: cases that the store has but the raw data set has not.
@@ -96,16 +96,16 @@ class PreprocessReport:
     missing: tuple[str, ...] = ()
 
     def with_status(self, status: str) -> tuple[CaseReport, ...]:
-        """The cases that ended so."""
+        """The cases with this status."""
         return tuple(case for case in self.cases if case.status == status)
 
     @property
     def vanished(self) -> tuple[tuple[str, str], ...]:
-        """(case, structure) of every structure that resampling or cropping lost."""
+        """(case, structure) of every structure that was lost in resampling or cropping."""
         return tuple((case.case_id, name) for case in self.cases for name in case.vanished)
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, as JSON takes it."""
+        """The report as JSON."""
         return {
             "cases": [{**asdict(case), "vanished": list(case.vanished)} for case in self.cases],
             "orphans": list(self.orphans),
@@ -119,7 +119,7 @@ Run = Callable[[Callable[["_Job"], CaseReport], Sequence["_Job"]], Iterator[tupl
 
 @dataclass(frozen=True)
 class _Job:
-    """A case to bring into the store; `wait` for another process that is at it, or leave it for later."""
+    """A case to preprocess; `wait` for another process that works on it, or return it as `busy`."""
 
     case: Case
     plans: Plans
@@ -138,7 +138,7 @@ def preprocess_dataset(
     codec: Codec = "lz4",
     cluster: Cluster | None = None,
 ) -> PreprocessReport:
-    """Bring every case of a raw data set into the store; may be stopped, called again, and called by many at once.
+    """Preprocess every case of a raw data set; may be stopped, called again, and called by several processes at once.
 
     A case is left as it is where its input files, its annotated structures, the plans' preprocessing decisions and the
     code's version are those it was made with, and its files are intact.
@@ -177,7 +177,7 @@ def preprocess_dataset(
 
 
 def _from_anywhere(job: _Job) -> _Job:
-    """The job by paths that do not depend on where a process was started."""
+    """The job with absolute paths, which do not depend on a process's working folder."""
     case = job.case
     label = None if case.label is None else case.label.absolute()
     images = tuple(path.absolute() for path in case.images)
@@ -185,7 +185,7 @@ def _from_anywhere(job: _Job) -> _Job:
 
 
 def _worked_off(jobs: Sequence[_Job], run: Run) -> Iterator[CaseReport]:
-    """What became of each case; those that other processes are at come last, when these have finished or are gone."""
+    """The outcome of each case; cases that other processes work on come last, when those have finished or died."""
     busy = []
     for index, result in run(_process, jobs):
         report = _report(jobs[index], result)
@@ -202,7 +202,7 @@ def _report(job: _Job, result: CaseReport | Crash) -> CaseReport:
 
 
 def _missing(raw: RawDataset, folder: Path) -> tuple[str, ...]:
-    """Cases that the store does not have as the plans that lie there now have them."""
+    """Cases that are not in the store, or were made with other plans."""
     plans = Plans.read(folder)
     missing = []
     for case in sorted(raw.cases, key=lambda case: case.id):
@@ -217,13 +217,13 @@ def _missing(raw: RawDataset, folder: Path) -> tuple[str, ...]:
 
 
 def part_of(cases: Sequence[Case], part: tuple[int, int]) -> list[Case]:
-    """Every n-th case in order of their ids, beginning with the i-th."""
+    """Every n-th case in order of ids, starting with the i-th."""
     i, n = part
     return sorted(cases, key=lambda case: case.id)[i - 1 :: n]
 
 
 def is_current(case: Case, plans: Plans, folder: Path) -> bool:
-    """Whether the store has this case as it would be made now, with undamaged files; reads the input files whole."""
+    """Whether the stored case is current and undamaged; reads the input files completely."""
     try:
         hashes = _input_sha256(case)
     except ImageFault:
@@ -232,7 +232,7 @@ def is_current(case: Case, plans: Plans, folder: Path) -> bool:
 
 
 def default_workers(raw: RawDataset, plans: Plans) -> int:
-    """Processes that fill the cores and fit into the free memory with the largest case; 0 for little data."""
+    """Number of processes for all cores, limited by free memory and the largest case; 0 for little data."""
     paths = [path for case in raw.cases for path in case.images]
     size = sum(path.stat().st_size for path in paths if files.is_file(path))
     if size + CASE_BYTES * len(raw.cases) < WORTH_A_POOL:
@@ -243,10 +243,10 @@ def default_workers(raw: RawDataset, plans: Plans) -> int:
 def rehearse_dataset(
     raw: RawDataset, plans: Plans, folder: Path, *, workers: int, part: tuple[int, int] = (1, 1)
 ) -> tuple[CaseReport, ...]:
-    """What `preprocess_dataset` would make of each case: stale cases are read and prepared, and nothing is written."""
+    """What `preprocess_dataset` would do: stale cases are read and prepared, but nothing is written."""
     refuse_other_dataset(raw, folder)
     jobs = [_Job(case, plans, Path(folder), "lz4") for case in part_of(raw.cases, part)]
-    run = run_jobs(_rehearse, jobs, workers=workers, name=lambda job: job.case.id)
+    run = run_jobs(_dry_run_case, jobs, workers=workers, name=lambda job: job.case.id)
     results = dict(track(run, "checking cases", total=len(jobs)))
     return tuple(_report(job, results[index]) for index, job in enumerate(jobs))
 
@@ -255,12 +255,12 @@ def _process(job: _Job) -> CaseReport:
     return _guarded(job, _make)
 
 
-def _rehearse(job: _Job) -> CaseReport:
+def _dry_run_case(job: _Job) -> CaseReport:
     return _guarded(job, _try_out)
 
 
 def _guarded(job: _Job, work: Callable[[_Job], CaseReport]) -> CaseReport:
-    """The report of a case's work, or why it failed: one bad case must not cost the others."""
+    """The report of a case's work, or why it failed: one bad case must not stop the others."""
     try:
         return work(job)
     except (UserError, ValueError) as error:
@@ -291,7 +291,7 @@ def _make(job: _Job) -> CaseReport:
     lock = FileLock(case_folder(job.folder, job.case.id).with_name(f".{job.case.id}.lock"))
     try:
         taken = lock.take(wait=job.wait)
-    except OSError as error:  # a store of somebody else's: what is current in it needs no writing
+    except OSError as error:  # a read-only store: its current cases need no writing
         if error.errno not in READ_ONLY_ERRNOS or not is_current(job.case, job.plans, job.folder):
             raise
         status: Literal["done", "current"] = "current"
@@ -324,7 +324,7 @@ def _bring_up_to_date(job: _Job) -> Literal["done", "current"]:
         _copy_reference(case, job.folder, sha256=hashes.get("label"))
         return "current"
     prepared = _prepared(case, plans)
-    # Before the case, which counts as current once it is there; and not of a case that fails.
+    # Before the case, which counts as current once it exists; and not for a case that fails.
     _copy_reference(case, job.folder)
     properties = prepared.properties(
         case.id, labels_present=present, input_sha256=hashes, input_files=input_files, content_hash=expected
@@ -336,7 +336,7 @@ def _bring_up_to_date(job: _Job) -> Literal["done", "current"]:
 def _prepared(case: Case, plans: Plans) -> PreparedVolume:
     volumes: list[Any] = [*read_case(case.images, case.label)]
     try:
-        # Nobody else holds them, so that each goes when it is not needed any more.
+        # There is no other reference, so each array is released as soon as it is no longer needed.
         return prepare(volumes.pop(0), plans, label=volumes.pop())
     except ValueError as error:
         raise UserError(f"{case.label or case.images[0]}: {error}. Run swinssl_check for the complete list.") from None
@@ -359,7 +359,7 @@ def _is_stored(folder: Path, case_id: str, expected: str) -> bool:
 
 
 def _copy_reference(case: Case, folder: Path, *, sha256: str | None = None) -> None:
-    """Copy the label of a case, unless what is there has the hash `sha256`."""
+    """Copy the label of a case, unless the existing copy has the hash `sha256`."""
     if case.label is None:
         return
     target = folder / REFERENCES / f"{case.id}{required_ending(case.label)}"

@@ -1,4 +1,4 @@
-"""Whether a raw data set is still what its plan and its preprocessed cases were made from; cheap where it is."""
+"""Whether a raw data set has changed since it was planned and preprocessed; cheap if it has not."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAMED = 5
 
 @dataclass(frozen=True)
 class RawChanges:
-    """What differs, by case id.
+    """The differences, by case id.
 
     Args:
         added: in the raw data set, not among the preprocessed cases.
@@ -42,7 +42,7 @@ class RawChanges:
     description: bool = False
 
     def lines(self, folder: Path) -> list[str]:
-        """In words, each with what to do; empty where nothing changed."""
+        """One line per difference, with the remedy; empty if nothing changed."""
         preprocess, plan = (command_words(name, folder) for name in ("swinssl_preprocess", "swinssl_plan"))
         said = []
         if self.description:
@@ -93,16 +93,16 @@ def raw_changes(raw: RawDataset, folder: Path) -> RawChanges:
 
 
 def refuse_other_dataset(raw: RawDataset, folder: Path) -> None:
-    """Keep what was planned and preprocessed from another raw data set, which only happens to have the same name.
+    """Refuse a folder that was planned or preprocessed from another raw data set of the same name.
 
-    A data set stays the same where its place did, and where it has at least one of the images: it may move, be copied,
-    grow and shrink.
+    A data set counts as the same if its path is the same or it shares at least one image: it may move, be copied, grow
+    and shrink.
 
     Args:
         folder: `<root>/preprocessed/<name>`; need not exist.
 
     Raises:
-        UserError: `folder` is that of another raw data set.
+        UserError: `folder` belongs to another raw data set.
     """
     folder = Path(folder)
     try:
@@ -117,7 +117,7 @@ def refuse_other_dataset(raw: RawDataset, folder: Path) -> None:
     for path in folder.glob(f"{CASES}/*/{PROPERTIES}"):
         try:
             properties = CaseProperties.read(path)
-        except UserError:  # of another version, or damaged: it is made anew in any case
+        except UserError:  # of another version or damaged: it is made again in any case
             continue
         if properties.case_id in cases and _is_unchanged(cases[properties.case_id], properties):
             return
@@ -134,7 +134,7 @@ def refuse_other_dataset(raw: RawDataset, folder: Path) -> None:
 
 
 def _is_unchanged(case: Case, properties: CaseProperties) -> bool:
-    """Whether the first image has the size and time of the one that a case was preprocessed from; it is not read."""
+    """Whether the first image has the recorded size and modification time; its content is not read."""
     try:
         return input_file(case.images[0]) == properties.input_files.get("image_0000")
     except (IndexError, OSError):
@@ -149,7 +149,7 @@ def _image_is_in(known: Collection[str], path: Path) -> bool:
 
 
 def input_file(path: Path) -> InputFile:
-    """What is kept of an input file, to see at once that it is the same."""
+    """Size and modification time of an input file, to recognise an unchanged file without reading it."""
     status = path.stat()
     return InputFile(bytes=status.st_size, mtime_ns=status.st_mtime_ns)
 
@@ -176,13 +176,13 @@ def _is_changed(case: Case, properties: CaseProperties, plans: Plans) -> bool:
             same = input_file(path) == properties.input_files.get(name)
             if not same and image_sha256(path) != properties.input_sha256[name]:
                 return True
-        except (OSError, ImageFault):  # gone, or no file any more
+        except (OSError, ImageFault):  # deleted, or no longer an image file
             return True
     return False
 
 
 def _measured(folder: Path) -> frozenset[str] | None:
-    """The cases that the plan was measured on; None where nothing tells."""
+    """The cases that the plan was measured on; None if there is no fingerprint."""
     try:
         return frozenset(case.id for case in Fingerprint.read(folder / FINGERPRINT_FILE).swinssl.cases)
     except UserError:

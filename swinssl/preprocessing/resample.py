@@ -25,14 +25,14 @@ def resampled_shape(shape: Shape, spacing: Spacing, new_spacing: Spacing) -> Sha
 
 
 def separate_z_axis(spacing: Spacing, new_spacing: Spacing, *, force: bool | None = None) -> int | None:
-    """The axis that is resampled apart from the other two, or None.
+    """The axis that is resampled separately from the other two, or None.
 
-    Where the current spacings, or else the new ones, differ by more than a factor of 3, it is the coarsest axis of
-    those; where two or three axes are equally coarse there is no such axis.
+    If the current spacings, or otherwise the new ones, differ by more than a factor of 3, it is their coarsest axis; if
+    two or three axes are equally coarse, there is none.
 
     Args:
-        spacing: mm (z, y, x) of the grid that is resampled.
-        new_spacing: mm of the grid wanted.
+        spacing: mm (z, y, x) of the current grid.
+        new_spacing: mm of the new grid.
         force: True takes the coarsest axis of the current spacing whatever the factor; False never separates.
 
     Source: nnU-Net v2, determine_do_sep_z_and_axis.
@@ -50,7 +50,7 @@ def separate_z_axis(spacing: Spacing, new_spacing: Spacing, *, force: bool | Non
 
 
 class Channel(Protocol):
-    """(Z, Y, X) float32, asked for a few planes of the first axis at a time: an array, or made on the way."""
+    """(Z, Y, X) float32, read a few planes of the first axis at a time: an array, or computed on the fly."""
 
     @property
     def shape(self) -> tuple[int, ...]: ...
@@ -66,16 +66,16 @@ def resample_image(
     separate_z_axis: int | None = None,
     order_z: int = 0,
 ) -> NDArray[np.float32]:
-    """Spline resampling of an image, each channel alone.
+    """Resample an image with splines, each channel separately.
 
-    The result never leaves the range of its channel; with a separate axis, that of its slice. Samples along that axis
-    are taken after (order above 0) or without regard to (order 0) the clipping.
+    The result stays within the range of its channel or, with a separate axis, of its slice. With `order_z` above 0,
+    interpolation along that axis comes after clipping; with 0 the order does not matter.
 
     Args:
-        channels: finite, all of one shape; as an array (C, Z, Y, X).
+        channels: finite, all of the same shape; as an array (C, Z, Y, X).
         new_shape: (z, y, x) voxels.
         order: of the spline, 0, 1 or 3.
-        separate_z_axis: array axis (0 z, 1 y, 2 x) that is resampled apart with `order_z`.
+        separate_z_axis: array axis (0 z, 1 y, 2 x) that is resampled separately with `order_z`.
 
     Returns:
         (C, *new_shape) float32, equal to skimage's `resize(mode="edge", anti_aliasing=False)` to float32 rounding.
@@ -98,7 +98,7 @@ def resample_image(
 def resample_label(
     codes: NDArray, new_shape: Shape, *, order: int = 1, separate_z_axis: int | None = None, order_z: int = 0
 ) -> NDArray:
-    """Resampling of a label map: the nearest label (order 0), or the label with the largest linear share (order 1).
+    """Resample a label map: the nearest label (order 0), or the label with the largest linear weight (order 1).
 
     Args:
         codes: (Z, Y, X) unsigned integers.
@@ -113,7 +113,7 @@ def resample_label(
     if separate_z_axis is None:
         return _resample_codes(codes, new_shape, order)
     axis = separate_z_axis
-    # Slices are independent in plane, so their choice along the axis may come first where it leaves fewer of them.
+    # Slices are independent in plane, so they may be selected along the axis first if that leaves fewer of them.
     if order_z == 0 and new_shape[axis] < codes.shape[axis]:
         codes = np.take(codes, nearest_places(codes.shape[axis], new_shape[axis]), axis=axis)
     in_plane = _resample_codes(codes, _with(new_shape, axis, codes.shape[axis]), order)
@@ -121,7 +121,7 @@ def resample_label(
 
 
 def _resample_channel(channel: Channel, order: int, *, out: NDArray[np.float32]) -> None:
-    """Resampled to the shape of `out`, and within the range of the channel where it changes."""
+    """Resample to the shape of `out`, clipped to the range of the channel."""
     low, high = np.inf, -np.inf
 
     def in_plane() -> Iterator[NDArray[np.float32]]:
@@ -139,7 +139,7 @@ def _resample_channel(channel: Channel, order: int, *, out: NDArray[np.float32])
 
 
 def _resample_stack(stack: Channel, order: int, order_z: int, *, out: NDArray[np.float32]) -> None:
-    """Slices (the first axis) resampled each alone, then among each other, to the shape of `out`."""
+    """Resample each slice (the first axis) in plane, then along the first axis, to the shape of `out`."""
     slices = stack.shape[0]
     chosen = nearest_places(slices, len(out)) if order_z == 0 and len(out) < slices else np.arange(slices)
 
@@ -156,7 +156,7 @@ def _resample_stack(stack: Channel, order: int, order_z: int, *, out: NDArray[np
 
 
 def _resample_planes(part: NDArray[np.float32], plane: tuple[int, ...], order: int) -> NDArray[np.float32]:
-    """The last two axes of a few slices resampled, without clipping; the array itself where nothing changes."""
+    """The last two axes of a few slices resampled, without clipping; the array itself if nothing changes."""
     for axis in _in_plane_axes(part.shape, plane):
         part = apply_along(part, axis, plane[axis - 1], order=order)
     return part

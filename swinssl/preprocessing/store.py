@@ -1,4 +1,4 @@
-"""The preprocessed data set on disk: one folder a case, read in parts, safe to read from several threads.
+"""The preprocessed data set on disk: one folder per case, partial reads, safe to read from several threads.
 
     <folder>/swinsslPlans.json, dataset.json
     <folder>/gt_segmentations/<case><ending>    reference labels, as they came
@@ -45,18 +45,18 @@ CASES = "cases"
 REFERENCES = "gt_segmentations"
 IMAGE, LABEL, LOCATIONS, PROPERTIES = "image.b2nd", "label.b2nd", "locations.safetensors", "properties.json"
 
-# A block is what one read decodes at least: 32^3 keeps a 96^3 patch within 1.8 times its own voxels on average,
-# and a chunk of 96^3 keeps the index small.
+# A block is the smallest unit that is decoded: with 32^3, reading a 96^3 patch decodes 1.8 times its voxels on average;
+# a chunk of 96^3 keeps the index small.
 BLOCK, CHUNK = 32, 96
-# Smaller arrays are put together in memory: blosc2 opens a file for each part of it, a millisecond in all.
+# Smaller arrays are assembled in memory: blosc2 opens the file for each part, which takes a millisecond in all.
 AT_ONCE_BYTES = 2**22
 MAX_LOCATIONS = 100_000
 CHECKING_THREADS = 2
-# Damaged files that a message names.
+# Damaged files named in one message.
 SHOWN = 5
 
-# Of a blosc2 frame: how it begins, where the number of its metadata stands, what is read of it, and the one name that a
-# plain array has.
+# A blosc2 frame: its magic number, the offset of its metadata count, the bytes read of it, and the only metadata name
+# of a plain array.
 FRAME_MAGIC, FRAME_METADATA, FRAME_HEAD_BYTES, PLAIN_ARRAY = b"\x9e\xa8b2frame\0", 92, 4096, b"b2nd"
 
 Codec = Literal["lz4", "lz4hc", "zstd"]
@@ -86,10 +86,10 @@ class PreprocessedDataset:
         return cls(folder, plans, case_ids)
 
     def check(self, case_ids: Iterable[str]) -> None:
-        """Compare the files of some cases with what was written, if that was not done before.
+        """Verify the hashes of the cases' files, once per file.
 
         Raises:
-            UserError: files are missing or damaged; all of them are named.
+            UserError: files are missing or damaged; the message names them.
         """
 
         def fault(case_id: str) -> str | None:
@@ -99,17 +99,17 @@ class PreprocessedDataset:
                 return str(error).removesuffix(f" {REMEDY}")
             return None
 
-        # Hashing lets go of the interpreter's lock, and while one file is hashed another is read.
+        # Hashing releases the interpreter's lock, so one file is read while another is hashed.
         with ThreadPoolExecutor(CHECKING_THREADS) as pool:
-            faults = [found for found in pool.map(fault, dict.fromkeys(case_ids)) if found]
+            faults = list(filter(None, pool.map(fault, dict.fromkeys(case_ids))))
         if faults:
             raise UserError(f"{sentences(faults, most=SHOWN)} {REMEDY}")
 
     def case(self, case_id: str) -> PreprocessedCase:
-        """One case; it is opened once and kept.
+        """One case, opened once and kept open.
 
         Raises:
-            UserError: the case is missing, damaged, or was made with other plans than those that lie here now.
+            UserError: the case is missing, damaged, or was made with other plans than the current ones.
         """
         if case_id not in self._cases:
             case = PreprocessedCase.open(self.folder, case_id)
@@ -121,9 +121,9 @@ class PreprocessedDataset:
 
 
 class PreprocessedCase:
-    """One case; reads parts of its arrays. Files are opened at the first read and kept; threads may share it.
+    """One case, read in parts. Files are opened at the first read and stay open; threads may share it.
 
-    Before a file is read for the first time its SHA-256 is compared with the one that was written.
+    The SHA-256 of a file is verified before its first read.
     """
 
     def __init__(self, folder: Path, properties: CaseProperties) -> None:
@@ -138,15 +138,15 @@ class PreprocessedCase:
         """The case of a preprocessed data set folder.
 
         Raises:
-            UserError: it is missing, of another version, or a file of it is missing or has another length.
+            UserError: it is missing or has another version, or a file is missing or has another length.
         """
         case_dir = case_folder(folder, case_id)
         properties = CaseProperties.read(case_dir / PROPERTIES)
         for name, expected in properties.files.items():
-            found = _length(case_dir / name)
-            if found != expected.bytes:
-                has = "missing" if found is None else f"{found} bytes"
-                raise UserError(f"{case_dir / name}: {has}; {expected.bytes} bytes were written. {REMEDY}")
+            length = _length(case_dir / name)
+            if length != expected.bytes:
+                actual = "missing" if length is None else f"{length} bytes"
+                raise UserError(f"{case_dir / name}: {actual}; {expected.bytes} bytes were written. {REMEDY}")
         return cls(case_dir, properties)
 
     @property
@@ -155,12 +155,12 @@ class PreprocessedCase:
         return self.properties.shape
 
     def image(self, region: Box | None = None) -> NDArray[np.float32]:
-        """The image, or the part of it that `region` (slices within the shape, step 1) names.
+        """The image, or its part in `region` (slices within the shape, step 1).
 
         Returns:
             (C, Z, Y, X) float32.
         """
-        import torch  # reads float16 five times as fast as numpy; what only writes does without it
+        import torch  # converts float16 five times as fast as numpy; writing a store does not need it
 
         return torch.from_numpy(self._read(IMAGE, (slice(None), *(region or ())))).float().numpy()
 
@@ -194,9 +194,9 @@ class PreprocessedCase:
         return self._read_window(LABEL, start, size, pad_value=outside)
 
     def locations(self, code: int) -> NDArray[np.int64]:
-        """Where `code` is: rising flat C-order indices into (Z, Y, X), all of them or a random hundred thousand.
+        """Voxels with `code`: ascending flat C-order indices into (Z, Y, X), all or at most 100,000 random ones.
 
-        Empty where the code is not in the case. Background is kept only where some voxels are not annotated (ignore).
+        Empty if the case lacks the code. Background is stored only if some voxels are not annotated (ignore).
         """
         if not self.properties.annotated:
             return np.empty(0, np.int64)
@@ -214,11 +214,11 @@ class PreprocessedCase:
         return read()
 
     def is_intact(self) -> bool:
-        """Whether every file still has the content that was written; reads them whole."""
+        """Whether every file has the written content; reads all files completely."""
         return all(self._has_its_content(name) for name in self.properties.files)
 
     def check(self) -> None:
-        """Compare every file with what was written, if that was not done before.
+        """Verify the hash of every file, once.
 
         Raises:
             UserError: a file is missing or damaged.
@@ -228,7 +228,7 @@ class PreprocessedCase:
                 self._check(name)
 
     def _check(self, name: str) -> None:
-        """Raise where a file is not the one that was written; each is read whole once."""
+        """Raise a UserError if a file is not the one that was written; each file is read completely once."""
         if name in self._intact:
             return
         path = self.folder / name
@@ -237,7 +237,7 @@ class PreprocessedCase:
         except FileNotFoundError:
             raise UserError(f"{path}: missing. {REMEDY}") from None
         if not intact:
-            raise UserError(f"{path}: damaged: its SHA-256 is not that of what was written. {REMEDY}")
+            raise UserError(f"{path}: damaged: its SHA-256 differs from that of the written file. {REMEDY}")
         self._intact.add(name)
 
     def _has_its_content(self, name: str) -> bool:
@@ -261,20 +261,20 @@ class PreprocessedCase:
         if name == LABEL and not self.properties.annotated:
             raise ValueError(f"case {self.properties.case_id} has no label")
         path = self.folder / name
-        # blosc2 decodes through a context of the array, which only one thread may use at a time.
+        # blosc2 decodes through a context of the array that only one thread may use at a time.
         with self._lock:
             if name not in self._arrays:
                 self._check(name)
                 self._arrays[name] = _open_array(path)
             try:
                 return read(self._arrays[name])
-            except RuntimeError:  # of blosc2; whatever else is raised is not the file's fault
+            except RuntimeError:  # raised by blosc2; other errors do not come from the file
                 if self._has_its_content(name):
                     raise
                 raise UserError(f"{path}: damaged while it was in use. {REMEDY}") from None
 
     def __getstate__(self) -> tuple[Path, CaseProperties]:
-        # Open files and locks stay behind when a case goes to another process.
+        # Open files and locks are not passed to another process.
         return self.folder, self.properties
 
     def __setstate__(self, state: tuple[Path, CaseProperties]) -> None:
@@ -282,13 +282,13 @@ class PreprocessedCase:
 
 
 def case_folder(folder: Path, case_id: str) -> Path:
-    """Where a case of a preprocessed data set lies.
+    """The folder of a case in a preprocessed data set.
 
     Raises:
-        UserError: the id is no plain file name.
+        UserError: the id is not a plain file name.
     """
     if not case_id or case_id in (".", "..") or any(character in case_id for character in "/\\:\0"):
-        raise UserError(f"case {case_id!r}: cannot be a folder name. Rename it without slashes and colons.")
+        raise UserError(f"case {case_id!r}: is not a valid folder name. Rename it without slashes and colons.")
     return Path(folder) / CASES / case_id
 
 
@@ -301,7 +301,7 @@ def write_case(
     labels: LabelSet,
     codec: Codec = "lz4",
 ) -> None:
-    """Write a case of the preprocessed data set `folder`; one that is there already ceases to exist first.
+    """Write a case of the preprocessed data set `folder`; an existing one is deleted first.
 
     Args:
         properties: everything but `files`, which is filled in here.
@@ -312,10 +312,10 @@ def write_case(
     """
     case_dir = case_folder(folder, properties.case_id)
     case_dir.mkdir(parents=True, exist_ok=True)
-    for stale in (PROPERTIES, IMAGE, LABEL, LOCATIONS):  # properties first: from here on the case does not exist
+    for stale in (PROPERTIES, IMAGE, LABEL, LOCATIONS):  # properties first: without them the case does not exist
         (case_dir / stale).unlink(missing_ok=True)
     files.clear_unfinished(case_dir)
-    # Nothing waits for the disk: what a power cut leaves has other lengths or hashes than the properties say.
+    # No fsync: after a power cut, lengths or hashes differ from the properties, so the case is made again.
     written = [IMAGE]
     stored = to_half(image) if is_half_enough(image) else image.astype(np.float32, copy=False)
     _write_array(case_dir / IMAGE, stored, codec)
@@ -328,16 +328,16 @@ def write_case(
             )
     kept = {n: StoredFile(bytes=(case_dir / n).stat().st_size, sha256=files.sha256_of(case_dir / n)) for n in written}
     complete = properties.model_copy(update={"files": kept})
-    complete = complete.model_copy(update={"sha256": complete.own_sha256})
+    complete = complete.model_copy(update={"sha256": complete.computed_sha256})
     files.write_json(case_dir / PROPERTIES, complete.model_dump(mode="json"), durable=False)
 
 
 def _locations(label: NDArray, labels: LabelSet, case_id: str) -> dict[str, NDArray]:
-    """Flat indices per code, rising; of codes with more than MAX_LOCATIONS a random part that the case id draws."""
+    """By code, ascending flat indices; at most MAX_LOCATIONS of each, drawn at random with a key from the case id."""
     flat = label.reshape(-1)
-    # Half the size of int64; a volume of over 4.29e9 voxels is beyond what fits into memory here anyway.
+    # Half the size of int64; a volume of more than 4.29e9 voxels does not fit in memory anyway.
     dtype = np.uint32 if flat.size <= np.iinfo(np.uint32).max else np.uint64
-    # One pass over the volume, the codes are then told apart among the foreground alone.
+    # One pass over the volume; the codes are then separated within the foreground only.
     foreground = np.flatnonzero((flat > 0) & (flat < labels.ignore_code))
     codes = flat[foreground]
     found = {int(code): foreground[codes == code] for code in np.unique(codes)}
@@ -353,10 +353,10 @@ def _locations(label: NDArray, labels: LabelSet, case_id: str) -> dict[str, NDAr
 
 
 def _write_array(path: Path, array: NDArray, codec: Codec) -> None:
-    import blosc2  # takes as long to import as twenty small cases to write; who only looks at properties does without
+    import blosc2  # importing it takes as long as writing 20 small cases, and reading properties does not need it
 
     lead = (1,) * (array.ndim - 3)
-    # Single bytes have nothing to shuffle; trying costs most of a label's decoding.
+    # Shuffling single bytes has no effect, but takes most of a label's decoding time.
     filters = [blosc2.Filter.NOFILTER if array.itemsize == 1 else blosc2.Filter.SHUFFLE]
     parameters = blosc2.CParams(codec=getattr(blosc2.Codec, codec.upper()), clevel=1, filters=filters, nthreads=1)
     small = array.nbytes < AT_ONCE_BYTES
@@ -380,7 +380,7 @@ def _open_array(path: Path) -> Any:
     import blosc2
 
     refuse_special_metadata(path)
-    # One decoding thread: training has several readers already.
+    # One decoding thread, because training has several reader threads.
     parameters = blosc2.DParams(nthreads=1)
     try:
         array = blosc2.open(str(path), mode="r", dparams=parameters)
@@ -392,7 +392,7 @@ def _open_array(path: Path) -> Any:
 
 
 def refuse_special_metadata(path: Path) -> None:
-    """Raise unless a blosc2 file is a plain array, before blosc2 sees it.
+    """Raise a UserError unless a blosc2 file is a plain array, before blosc2 opens it.
 
     Its metadata may name expressions, proxies and objects, and some versions of blosc2 run code of theirs on opening.
     In a contiguous frame their names begin at byte 94 (blosc2's README_CFRAME_FORMAT): a msgpack map of short strings,
@@ -415,20 +415,20 @@ def refuse_special_metadata(path: Path) -> None:
 
 
 def _length(path: Path) -> int | None:
-    """Bytes of a file; None where there is none. One that may not be looked at is no missing one."""
+    """Length of a file in bytes; None if it is missing. A file that may not be accessed is not missing."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
         return None
 
 
-# What an image's largest magnitude may be for float16: steps are at most 0.5 up to 1e3, and below 1e-3 for intensities
-# in [0, 1]; and at 2^-3 half a step is 2^-14, under which all becomes 0.
+# Largest magnitude of an image for float16: steps are at most 0.5 up to 1e3, and below 1e-3 for intensities in [0, 1].
+# Smallest one: at 2^-3, half a step is 2^-14, below which everything becomes 0.
 LEAST, MOST = 2.0**-3, 1e3
-# As many as stay in a core's cache with what is computed on the way.
+# Values converted at a time: these and the intermediate results fit in a core's cache.
 AT_ONCE = 32_768
 SIGN, REST = np.uint32(0x8000), np.uint32(0x7FFFFFFF)
-MANTISSA = np.uint32(13)  # bits that float32 has more
+MANTISSA = np.uint32(13)  # additional bits of float32's mantissa
 # From float32's exponent to float16's, modulo 2^32, and a little less than half of the last place that stays.
 REBIASED = np.uint32(((15 - 127) << 23) % 2**32 + 0xFFF)
 # 2^-14 as float32's bits.
@@ -436,13 +436,13 @@ NORMAL = np.uint32((127 - 14) << 23)
 
 
 def is_half_enough(image: NDArray[np.float32]) -> bool:
-    """Whether float16 keeps an image to 2^-11 of its largest value, and of each that is larger than 2^-14."""
+    """Whether float16 represents an image to 2^-11 of its largest value and of each value above 2^-14."""
     largest = max(float(image.max()), -float(image.min())) if image.size else 0.0
     return largest == 0 or LEAST <= largest <= MOST
 
 
 def to_half(image: NDArray[np.float32]) -> NDArray[np.float16]:
-    """As float16: rounded to the nearest, ties to even, as everywhere; under 2^-14 it is 0.
+    """Convert to float16: rounded to nearest, ties to even, as usual; values below 2^-14 become 0.
 
     In integers: the exponent is shifted, and the mantissa rounded by adding just under half a place, and its last bit,
     before what is too much is cut off.

@@ -296,7 +296,7 @@ class TestRefusals:
             load(tmp_path / "none.zip")
         with pytest.raises(swinssl.UserError, match=r"swinsslPlans\.json: a file\. Give the folder"):
             load(model / "swinsslPlans.json")
-        with pytest.raises(swinssl.UserError, match=r"fold_7: this fold is not there; complete are 0, 1"):
+        with pytest.raises(swinssl.UserError, match=r"fold_7: this fold does not exist. Complete folds: 0, 1"):
             load(model, folds=7)
         with pytest.raises(swinssl.UserError, match=r"overlap=2: expected a share"):
             load(model, overlap=2)

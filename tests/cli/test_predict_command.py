@@ -153,12 +153,12 @@ class TestReport:
         text = type_in("-i", image, "-o", result, "-m", model, "--overwrite")[1]
         assert text.splitlines()[-1] == f"{evaluate}{label}"
         code, _, error = type_in("-i", image, "-o", result, "-m", model)
-        assert code == 2 and "is there already. Give another name, or --overwrite" in error
+        assert code == 2 and "exists already. Give another name" in error
         assert type_in("-i", image, "-o", result, "-m", model, "--overwrite")[0] == 0
         code, _, error = type_in("-i", image, "-o", image, "-m", model, "--overwrite")
         assert code == 2 and "is the image itself" in error
         code, _, error = type_in("-i", images, "-o", tmp_path / "none.nii.gz", "-m", model)
-        assert code == 2 and "a file for one case; 2 are given" in error and not (tmp_path / "none.nii.gz").exists()
+        assert code == 2 and "for one case, but 2 are given" in error and not (tmp_path / "none.nii.gz").exists()
 
     def test_dry_run_ends_as_the_run_would_and_leaves_nothing(self, model, images, tmp_path, type_in):
         (images / "broken_0000.nii.gz").write_bytes(b"no image")
@@ -303,7 +303,7 @@ class TestRefusals:
         [
             (["-m", "./nowhere"], "nowhere: no such folder. Give the folder of a trained model"),
             (["-m", "nowhere"], "nowhere: no such data set"),
-            (["--folds", "5"], "fold_5: this fold is not there; complete are 0, 1."),
+            (["--folds", "5"], "fold_5: this fold does not exist. Complete folds: 0, 1."),
             (["--folds", "x"], "--folds x: expected numbers such as 0,1 or the word all."),
             (["--overlap", "1"], "--overlap 1.0: "),
             (["--device", "cuda:77"], "--device cuda:77: not available"),

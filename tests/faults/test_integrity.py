@@ -122,7 +122,7 @@ class TestPlansAndWeights:
     )
     def test_an_edited_decision_is_refused(self, model, changes):
         edit(model / "swinsslPlans.json", **changes)
-        with pytest.raises(UserError, match=r"(trained with other decisions than .*swinsslPlans|labels differ)"):
+        with pytest.raises(UserError, match=r"(trained with other plans than those in .*swinsslPlans|labels differ)"):
             TrainedModel.open(model)
 
     def test_a_description_that_names_other_labels_is_refused(self, model):
@@ -289,13 +289,13 @@ class TestArchive:
         export_model(TrainedModel.open(model), tmp_path / "small.zip")
         with zipfile.ZipFile(tmp_path / "small.zip", "a") as archive:
             archive.writestr("fold_\u0661/model.safetensors", b"")
-        with pytest.raises(UserError, match="no part of a model"):
+        with pytest.raises(UserError, match="not part of a model"):
             verify_archive(tmp_path / "small.zip")
 
     def test_all_members_together_have_a_cap(self, model, tmp_path, monkeypatch):
         export_model(TrainedModel.open(model), tmp_path / "small.zip")
         monkeypatch.setattr("swinssl.inference.model_archive.MOST_TOTAL_BYTES", 1000)
-        with pytest.raises(UserError, match=r"small\.zip: would be 0\.0 GB in all"):
+        with pytest.raises(UserError, match=r"small\.zip: would unpack to 0\.0 GB"):
             verify_archive(tmp_path / "small.zip")
 
     def test_errors_name_the_archive_and_no_temporary_folder(self, model, tmp_path):
@@ -312,7 +312,7 @@ class TestArchive:
             for name in old.namelist():
                 new.writestr(name, changed.get(name) or old.read(name))
         for read in (verify_archive, lambda path: import_model(path, tmp_path / "results")):
-            with pytest.raises(UserError, match="other decisions") as error:
+            with pytest.raises(UserError, match="other plans") as error:
                 read(tmp_path / "evil.zip")
             assert "evil.zip, fold_0" in str(error.value)
             assert "swinssl-verify" not in str(error.value) and files.PREFIX not in str(error.value)

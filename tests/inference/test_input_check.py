@@ -7,7 +7,7 @@ import pytest
 from support.made_models import make_plans, smooth_noise, volume_of
 
 from swinssl.imageio.reader import read_channels
-from swinssl.inference.input_check import fitness_warnings
+from swinssl.inference.input_check import input_warnings
 from swinssl.preprocessing.plans import Intensity, IntensityStatistics
 from swinssl.preprocessing.prepared_volume import prepare
 
@@ -60,7 +60,7 @@ def mr(shape=(40, 60, 60), spacing=(2.5, 1.0, 1.0)):
 
 
 def warnings(volume, plans):
-    return fitness_warnings(volume, prepare(volume, plans), plans)
+    return input_warnings(volume, prepare(volume, plans), plans)
 
 
 class TestLikeTraining:
@@ -152,7 +152,7 @@ class TestIntensities:
 
     def test_constant_image(self):
         (warning,) = warnings(volume_of(np.full((40, 60, 60), 3.0, np.float32), (2.5, 1, 1)), mr_plans())
-        assert warning == "channel MR: every voxel is 3, so there is nothing to see"
+        assert warning == "channel MR: every voxel is 3, so the image is empty"
 
     @pytest.mark.parametrize("factor", [0.001, 1000.0])
     def test_another_unit_where_one_window_serves_all_cases(self, factor):
@@ -165,7 +165,7 @@ class TestIntensities:
         suv = np.clip(smooth_noise((40, 60, 60)) * 2 + 2, 0, 20)
         assert warnings(volume_of(suv, (2.5, 1, 1)), plans) == ()
         (warning,) = warnings(volume_of(suv * np.float32(factor), (2.5, 1, 1)), plans)
-        assert "Is the unit the same?" in warning
+        assert "Check the unit." in warning
 
     def test_each_channel_is_looked_at_alone(self):
         plans = ct_plans(

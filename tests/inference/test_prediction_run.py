@@ -400,7 +400,7 @@ class TestFailures:
         run.network = Broken()
         outcomes = run()
         assert statuses(outcomes) == dict.fromkeys("abc", "failed")
-        assert "output has NaN or infinite numbers" in outcomes["a"].record.message
+        assert "output contains NaN or infinite values" in outcomes["a"].record.message
         assert not (run.out / "a.nii.gz").exists()
 
     def test_a_bug_in_one_case_keeps_its_traceback_and_the_others_go_on(self, run, monkeypatch, caplog):
@@ -440,7 +440,7 @@ class TestFailures:
 class TestRefusals:
     def test_output_among_the_images(self, run, images):
         run.out = images
-        with pytest.raises(UserError, match="the images are in it"):
+        with pytest.raises(UserError, match="contains the images"):
             run()
         assert sorted(path.name for path in images.iterdir()) == [f"{c}_0000.nii.gz" for c in "abc"]
 
@@ -460,7 +460,7 @@ class TestRefusals:
     def test_output_cannot_be_made(self, run, tmp_path):
         (tmp_path / "file").write_text("x")
         run.out = tmp_path / "file" / "in" / "out"
-        with pytest.raises(UserError, match=r"out: .*file is a file, so nothing can lie in it"):
+        with pytest.raises(UserError, match=r"out: .*file is a file, not a folder"):
             run()
 
     def test_results_made_otherwise(self, run, tmp_path):

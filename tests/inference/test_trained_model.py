@@ -98,7 +98,7 @@ class TestRefusals:
             TrainedModel.open(folder)
 
     def test_fold_that_is_not_there_or_unfinished(self, folder):
-        with pytest.raises(UserError, match=r"fold_4: this fold is not there; complete are 0, 1"):
+        with pytest.raises(UserError, match=r"fold_4: this fold does not exist. Complete folds: 0, 1"):
             TrainedModel.open(folder, [4])
         (folder / "fold_2").mkdir()
         with pytest.raises(UserError, match=r"fold_2: this fold has no model\.safetensors yet"):
@@ -144,7 +144,7 @@ class TestRefusals:
         with pytest.raises(UserError, match="model version 9; this swinssl reads versions 1 and 2"):
             TrainedModel.open(folder)
         rewrite(path, format="an encoder")
-        with pytest.raises(UserError, match="says 'an encoder'; expected 'swinssl-model'"):
+        with pytest.raises(UserError, match="format 'an encoder'; expected 'swinssl-model'"):
             TrainedModel.open(folder)
 
     def test_a_pickle_in_the_weights_place_is_never_run(self, folder):

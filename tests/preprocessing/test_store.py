@@ -215,7 +215,7 @@ def with_hashes_of_now(own):
     content = json.loads(path.read_text())
     for name in content["files"]:
         content["files"][name] = {"bytes": (own / name).stat().st_size, "sha256": sha256_of(own / name)}
-    content["sha256"] = CaseProperties.model_validate(content).own_sha256
+    content["sha256"] = CaseProperties.model_validate(content).computed_sha256
     path.write_text(json.dumps(content))
     return content
 
@@ -351,7 +351,7 @@ class TestDamage:
 
     @pytest.mark.parametrize("case_id", ["", "..", "../x", "a/b", "a\\b", "C:x"])
     def test_a_case_id_cannot_leave_the_folder(self, tmp_path, case_id):
-        with pytest.raises(UserError, match="cannot be a folder name"):
+        with pytest.raises(UserError, match="is not a valid folder name"):
             case_folder(tmp_path, case_id)
 
 
