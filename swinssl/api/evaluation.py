@@ -14,7 +14,7 @@ from swinssl.core.terminal import Progress, progress_to
 
 if TYPE_CHECKING:
     from swinssl.evaluation.aggregate import Report
-    from swinssl.evaluation.comparison.study import Study
+    from swinssl.evaluation.comparison.study import ModelStudy
     from swinssl.evaluation.reference_labels import ReferenceLabels
     from swinssl.evaluation.results import Evaluation
 
@@ -64,7 +64,7 @@ class ComparisonResult:
         figures: names of the figures there.
     """
 
-    study: Study
+    study: ModelStudy
     folder: Path | None
     figures: tuple[str, ...]
 

@@ -18,7 +18,7 @@ from swinssl.core.json_model import first_fault
 from swinssl.core.terminal import Progress, progress_to
 from swinssl.core.workspace import Workspace, safe_name
 from swinssl.experiments.cross_validation import check_folds, cross_validate
-from swinssl.experiments.fine_tuned_fold import JudgedFold, train_and_judge
+from swinssl.experiments.fine_tuned_fold import EvaluatedFold, train_and_judge
 from swinssl.inference.postprocessing import Postprocessing
 from swinssl.inference.trained_model import TrainedModel as ModelFolder
 from swinssl.ssl import pretraining
@@ -49,7 +49,7 @@ class TrainingResult:
     """
 
     model: Path
-    folds: tuple[JudgedFold, ...]
+    folds: tuple[EvaluatedFold, ...]
     evaluation: Evaluation | None
     report: Report | None
     postprocessing: Postprocessing | None

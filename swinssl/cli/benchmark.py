@@ -66,7 +66,7 @@ def benchmark(
     json: Json = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Pretrain, fine-tune and judge: every init on every task, with every number of shots and every seed.
+    """Pretrain, fine-tune and evaluate: every init on every task, with every number of shots and every seed.
 
     Every cell is an ordinary swinssl command with a folder of its own. What is done is not done again, a cell that was
     stopped goes on, and one that fails does not stop the others. Several processes, on one machine or many, may run

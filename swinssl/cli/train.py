@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from swinssl.api.training import TrainingEstimate, TrainingResult
-    from swinssl.experiments.fine_tuned_fold import JudgedFold
+    from swinssl.experiments.fine_tuned_fold import EvaluatedFold
     from swinssl.inference.postprocessing import Postprocessing, Trial
 
 ALL = "all"
@@ -144,7 +144,7 @@ def _print_estimate(expected: TrainingEstimate, *, json: bool) -> None:
     print(f"nothing written (would train {' or '.join(map(str, steps))} steps{limit} into {where})")
 
 
-def _report(judged: JudgedFold) -> None:
+def _report(judged: EvaluatedFold) -> None:
     from swinssl.cli.evaluation_tables import print_tables
 
     trained = judged.fold

@@ -18,7 +18,7 @@ from swinssl.dataset.splits import SPLITS_FILE, Fold
 from swinssl.evaluation.aggregate import Report, make_report
 from swinssl.evaluation.results import Evaluation
 from swinssl.evaluation.summary import write_files
-from swinssl.experiments.fine_tuned_fold import JudgedFold, judge, together
+from swinssl.experiments.fine_tuned_fold import EvaluatedFold, evaluate_fold, together
 from swinssl.experiments.postprocessing_choice import choose_postprocessing
 from swinssl.inference.postprocessing import Postprocessing
 from swinssl.inference.trained_model import TrainedModel
@@ -47,7 +47,7 @@ class CrossValidated:
     """
 
     model: Path
-    folds: tuple[JudgedFold, ...]
+    folds: tuple[EvaluatedFold, ...]
     first_rank: bool
     evaluation: Evaluation | None = None
     report: Report | None = None
@@ -89,7 +89,7 @@ def cross_validate(
         folds = _with_done(dataset, model, splits, folds, configs[folds[0]])
     ranks = Ranks.join(select_device(config.device))
     ranks.barrier()  # from here on the folders change that all have just looked at
-    judged: dict[str, JudgedFold] = {}
+    judged: dict[str, EvaluatedFold] = {}
     waiting: dict[str, FineTuned] = {}
     for number, fold in enumerate(folds, start=1):
         if ranks.is_main:
@@ -99,9 +99,9 @@ def cross_validate(
         if done.done_before:  # measured before, and again when its turn comes, so that training goes on at once
             waiting[fold] = done
         else:
-            judged[fold] = judge(done, preprocessed)
+            judged[fold] = evaluate_fold(done, preprocessed)
         ranks.barrier()
-    judged |= {fold: judge(done, preprocessed) for fold, done in waiting.items()}
+    judged |= {fold: evaluate_fold(done, preprocessed) for fold, done in waiting.items()}
     in_order = tuple(judged[fold] for fold in folds)
     evaluation = together([one.evaluation for one in in_order if one.evaluation is not None])
     if evaluation is None:

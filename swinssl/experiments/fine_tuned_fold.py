@@ -30,7 +30,7 @@ from swinssl.training.fine_tuning import (
 
 
 @dataclass(frozen=True)
-class JudgedFold:
+class EvaluatedFold:
     """A trained fold.
 
     Args:
@@ -55,21 +55,21 @@ def train_and_judge(
     config: TrainingConfig,
     name: str | None = None,
     restart: bool = False,
-) -> JudgedFold:
+) -> EvaluatedFold:
     """Train a fold, predict and evaluate its validation cases, choose the post-processing; resumes a stopped call.
 
     Writes `summary.json` and `metrics.csv` beside the predictions, the Dice into `run.json`, and `postprocessing.json`
     into the model's folder. Arguments and errors are those of `fine_tune`.
     """
     trained = fine_tune(preprocessed, results, fold=fold, config=config, name=name, restart=restart)
-    return _with_postprocessing(judge(trained, preprocessed), preprocessed)
+    return _with_postprocessing(evaluate_fold(trained, preprocessed), preprocessed)
 
 
-def judge(trained: FineTuned, preprocessed: Path) -> JudgedFold:
+def evaluate_fold(trained: FineTuned, preprocessed: Path) -> EvaluatedFold:
     """Measure the validation cases of a trained fold, if this is the rank that writes, and write what they come to."""
     if not trained.first_rank:
-        return JudgedFold(trained)
-    judged = JudgedFold(trained)
+        return EvaluatedFold(trained)
+    judged = EvaluatedFold(trained)
     if trained.predictions is not None:
         judged = _measured(trained, trained.predictions, preprocessed)
     structures = judged.report.structures if judged.report else ()
@@ -79,11 +79,11 @@ def judge(trained: FineTuned, preprocessed: Path) -> JudgedFold:
     return judged
 
 
-def _measured(trained: FineTuned, predictions: Path, preprocessed: Path) -> JudgedFold:
+def _measured(trained: FineTuned, predictions: Path, preprocessed: Path) -> EvaluatedFold:
     evaluation = _evaluated(trained.plans, predictions, preprocessed, trained.run.validation_cases)
     report = make_report(evaluation)
     write_files(evaluation, report, predictions)
-    return JudgedFold(trained, evaluation, report)
+    return EvaluatedFold(trained, evaluation, report)
 
 
 def together(evaluations: Sequence[Evaluation]) -> Evaluation | None:
@@ -99,7 +99,7 @@ def together(evaluations: Sequence[Evaluation]) -> Evaluation | None:
     )
 
 
-def _with_postprocessing(judged: JudgedFold, preprocessed: Path) -> JudgedFold:
+def _with_postprocessing(judged: EvaluatedFold, preprocessed: Path) -> EvaluatedFold:
     """With the post-processing of the model, measured on the best cases that there are.
 
     These are the validation cases of this fold and of all others that were trained in the same way: for `all` they are
@@ -145,7 +145,7 @@ def _with_postprocessing(judged: JudgedFold, preprocessed: Path) -> JudgedFold:
     return replace(judged, postprocessing=postprocessing, training_dice=training_dice)
 
 
-def _validated(judged: JudgedFold, preprocessed: Path) -> dict[str, Evaluation]:
+def _validated(judged: EvaluatedFold, preprocessed: Path) -> dict[str, Evaluation]:
     """By fold, the validation cases that its network has not learnt from: of this fold, and of others like it."""
     trained, dataset = judged.fold, PreprocessedDataset.open(preprocessed)
     found: dict[str, Evaluation] = {}

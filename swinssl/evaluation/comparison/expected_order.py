@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from swinssl.core.errors import UserError
 from swinssl.evaluation.statistics.bootstrap import bootstrap_interval
-from swinssl.evaluation.statistics.rankings import FEWEST_MODELS, Standing, order_probabilities, spearman_rho
+from swinssl.evaluation.statistics.rankings import FEWEST_MODELS, ScoreMatrix, order_probabilities, spearman_rho
 
 REMEDY = "Write it like smit>simmim>ibot=dino>scratch, each model once."
 
@@ -73,7 +73,7 @@ class OrderAgreement:
     interval: tuple[float, float] | None
 
 
-def agreement_with(expected: ExpectedOrder, found: Standing) -> OrderAgreement | None:
+def agreement_with(expected: ExpectedOrder, found: ScoreMatrix) -> OrderAgreement | None:
     """How far the models that both have stand in the expected order; None where no two of them should differ.
 
     Patients are resampled; the expected order is taken as it is.
@@ -92,11 +92,11 @@ def agreement_with(expected: ExpectedOrder, found: Standing) -> OrderAgreement |
     if len(own.models) < FEWEST_MODELS:
         return OrderAgreement(own, pairs, None, None)
     values = found.values[:, [place[model] for model in own.models]]
-    standing = np.array([-level[model] for model in own.models], dtype=float)
+    levels = np.array([-level[model] for model in own.models], dtype=float)
 
     def rho(weights: NDArray[np.float64]) -> NDArray[np.float64]:
         means = weights @ values
-        return spearman_rho(np.broadcast_to(standing, means.shape), means)
+        return spearman_rho(np.broadcast_to(levels, means.shape), means)
 
     observed = float(rho(np.ones((1, len(values))))[0])
     if not np.isfinite(observed):

@@ -26,7 +26,7 @@ from swinssl.evaluation.statistics.rankings import (
     CriticalDifference,
     critical_difference,
     order_probabilities,
-    standing,
+    score_matrix,
 )
 from swinssl.metrics.registry import DICE, lower_is_better, metric_named
 
@@ -34,7 +34,7 @@ ALL = "all structures"
 
 
 @dataclass(frozen=True)
-class Scope:
+class StructureGroup:
     """What is averaged: all structures, a group of them, or one."""
 
     name: str
@@ -46,17 +46,17 @@ class Scope:
 
 
 @dataclass(frozen=True)
-class Contrast:
+class PairwiseTest:
     """One comparison.
 
     Args:
-        named: in advance; its p stands as it is.
-        corrected: p after Holm's correction; None where it was named.
+        prespecified: chosen before the results were seen; its p is not corrected.
+        corrected: p after Holm's correction; None if prespecified.
     """
 
-    scope: Scope
+    scope: StructureGroup
     compared: Compared
-    named: bool
+    prespecified: bool
     corrected: float | None = None
 
     @property
@@ -76,7 +76,7 @@ class ModelScores:
 
     model: str
     seeds: tuple[str, ...]
-    scope: Scope
+    scope: StructureGroup
     values: dict[str, float]
     gap: float | None = None
 
@@ -95,22 +95,22 @@ class ModelComparison:
     """All of it.
 
     Args:
-        contrasts: named ones first, then in the order of scopes and models.
+        tests: named ones first, then in the order of scopes and models.
         orders: (models, models) probability that the row is better than the column; None for different patients.
         notes: what a reader must know to believe the numbers.
     """
 
     metric: str
     models: tuple[str, ...]
-    scopes: tuple[Scope, ...]
+    scopes: tuple[StructureGroup, ...]
     scores: tuple[ModelScores, ...]
-    contrasts: tuple[Contrast, ...]
+    tests: tuple[PairwiseTest, ...]
     ranking: CriticalDifference | None
     orders: NDArray[np.float64] | None
     paired: bool
     notes: tuple[str, ...]
 
-    def of_scope(self, scope: Scope) -> tuple[ModelScores, ...]:
+    def of_scope(self, scope: StructureGroup) -> tuple[ModelScores, ...]:
         """The models' scores there, in their order."""
         return tuple(one for one in self.scores if one.scope == scope)
 
@@ -151,18 +151,18 @@ def compare_models(
     chosen = [_named(one, table.models, scopes) for one in named]
     pairs = _pairs(table.models, reference, chosen)
     compare = compare_pairs if paired else compare_groups
-    contrasts: list[Contrast] = []
+    tests: list[PairwiseTest] = []
     for scope in scopes:
         for first, second in pairs:
             found = compare(table, first, second, metric=metric, structures=scope.structures)
             if found is not None:
-                contrasts.append(Contrast(scope, found, (first, second, scope) in chosen))
-    for contrast in track(contrasts, "comparing models"):
-        _ = contrast.compared.interval, contrast.compared.over_draws  # which takes the time; it is kept
-    corrected = _corrected(contrasts)
+                tests.append(PairwiseTest(scope, found, (first, second, scope) in chosen))
+    for pairwise in track(tests, "comparing models"):
+        _ = pairwise.compared.interval, pairwise.compared.over_draws  # which takes the time; it is kept
+    corrected = _corrected(tests)
     place = {one: number for number, one in enumerate(chosen)}
     corrected.sort(key=lambda c: place.get((c.compared.first, c.compared.second, c.scope), len(place)))
-    everything = standing(table, metric=metric) if paired else None
+    everything = score_matrix(table, metric=metric) if paired else None
     scores = [score for scope in scopes for score in _scores(table, scope, metric)]
     return ModelComparison(
         metric,
@@ -177,14 +177,18 @@ def compare_models(
     )
 
 
-def _scopes(table: ScoreTable, groups: Mapping[str, Sequence[str]]) -> tuple[Scope, ...]:
+def _scopes(table: ScoreTable, groups: Mapping[str, Sequence[str]]) -> tuple[StructureGroup, ...]:
     if len(table.structures) == 1:
-        return (Scope(ALL, table.structures),)
-    singles = [Scope(name, (name,)) for name in table.structures]
-    return (Scope(ALL, table.structures), *(Scope(name, tuple(own)) for name, own in groups.items()), *singles)
+        return (StructureGroup(ALL, table.structures),)
+    singles = [StructureGroup(name, (name,)) for name in table.structures]
+    return (
+        StructureGroup(ALL, table.structures),
+        *(StructureGroup(name, tuple(own)) for name, own in groups.items()),
+        *singles,
+    )
 
 
-def _named(given: str, models: Sequence[str], scopes: Sequence[Scope]) -> tuple[str, str, Scope]:
+def _named(given: str, models: Sequence[str], scopes: Sequence[StructureGroup]) -> tuple[str, str, StructureGroup]:
     parts = given.split(":")
     if len(parts) not in (2, 3):
         raise UserError(f"--named {given}: expected A:B, or A:B:STRUCTURE. Write it so.")
@@ -201,7 +205,7 @@ def _named(given: str, models: Sequence[str], scopes: Sequence[Scope]) -> tuple[
 
 
 def _pairs(
-    models: Sequence[str], reference: str | None, chosen: Sequence[tuple[str, str, Scope]]
+    models: Sequence[str], reference: str | None, chosen: Sequence[tuple[str, str, StructureGroup]]
 ) -> list[tuple[str, str]]:
     """First less second; what was named comes as it was named."""
     if reference is not None and reference not in models:
@@ -218,16 +222,16 @@ def _pairs(
     return [*told, *(pair for pair in others if pair not in told and pair[::-1] not in told)]
 
 
-def _corrected(contrasts: Sequence[Contrast]) -> list[Contrast]:
-    done = {id(one): one for one in contrasts}
+def _corrected(tests: Sequence[PairwiseTest]) -> list[PairwiseTest]:
+    done = {id(one): one for one in tests}
     for on_all in (True, False):
-        family = [one for one in contrasts if not one.named and one.scope.is_all == on_all]
+        family = [one for one in tests if not one.prespecified and one.scope.is_all == on_all]
         for one, p in zip(family, holm([one.compared.p for one in family]), strict=True):
             done[id(one)] = replace(one, corrected=p)
     return list(done.values())
 
 
-def _scores(table: ScoreTable, scope: Scope, metric: str) -> list[ModelScores]:
+def _scores(table: ScoreTable, scope: StructureGroup, metric: str) -> list[ModelScores]:
     scores = [
         ModelScores(
             model, table.seeds(model), scope, table.unit_means(model, metric=metric, structures=scope.structures)
@@ -242,7 +246,7 @@ def _scores(table: ScoreTable, scope: Scope, metric: str) -> list[ModelScores]:
 
 
 def _notes(
-    table: ScoreTable, contrasts: Sequence[Contrast], chosen: Sequence[tuple[str, str, Scope]], *, paired: bool
+    table: ScoreTable, tests: Sequence[PairwiseTest], chosen: Sequence[tuple[str, str, StructureGroup]], *, paired: bool
 ) -> list[str]:
     notes = []
     if not chosen:
@@ -251,10 +255,10 @@ def _notes(
         notes.append(f"{len(chosen)} comparisons were named in advance; each stands as if it were the only one.")
     if table.partial_structures:
         notes.append(f"Left out, since not every model has them: {listed(table.partial_structures)}.")
-    done = {(one.compared.first, one.compared.second, one.scope) for one in contrasts}
+    done = {(one.compared.first, one.compared.second, one.scope) for one in tests}
     if lost := [f"{first} and {second}" for first, second, scope in chosen if (first, second, scope) not in done]:
         notes.append(f"Named, but without a patient and a seed in common: {listed(lost)}.")
-    on_all = [one.compared for one in contrasts if one.scope.is_all]
+    on_all = [one.compared for one in tests if one.scope.is_all]
     if on_all:
         few = min(on_all, key=lambda one: one.n)
         if few.smallest_p >= SIGNIFICANT:

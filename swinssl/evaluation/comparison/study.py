@@ -13,7 +13,7 @@ from swinssl.evaluation.comparison.expected_order import ExpectedOrder, OrderAgr
 from swinssl.evaluation.comparison.model_comparison import ALL, ModelComparison, compare_models
 from swinssl.evaluation.comparison.organ_groups import groups_within
 from swinssl.evaluation.comparison.score_table import ScoreTable
-from swinssl.evaluation.statistics.rankings import rank_correlation, standing
+from swinssl.evaluation.statistics.rankings import rank_correlation, score_matrix
 from swinssl.metrics.registry import DICE
 
 
@@ -28,7 +28,7 @@ class RankAgreement:
 
 
 @dataclass(frozen=True)
-class Study:
+class ModelStudy:
     """What swinssl_compare found.
 
     Args:
@@ -58,7 +58,7 @@ def make_study(
     paired: bool = True,
     expected: ExpectedOrder | None = None,
     curves: Sequence[TrainingCurve] = (),
-) -> Study:
+) -> ModelStudy:
     """Compare the models of a table in each of its settings; arguments and errors as of `compare_models`.
 
     A comparison that was named counts in the settings that have both models, and the structure if one was named; one
@@ -91,14 +91,14 @@ def make_study(
         )
         for name, part in parts.items()
     }
-    standings = {name: standing(part, metric=metric) for name, part in parts.items()} if paired else {}
+    matrices = {name: score_matrix(part, metric=metric) for name, part in parts.items()} if paired else {}
     agreements = [
         RankAgreement(first, second, *found)
-        for first, second in combinations(standings, 2)
-        if (found := rank_correlation(standings[first], standings[second])) is not None
+        for first, second in combinations(matrices, 2)
+        if (found := rank_correlation(matrices[first], matrices[second])) is not None
     ]
     agreeing = _agreeing(parts, expected, metric) if expected is not None and paired else {}
-    return Study(settings, tuple(agreements), agreeing, tuple(curves))
+    return ModelStudy(settings, tuple(agreements), agreeing, tuple(curves))
 
 
 def _agreeing(parts: Mapping[str, ScoreTable], expected: ExpectedOrder, metric: str) -> dict[str, OrderAgreement]:
@@ -106,7 +106,7 @@ def _agreeing(parts: Mapping[str, ScoreTable], expected: ExpectedOrder, metric: 
     found = {}
     for name, part in parts.items():
         own = ScoreTable(tuple(score for score in part.scores if score.model in expected.models))
-        if own.scores and (one := agreement_with(expected, standing(own, metric=metric))) is not None:
+        if own.scores and (one := agreement_with(expected, score_matrix(own, metric=metric))) is not None:
             found[name] = one
     return found
 

@@ -16,9 +16,9 @@ from swinssl.core.provenance import __version__
 from swinssl.core.text import counted, csv_text, markdown_cell
 from swinssl.evaluation.comparison.convergence import SHARE
 from swinssl.evaluation.comparison.expected_order import OrderAgreement
-from swinssl.evaluation.comparison.model_comparison import Contrast, ModelComparison, ModelScores
+from swinssl.evaluation.comparison.model_comparison import ModelComparison, ModelScores, PairwiseTest
 from swinssl.evaluation.comparison.paired_comparison import SIGNIFICANT, signed_with_interval
-from swinssl.evaluation.comparison.study import Study
+from swinssl.evaluation.comparison.study import ModelStudy
 from swinssl.evaluation.statistics.bootstrap import ENOUGH_DRAWS, LEVEL, RESAMPLES
 from swinssl.metrics.registry import DICE, lower_is_better
 
@@ -30,14 +30,14 @@ HALF = 0.5
 LEAST_DICE = 0.1
 
 
-def write_files(study: Study, folder: Path) -> None:
+def write_files(study: ModelStudy, folder: Path) -> None:
     """Write the three files into a folder."""
     files.write_json(folder / JSON_FILE, report(study))
-    files.write_text(folder / CSV_FILE, contrasts_csv(study))
+    files.write_text(folder / CSV_FILE, tests_csv(study))
     files.write_text(folder / TEXT_FILE, text(study))
 
 
-def report(study: Study) -> dict[str, Any]:
+def report(study: ModelStudy) -> dict[str, Any]:
     """The content of `comparison.json`; docs/analysis.md describes its keys."""
     return {
         "version": VERSION,
@@ -69,22 +69,22 @@ def report(study: Study) -> dict[str, Any]:
     }
 
 
-def contrasts_csv(study: Study) -> str:
+def tests_csv(study: ModelStudy) -> str:
     """One row a comparison, every number in its column."""
     return csv_text(
-        {"setting": name, "metric": one.metric, **_flat(contrast)}
+        {"setting": name, "metric": one.metric, **_flat(pairwise)}
         for name, one in study.settings.items()
-        for contrast in one.contrasts
+        for pairwise in one.tests
     )
 
 
-def text(study: Study) -> str:
+def text(study: ModelStudy) -> str:
     """The whole comparison as Markdown: what was found, then tables."""
     lines = [f"# Comparison of models: {study.metric}", "", *(f"- {line}" for line in summary(study)), ""]
     for name, one in study.settings.items():
         if name:
             lines += [f"## {name}", ""]
-        lines += [*_scores_table(one), "", *_contrasts_table(one), "", *(f"- {note}" for note in one.notes), ""]
+        lines += [*_scores_table(one), "", *_tests_table(one), "", *(f"- {note}" for note in one.notes), ""]
     if study.agreements:
         lines += ["## Do settings put the models in one order?", "", *_line_up(["first", "second", "Spearman's rho"])]
         for agreement in study.agreements:
@@ -111,14 +111,14 @@ def text(study: Study) -> str:
     return "\n".join(lines)
 
 
-def summary(study: Study) -> list[str]:
+def summary(study: ModelStudy) -> list[str]:
     """What was found, a sentence each, numbers first: named comparisons, the best model, its order, who is alike."""
     lines = []
     for name, one in study.settings.items():
         where = f"{name}: " if name else ""
-        lines += [f"{where}{_sentence(contrast, one)}" for contrast in one.contrasts if contrast.named]
+        lines += [f"{where}{_sentence(pairwise, one)}" for pairwise in one.tests if pairwise.prespecified]
         lines.append(f"{where}{_best(one)}")
-        others = [c for c in one.contrasts if c.scope.is_all and not c.named]
+        others = [c for c in one.tests if c.scope.is_all and not c.prespecified]
         if others:
             clear = sum(c.p < SIGNIFICANT for c in others)
             lines.append(
@@ -130,59 +130,59 @@ def summary(study: Study) -> list[str]:
     return lines + _expected(study)
 
 
-def _sentence(contrast: Contrast, whole: ModelComparison) -> str:
+def _sentence(pairwise: PairwiseTest, whole: ModelComparison) -> str:
     """Over draws first, where there are several; what the patients say of these trainings after it."""
-    one, over = contrast.compared, contrast.compared.over_draws
-    scope = "" if contrast.scope.is_all else f" of {contrast.scope.name}"
+    one, over = pairwise.compared, pairwise.compared.over_draws
+    scope = "" if pairwise.scope.is_all else f" of {pairwise.scope.name}"
     what = f"{whole.metric}{scope}, {one.first} minus {one.second}"
-    test = f"p {one.p:.2g} ({_test(one.paired)}), {_patients(contrast)}"
+    test = f"p {one.p:.2g} ({_test(one.paired)}), {_patients(pairwise)}"
     if over is None:
-        verdict = _hardly_learnt(contrast, whole) or "no difference shown"
-        if contrast.p < SIGNIFICANT and not _hardly_learnt(contrast, whole):
-            verdict = f"{_better(contrast, whole, one.effect)}, as these were trained"
+        verdict = _hardly_learnt(pairwise, whole) or "no difference shown"
+        if pairwise.p < SIGNIFICANT and not _hardly_learnt(pairwise, whole):
+            verdict = f"{_better(pairwise, whole, one.effect)}, as these were trained"
         limits = "" if one.paired else " Different patients."
         return (
             f"{one.mean:+.3f} {what}, for these trainings (typically {one.typical}, {test}; named in advance): "
             f"{verdict}. One draw of training cases says nothing about other draws.{limits}"
         )
     return (
-        f"{signed_with_interval(*one.headline)} {what} ({_draws(contrast)}, two-way bootstrap; named in advance): "
-        f"{_verdict(contrast, whole)}. For these trainings: typically {one.typical}, {test}."
+        f"{signed_with_interval(*one.headline)} {what} ({_draws(pairwise)}, two-way bootstrap; named in advance): "
+        f"{_verdict(pairwise, whole)}. For these trainings: typically {one.typical}, {test}."
     )
 
 
-def _verdict(contrast: Contrast, whole: ModelComparison) -> str:
+def _verdict(pairwise: PairwiseTest, whole: ModelComparison) -> str:
     """What several draws show."""
-    over = contrast.compared.over_draws
+    over = pairwise.compared.over_draws
     assert over is not None
-    if nothing := _hardly_learnt(contrast, whole):
+    if nothing := _hardly_learnt(pairwise, whole):
         return nothing
     if not over.excludes_zero:
         few = f", by {over.draws} draws where {ENOUGH_DRAWS} are needed" if over.draws < ENOUGH_DRAWS else ""
         return f"not shown{few}"
-    better = _better(contrast, whole, over.mean)
+    better = _better(pairwise, whole, over.mean)
     if over.draws < ENOUGH_DRAWS:
         return f"{better} in these draws; a headline needs {ENOUGH_DRAWS} draws, so this is not shown yet"
     return better
 
 
-def _hardly_learnt(contrast: Contrast, whole: ModelComparison) -> str:
+def _hardly_learnt(pairwise: PairwiseTest, whole: ModelComparison) -> str:
     """Why the two are not to be compared; empty where they may be."""
-    one = contrast.compared
+    one = pairwise.compared
     worst, model = min(zip(one.means, (one.first, one.second), strict=True))
     if whole.metric != DICE or worst >= LEAST_DICE:
         return ""
     return f"not a comparison, since {model} has hardly learnt the task (mean Dice {worst:.3f})"
 
 
-def _better(contrast: Contrast, whole: ModelComparison, difference: float) -> str:
-    one = contrast.compared
+def _better(pairwise: PairwiseTest, whole: ModelComparison, difference: float) -> str:
+    one = pairwise.compared
     first_is_better = (difference > 0) != lower_is_better(whole.metric)
     return "{} is better than {}".format(*((one.first, one.second)[:: 1 if first_is_better else -1]))
 
 
-def _draws(contrast: Contrast) -> str:
-    over = contrast.compared.over_draws
+def _draws(pairwise: PairwiseTest) -> str:
+    over = pairwise.compared.over_draws
     return NOTHING if over is None else f"{over.draws} draws of training cases, {counted(over.cases, 'patient')}"
 
 
@@ -219,7 +219,7 @@ def _ranks(one: ModelComparison) -> str:
     )
 
 
-def _expected(study: Study) -> list[str]:
+def _expected(study: ModelStudy) -> list[str]:
     """A sentence a setting on the order that was expected."""
     lines = []
     for name, found in study.expected.items():
@@ -253,22 +253,22 @@ def _scores_table(one: ModelComparison) -> list[str]:
     return lines
 
 
-def _contrasts_table(one: ModelComparison) -> list[str]:
+def _tests_table(one: ModelComparison) -> list[str]:
     these = "for these trainings: "
     head = ["of", "first", "second", "over draws [95 %]", "draws", f"{these}first - second", "typical [95 %]"]
     head += [f"{these}p ({_test(one.paired)})", "p, Holm", "patients"]
     lines = _line_up(head)
-    for contrast in one.contrasts:
-        own = contrast.compared
-        corrected = "named" if contrast.corrected is None else f"{contrast.corrected:.2g}"
+    for pairwise in one.tests:
+        own = pairwise.compared
+        corrected = "named" if pairwise.corrected is None else f"{pairwise.corrected:.2g}"
         over = NOTHING if own.over_draws is None else signed_with_interval(*own.headline)
-        cells = [contrast.scope.name, own.first, own.second, over, str(len(own.by_draw) or NOTHING)]
+        cells = [pairwise.scope.name, own.first, own.second, over, str(len(own.by_draw) or NOTHING)]
         cells += [f"{own.mean:+.3f}", own.typical, f"{own.p:.2g}", corrected]
-        lines.append(_line([*cells, _patients(contrast)]))
+        lines.append(_line([*cells, _patients(pairwise)]))
     return lines
 
 
-def _how(study: Study) -> str:
+def _how(study: ModelStudy) -> str:
     paired = all(one.paired for one in study.settings.values())
     test = "Wilcoxon's signed ranks, exact" if paired else "Mann and Whitney's test of different patients"
     return (
@@ -291,8 +291,8 @@ def _rho(rho: float, interval: tuple[float, float] | None) -> str:
     return f"{rho:.2f}" + ("" if interval is None else f" [{interval[0]:.2f}, {interval[1]:.2f}]")
 
 
-def _patients(contrast: Contrast) -> str:
-    one = contrast.compared
+def _patients(pairwise: PairwiseTest) -> str:
+    one = pairwise.compared
     return counted(one.n, "pair") if one.paired else f"{len(one.first_values)} and {len(one.second_values)} patients"
 
 
@@ -326,7 +326,7 @@ def _setting(one: ModelComparison) -> dict[str, Any]:
             for score in one.scores
         ],
         "scopes": {scope.name: list(scope.structures) for scope in one.scopes},
-        "comparisons": [_flat(contrast) for contrast in one.contrasts],
+        "comparisons": [_flat(pairwise) for pairwise in one.tests],
         "critical_difference": None
         if ranking is None
         else {
@@ -356,16 +356,16 @@ def _agreement(one: OrderAgreement) -> dict[str, Any]:
     }
 
 
-def _flat(contrast: Contrast) -> dict[str, Any]:
-    one = contrast.compared
+def _flat(pairwise: PairwiseTest) -> dict[str, Any]:
+    one = pairwise.compared
     low, high = one.interval or (None, None)
     over = one.over_draws
     draws_low, draws_high = over.interval if over else (None, None)
     return {
-        "scope": contrast.scope.name,
+        "scope": pairwise.scope.name,
         "first": one.first,
         "second": one.second,
-        "named": contrast.named,
+        "named": pairwise.prespecified,
         "test": "wilcoxon" if one.paired else "mann-whitney",
         "seeds": " ".join(one.seeds),
         "n_first": len(one.first_values),
@@ -382,7 +382,7 @@ def _flat(contrast: Contrast) -> dict[str, Any]:
         "low": low,
         "high": high,
         "p": one.p,
-        "p_holm": contrast.corrected,
+        "p_holm": pairwise.corrected,
         "smallest_p": one.smallest_p,
         "detectable": one.detectable,
     }

@@ -18,7 +18,7 @@ SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True, eq=False)
-class Standing:
+class ScoreMatrix:
     """Several models on the patients that all of them have.
 
     Args:
@@ -62,16 +62,16 @@ class CriticalDifference:
         return tuple(tuple(self.models[i] for i in order[start : stop + 1]) for start, stop in runs)
 
 
-def standing(table: ScoreTable, *, metric: str = DICE, structures: Sequence[str] | None = None) -> Standing:
+def score_matrix(table: ScoreTable, *, metric: str = DICE, structures: Sequence[str] | None = None) -> ScoreMatrix:
     """The models of a table on the patients that all have, each averaged over its common seeds if there are such."""
     seeds = table.common_seeds(*table.models) or None
     columns = [table.unit_means(model, metric=metric, structures=structures, seeds=seeds) for model in table.models]
     units = [unit for unit in columns[0] if all(unit in own for own in columns)]
     values = np.array([[own[unit] for own in columns] for unit in units]).reshape(len(units), len(columns))
-    return Standing(table.models, tuple(units), -values if lower_is_better(metric) else values)
+    return ScoreMatrix(table.models, tuple(units), -values if lower_is_better(metric) else values)
 
 
-def critical_difference(one: Standing) -> CriticalDifference:
+def critical_difference(one: ScoreMatrix) -> CriticalDifference:
     """Ranks over the patients, and Nemenyi's critical difference where Friedman's test permits it.
 
     Source: Demsar, J. Mach. Learn. Res. 7 (2006) 1-30, section 3.2.2.
@@ -101,7 +101,7 @@ def critical_difference(one: Standing) -> CriticalDifference:
     return CriticalDifference(one.models, tuple(map(float, ranks)), patients, p, difference, forbidden)
 
 
-def order_probabilities(one: Standing, *, seed: int = 0) -> NDArray[np.float64]:
+def order_probabilities(one: ScoreMatrix, *, seed: int = 0) -> NDArray[np.float64]:
     """(models, models): in which share of resamples of the patients the row's mean is above the column's.
 
     Equal means count half; the diagonal is NaN. All NaN without a patient.
@@ -117,7 +117,7 @@ def order_probabilities(one: Standing, *, seed: int = 0) -> NDArray[np.float64]:
 
 
 def rank_correlation(
-    first: Standing, second: Standing, *, seed: int = 0
+    first: ScoreMatrix, second: ScoreMatrix, *, seed: int = 0
 ) -> tuple[float, tuple[float, float] | None] | None:
     """Spearman's rho of the orders that two settings put the same models in, by their means, and its 95 % interval.
 

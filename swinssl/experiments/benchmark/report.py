@@ -23,7 +23,7 @@ from swinssl.evaluation.comparison.convergence import LOG_FILE, TrainingCurve, r
 from swinssl.evaluation.comparison.expected_order import ExpectedOrder
 from swinssl.evaluation.comparison.score_files import table_of
 from swinssl.evaluation.comparison.score_table import ScoreTable
-from swinssl.evaluation.comparison.study import Study, make_study
+from swinssl.evaluation.comparison.study import ModelStudy, make_study
 from swinssl.evaluation.comparison.study_files import TEXT_FILE, summary, write_files
 from swinssl.evaluation.report.figures.drawing import draw_study, folder_of
 from swinssl.evaluation.report.figures.style import save
@@ -85,7 +85,7 @@ def write_benchmark_report(benchmark: Benchmark) -> Path:
     cells = [_cell_row(benchmark, cell) for cell in done]
     table = table_of(benchmark.tables.scores_path, [row for cell in done for row in benchmark.scores(cell)])
     workspaces = _workspaces(benchmark)
-    study: Study | None = None
+    study: ModelStudy | None = None
     figures: tuple[str, ...] = ()
     if any(len(part.models) > 1 for part in table.settings.values()):
         groups = _groups(benchmark)
@@ -173,7 +173,9 @@ def _extent(benchmark: Benchmark, done: Sequence[TrainingCell]) -> str:
     return f"{inits}; {tasks}, {seeds}; {cells}."
 
 
-def _result_sections(table: ScoreTable, study: Study | None, figures: Sequence[str], folder: Path) -> list[Section]:
+def _result_sections(
+    table: ScoreTable, study: ModelStudy | None, figures: Sequence[str], folder: Path
+) -> list[Section]:
     sections = []
     for name, part in table.settings.items():
         own = [figure for figure in figures if name and Path(figure).parent == Path(folder_of(name))]

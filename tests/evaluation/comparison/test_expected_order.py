@@ -12,7 +12,7 @@ from swinssl.evaluation.comparison.expected_order import ExpectedOrder, agreemen
 from swinssl.evaluation.comparison.score_table import ScoreTable
 from swinssl.evaluation.comparison.study import make_study
 from swinssl.evaluation.comparison.study_files import report, summary
-from swinssl.evaluation.statistics.rankings import order_probabilities, standing
+from swinssl.evaluation.statistics.rankings import order_probabilities, score_matrix
 
 TABLE = drawn({"a": 0.6, "b": 0.61, "c": 0.9})
 
@@ -31,7 +31,7 @@ def test_what_is_no_order_is_refused(text):
 
 
 def test_pairs_have_the_order_probabilities_and_rho_is_scipys():
-    one = standing(TABLE)
+    one = score_matrix(TABLE)
     found = agreement_with(ExpectedOrder.parse("c>a>b"), one)
     share, place = order_probabilities(one), {name: i for i, name in enumerate(one.models)}
     assert {(p.better, p.worse): p.probability for p in found.pairs} == {
@@ -44,7 +44,7 @@ def test_pairs_have_the_order_probabilities_and_rho_is_scipys():
 
 
 def test_models_of_a_level_are_no_pair_and_count_as_ties():
-    one = standing(TABLE)
+    one = score_matrix(TABLE)
     found = agreement_with(ExpectedOrder.parse("c>a=b"), one)
     assert {(p.better, p.worse) for p in found.pairs} == {("c", "a"), ("c", "b")}
     means = one.values.mean(axis=0)
@@ -52,7 +52,7 @@ def test_models_of_a_level_are_no_pair_and_count_as_ties():
 
 
 def test_two_models_have_a_probability_and_no_rho_and_one_has_nothing():
-    one = standing(TABLE)
+    one = score_matrix(TABLE)
     found = agreement_with(ExpectedOrder.parse("c>a>other"), one)
     assert [(p.better, p.worse) for p in found.pairs] == [("c", "a")] and found.rho is None
     assert agreement_with(ExpectedOrder.parse("other>c"), one) is None

@@ -25,14 +25,14 @@ def scores():
 
 
 def by_name(comparison):
-    return {(one.compared.first, one.compared.second, one.scope.name): one for one in comparison.contrasts}
+    return {(one.compared.first, one.compared.second, one.scope.name): one for one in comparison.tests}
 
 
 def test_the_named_comparison_is_first_and_raw_and_two_families_are_corrected(scores):
     found = compare_models(scores, named=["smit:scratch"], reference="scratch")
-    first, *others = found.contrasts
+    first, *others = found.tests
     assert (first.compared.first, first.compared.second, first.scope.name) == ("smit", "scratch", ALL)
-    assert first.named and first.corrected is None and first.p == first.compared.p
+    assert first.prespecified and first.corrected is None and first.p == first.compared.p
     on_all = [one for one in others if one.scope.is_all]
     assert [one.compared.first for one in on_all] == ["simmim", "rotation"]
     assert [one.corrected for one in on_all] == pytest.approx(holm([one.compared.p for one in on_all]))
@@ -72,7 +72,7 @@ def test_under_six_pairs_it_says_that_none_can_be_significant():
 
 def test_different_patients_are_compared_as_groups():
     ct, mr = drawn({"ct": 0.8}, name="c"), drawn({"mr": 0.5}, name="m", cases=9)
-    (one, *_) = compare_models(type(ct)((*ct.scores, *mr.scores)), paired=False).contrasts
+    (one, *_) = compare_models(type(ct)((*ct.scores, *mr.scores)), paired=False).tests
     assert not one.compared.paired and one.compared.n == 9 and one.compared.p < 0.001
 
 
@@ -140,7 +140,7 @@ def test_settings_with_other_models_are_compared_as_far_as_they_go():
     scores = ScoreTable((*lung.scores, *organs.scores, *alone.scores))
     study = make_study(scores, named=["smit:scratch", "simmim:scratch:left"], reference="smit")
     named = {
-        name: [(one.compared.first, one.scope.name) for one in own.contrasts if one.named]
+        name: [(one.compared.first, one.scope.name) for one in own.tests if one.prespecified]
         for name, own in study.settings.items()
     }
     assert named == {"lung": [("smit", ALL)], "organs": [("simmim", "left")]}

@@ -8,17 +8,17 @@ from scipy import stats
 from support.made_scores import drawn, table
 
 from swinssl.evaluation.statistics.rankings import (
-    Standing,
+    ScoreMatrix,
     critical_difference,
     order_probabilities,
     rank_correlation,
-    standing,
+    score_matrix,
 )
 
 
 def made(values, models="abcdefgh"):
     values = np.asarray(values, float)
-    return Standing(tuple(models[: values.shape[1]]), tuple(map(str, range(len(values)))), values)
+    return ScoreMatrix(tuple(models[: values.shape[1]]), tuple(map(str, range(len(values)))), values)
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -59,7 +59,7 @@ def test_equal_models_are_no_better_than_each_other():
 
 
 def test_order_probabilities_are_shares_of_resamples():
-    one = standing(drawn({"a": 0.6, "b": 0.61, "c": 0.9}))
+    one = score_matrix(drawn({"a": 0.6, "b": 0.61, "c": 0.9}))
     share = order_probabilities(one)
     rng = np.random.default_rng(5)
     picks = rng.integers(20, size=(4000, 20))
@@ -77,7 +77,7 @@ def test_less_distance_is_better():
     far = [
         type(s)(s.model, s.case, s.structure, {"HD95_mm": v}) for s, v in zip(scores.scores, (9.0, 2.0), strict=True)
     ]
-    values = standing(type(scores)(tuple(far)), metric="HD95_mm").values
+    values = score_matrix(type(scores)(tuple(far)), metric="HD95_mm").values
     assert values[0, 1] > values[0, 0]
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from swinssl.core.pictures import spare_the_run
 from swinssl.evaluation.comparison.score_table import ScoreTable
-from swinssl.evaluation.comparison.study import Study
+from swinssl.evaluation.comparison.study import ModelStudy
 from swinssl.evaluation.encoders import cka_curves
 from swinssl.evaluation.report.figures import (
     convergence,
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def draw_study(
-    study: Study,
+    study: ModelStudy,
     table: ScoreTable,
     folder: Path,
     *,

@@ -68,11 +68,11 @@ def test_a_difference_is_drawn_at_its_estimate_and_filled_where_it_is_significan
     (axes,) = differences_figure(comparison).axes
     by_row = {int(line.get_ydata()[0]): line for line in axes.get_lines() if len(line.get_ydata()) == 1}
     names = [label.get_text() for label in axes.get_yticklabels()]
-    for contrast in comparison.contrasts:
-        name = f"{contrast.compared.first} - {contrast.compared.second}"
-        row = names.index(name if contrast.scope.is_all else f"{name}, {contrast.scope.name}")
-        assert by_row[row].get_xdata()[0] == pytest.approx(contrast.compared.effect)
-        assert (by_row[row].get_markerfacecolor() != "white") == (contrast.p < 0.05)
+    for pairwise in comparison.tests:
+        name = f"{pairwise.compared.first} - {pairwise.compared.second}"
+        row = names.index(name if pairwise.scope.is_all else f"{name}, {pairwise.scope.name}")
+        assert by_row[row].get_xdata()[0] == pytest.approx(pairwise.compared.effect)
+        assert (by_row[row].get_markerfacecolor() != "white") == (pairwise.p < 0.05)
 
 
 def test_every_patient_is_a_point(comparison):
