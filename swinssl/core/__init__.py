@@ -1,1 +1,1 @@
-"""What every floor stands on: errors, files, text, keyed randomness, the machine and its processes."""
+"""Foundations of all packages: errors, files, text, keyed random numbers, the machine and its processes."""

@@ -15,10 +15,10 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 
 def select_device(name: str = "auto") -> torch.device:
-    """The device of a `--device` flag; `auto` takes CUDA, else MPS, else the CPU.
+    """The device of a `--device` flag; `auto` selects CUDA, else MPS, else the CPU.
 
     Raises:
-        UserError: there is no such device on this machine.
+        UserError: the device is unknown or not available on this machine.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -37,7 +37,7 @@ def select_device(name: str = "auto") -> torch.device:
 
 
 def use_bf16(device: torch.device, precision: Precision) -> bool:
-    """Whether to compute in bfloat16: if asked, or by `auto` where the hardware has instructions for it."""
+    """Whether to compute in bfloat16: if requested, or with `auto` if the hardware has instructions for it."""
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
@@ -66,7 +66,7 @@ def sum_over_ranks(values: Tensor) -> Tensor:
 
 
 class _Sum(torch.autograd.Function):
-    """Each rank's values are in every rank's sum, so their gradient is the sum of all ranks' gradients."""
+    """A differentiable all-reduce: each rank's values enter every rank's sum, so the gradients are summed too."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Files that are never half written: a temporary name in the same folder, flushed, then renamed."""
+"""Atomic file writing (a temporary name in the same folder, flushed, then renamed) and safe reading."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from typing import Any
 
 from swinssl.core.errors import UserError
 
-# Of what is being written; after a kill it may stay.
+# Prefix of temporary files; a killed process may leave some behind.
 PREFIX = ".writing-"
-# So long after the last change of it nobody can still be writing it.
+# A temporary file that has not changed for this long is no longer being written.
 LEFT_BEHIND_SECONDS = 24 * 3600.0
-# Of Linux: paths are relative to the working folder; two names change places.
+# Linux constants: paths relative to the working folder; exchange two names.
 AT_FDCWD, RENAME_EXCHANGE = -100, 2
-# Of a name, in characters of up to four bytes: file systems take 255 bytes.
+# Characters of a name, each up to four bytes: file systems allow 255 bytes.
 LONGEST_NAME = 50
-# Of JSON: the program's own files have six levels, and Python gives up at several hundred, wherever it is then.
+# Nesting of JSON: swinssl's files have six levels, and Python's recursion limit is several hundred.
 DEEPEST = 50
 SPECIAL_FILES = (
     (stat.S_ISDIR, "a folder"),
@@ -38,23 +38,23 @@ SPECIAL_FILES = (
     (stat.S_ISBLK, "a device"),
     (stat.S_ISSOCK, "a socket"),
 )
-# Of a disk, quota or file that takes no more.
+# Errors of a full disk, an exceeded quota or a file that is too large.
 FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-# Written to find out whether a disk takes any more.
+# Bytes written to test whether the disk is full.
 TRIAL_BYTES = 1 << 20
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
-    """A temporary path beside `path` that replaces it when the block ends well and vanishes when it does not.
+    """A temporary path beside `path` that replaces it if the block succeeds and is deleted if it fails.
 
-    The temporary name keeps the whole ending (`.nii.gz`), so that writers which look at it do the right thing, and
-    nothing is there under it yet: some writers (blosc2) refuse to write over a file. An OSError of the temporary file,
-    or of none in particular (a full disk), names `path`; a library's own exception is one if the disk was the reason.
+    The temporary name keeps the whole ending (`.nii.gz`), because some writers choose the format by it. The file does
+    not exist yet, because some writers (blosc2) refuse to overwrite. An OSError about the temporary file, or about no
+    file (a full disk), names `path`; an exception of a library becomes an OSError if the disk was the cause.
 
     Args:
         durable: wait until the content is on the disk, so that a power cut cannot leave an empty file under the name.
-            Off where whoever reads it checks its content and it can be made again: a disk takes milliseconds.
+            Not needed if readers verify the content and can make it again; it costs milliseconds.
     """
     with _temporary(Path(path)) as temporary:
         yield temporary
@@ -66,7 +66,7 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """A temporary folder beside `path` that replaces it when the block ends well; else as `atomic_path`."""
+    """A temporary folder beside `path` that replaces it if the block succeeds; otherwise as for `atomic_path`."""
     with _temporary(Path(path)) as temporary:
         temporary.mkdir()
         yield temporary
@@ -78,7 +78,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_folder(path: Path) -> Iterator[None]:
-    """Make a folder with its parents; those that are new and empty go again if the block fails."""
+    """Create a folder with its parents; new and empty ones are removed if the block fails."""
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     clear_left_behind(path)
@@ -86,16 +86,16 @@ def new_folder(path: Path) -> Iterator[None]:
         yield
     except BaseException:
         for folder in made:
-            with contextlib.suppress(OSError):  # somebody has put something there
+            with contextlib.suppress(OSError):  # not empty
                 folder.rmdir()
         raise
 
 
 def replace_folder(new: Path, path: Path) -> None:
-    """Put the folder `new` at `path`; what was there before is gone afterwards.
+    """Move the folder `new` to `path` and delete what was there.
 
-    On Linux the two change places at once, so that a kill at any moment leaves one of them whole at `path`. Elsewhere
-    there is a moment in which neither is.
+    On Linux the two are exchanged atomically, so a kill at any moment leaves one complete folder at `path`. On other
+    systems neither exists for a moment.
     """
     if not path.exists():
         new.rename(path)
@@ -113,17 +113,17 @@ def replace_folder(new: Path, path: Path) -> None:
 
 
 def _exchange(first: Path, second: Path) -> bool:
-    """Let two paths change places at once; False where the system or the file system cannot."""
+    """Exchange two paths atomically; False if the system or the file system cannot."""
     try:
         renameat2 = ctypes.CDLL(None).renameat2
-    except (AttributeError, OSError, TypeError):  # no Linux, or a C library without it
+    except (AttributeError, OSError, TypeError):  # not Linux, or a C library without it
         return False
     return bool(renameat2(AT_FDCWD, os.fsencode(first), AT_FDCWD, os.fsencode(second), RENAME_EXCHANGE) == 0)
 
 
 @contextlib.contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
-    """A new name beside `path`; what is there under it afterwards goes."""
+    """A new name beside `path`; anything left under it is deleted at the end."""
     path.parent.mkdir(parents=True, exist_ok=True)
     clear_left_behind(path.parent)
     temporary = path.with_name(f"{PREFIX}{secrets.token_hex(4)}-{path.name[-LONGEST_NAME:]}")
@@ -143,13 +143,13 @@ def _temporary(path: Path) -> Iterator[Path]:
 
 
 def _name(path: Path, error: OSError) -> None:
-    """Let the error be about `path`, unless it is about another file."""
+    """Set the error's file name to `path`, unless it is about another file."""
     if error.filename is None or PREFIX in str(error.filename):
         error.filename = str(path)
 
 
 def _share(path: Path) -> None:
-    """Give a file the permissions that the umask asks for: what safetensors writes, only its owner may read."""
+    """Set a file's permissions by the umask: safetensors writes files that only their owner may read."""
     if os.name == "nt" or not path.is_file():
         return
     mode = path.stat().st_mode
@@ -159,7 +159,7 @@ def _share(path: Path) -> None:
 
 @functools.cache
 def _umask() -> int:
-    """The process's umask. The system tells it only to whoever sets it, so it is asked once."""
+    """The process's umask. It can be read only by setting it, so it is read once."""
     current = os.umask(0o077)
     os.umask(current)
     return current
@@ -179,10 +179,10 @@ def _remove(path: Path) -> None:
 
 
 def _refusal_of_the_disk(error: Exception, temporary: Path) -> OSError | None:
-    """Why the disk takes no more, where a library failed with an exception of its own; None if it does.
+    """The disk error behind a library's exception; None if the disk is not the cause.
 
-    Few say it: safetensors names the number of the system's error, and removes what it wrote; of others the files that
-    they could not end are tried.
+    safetensors gives the number of the system's error and removes its file. For other libraries, appending to the
+    unfinished files shows whether the disk is full.
     """
     if found := re.search(r"\(os error (\d+)\)", str(error)):
         return OSError(int(found[1]), os.strerror(int(found[1])))
@@ -202,7 +202,7 @@ def _refusal_of_the_disk(error: Exception, temporary: Path) -> OSError | None:
 
 
 def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Write `content` to `path` atomically, unless it is there already; `durable` as of `atomic_path`."""
+    """Write `content` to `path` atomically, unless the file has it already; `durable` as for `atomic_path`."""
     with contextlib.suppress(OSError):
         if path.stat().st_size == len(content) and path.read_bytes() == content:
             return
@@ -211,20 +211,20 @@ def write_bytes(path: Path, content: bytes, *, durable: bool = True) -> None:
 
 
 def write_text(path: Path, text: str, *, durable: bool = True) -> None:
-    """Write `text` to `path` atomically, as UTF-8 with bare newlines on every system; `durable` as of `atomic_path`."""
+    r"""Write `text` to `path` atomically, as UTF-8 with `\n` on every system; `durable` as for `atomic_path`."""
     write_bytes(path, text.encode("utf-8"), durable=durable)
 
 
 def write_json(path: Path, value: Any, *, durable: bool = True) -> None:
-    """Write `value` as readable, strict JSON (NaN is refused: write null and say what it means)."""
+    """Write `value` as indented, strict JSON; NaN is refused (write null instead)."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n", durable=durable)
 
 
 def parse_json(text: str) -> Any:
-    """The content of strict JSON: no NaN, no number beyond all bounds, no half of a character; it can be written again.
+    """The content of strict JSON that can be written again: no NaN, no infinity, no lone surrogate.
 
     Raises:
-        ValueError: it is not, or it is nested more than `DEEPEST` levels deep.
+        ValueError: it is not strict JSON, or it is nested more than `DEEPEST` levels deep.
     """
     try:
         value = json.loads(text)
@@ -242,17 +242,17 @@ def parse_json(text: str) -> Any:
 
 
 def _items(value: Any) -> list[Any]:
-    """What an object or list of JSON holds, of what can hold more."""
-    held = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return [item for item in held if isinstance(item, dict | list)]
+    """The objects and lists inside a JSON value."""
+    items = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return [item for item in items if isinstance(item, dict | list)]
 
 
 def read_json(path: Path, *, what: str, remedy: str) -> Any:
     """The content of a JSON file.
 
     Args:
-        what: what the file is, for the message ("plans").
-        remedy: what the user does when it is missing or broken.
+        what: name of the file's kind in messages ("plans").
+        remedy: what the user does if it is missing or broken.
 
     Raises:
         UserError: the file is missing, unreadable or not JSON.
@@ -269,32 +269,32 @@ def read_json(path: Path, *, what: str, remedy: str) -> Any:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file that a user may have given.
+    """The content of a file that may come from a user.
 
     Raises:
-        OSError: as `open_regular`.
+        OSError: as for `open_regular`.
     """
     with open_regular(path) as stream:
         return stream.read()
 
 
 def read_text(path: Path) -> str:
-    """The content of a text file that a user may have given: UTF-8, with or without a byte order mark.
+    """The content of a text file that may come from a user: UTF-8, with or without a byte order mark.
 
     Raises:
-        OSError: as `open_regular`.
+        OSError: as for `open_regular`.
         UnicodeDecodeError: it is not UTF-8.
     """
     return io.TextIOWrapper(io.BytesIO(read_bytes(path)), encoding="utf-8-sig").read()
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a file; a name that no file can have (too long) is no error, unlike for `Path.is_file`."""
+    """Whether a file exists; unlike `Path.is_file`, an invalid name (too long) is not an error."""
     return os.path.isfile(path)  # noqa: PTH113
 
 
 def is_missing(path: Path) -> bool:
-    """Whether there is nothing under a name; a file that may not be opened, a device or a link loop is something."""
+    """Whether nothing exists under a name; an inaccessible file, a device or a link loop exists."""
     try:
         os.stat(path)  # noqa: PTH116
     except OSError as error:
@@ -305,13 +305,13 @@ def is_missing(path: Path) -> bool:
 
 
 def clear_unfinished(folder: Path) -> None:
-    """Remove what a killed process left half written in a folder in which nobody else writes."""
+    """Remove unfinished files of killed processes from a folder that no other process writes to."""
     for left in folder.glob(f"{PREFIX}*"):
         _remove(left)
 
 
 def open_regular(path: Path) -> io.BufferedReader:
-    """A file opened for reading, if it is one: reading a FIFO, a device or a socket may never end.
+    """Open a regular file for reading; reading a FIFO, a device or a socket might never end.
 
     Raises:
         OSError: it cannot be opened, or is not a regular file; `strerror` says what it is.

@@ -17,7 +17,7 @@ Spacing = tuple[float, float, float]
 Point = tuple[float, float, float]
 # A part of an array; indexes its last three axes.
 Box = tuple[slice, slice, slice]
-# The same as numbers, which files hold: [start, stop) along (z, y, x).
+# A box as numbers, for files: [start, stop) along (z, y, x).
 Bounds = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 EMPTY_BOX: Box = (slice(0, 0), slice(0, 0), slice(0, 0))
@@ -36,7 +36,7 @@ def bounds_of(box: Box) -> Bounds:
 
 
 def whole_box(shape: Sequence[int]) -> Box:
-    """The box that holds all voxels of an array of this (z, y, x) shape."""
+    """The box that covers an array of this (z, y, x) shape."""
     z, y, x = (slice(0, n) for n in shape)
     return z, y, x
 
@@ -48,7 +48,7 @@ def box_shape(box: Box) -> Shape:
 
 
 def bounding_box(mask: NDArray[np.bool_]) -> Box:
-    """The smallest box that holds all true voxels of a (Z, Y, X) mask; `EMPTY_BOX` where there are none."""
+    """The smallest box that contains all true voxels of a (Z, Y, X) mask; `EMPTY_BOX` if there are none."""
     import numpy as np
 
     # Projections read the mask twice, in memory order; ndimage.find_objects takes fifty times as long.
@@ -78,7 +78,7 @@ def value_boxes(*arrays: NDArray) -> dict[int, Box]:
 
 
 def union(boxes: Iterable[Box]) -> Box:
-    """The smallest box that holds all boxes; `EMPTY_BOX` where there are none."""
+    """The smallest box that contains all boxes; `EMPTY_BOX` if there are none."""
     boxes = list(boxes)
     if not boxes:
         return EMPTY_BOX
@@ -87,7 +87,7 @@ def union(boxes: Iterable[Box]) -> Box:
 
 
 def expanded(box: Box, margin: Sequence[int], shape: Sequence[int]) -> Box:
-    """The box with a margin of voxels (z, y, x) on every side, clipped to an array of this shape."""
+    """The box, extended by a margin of voxels (z, y, x) on every side and clipped to an array of this shape."""
     z, y, x = (
         slice(max(0, part.start - m), min(n, part.stop + m)) for part, m, n in zip(box, margin, shape, strict=True)
     )

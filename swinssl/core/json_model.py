@@ -1,4 +1,4 @@
-"""JSON files that one pydantic model reads, checks and writes."""
+"""Read a JSON file as a pydantic model."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def read_model(
     """The content of a JSON file as a model.
 
     Args:
-        what: what the file is, for the message ("plans").
-        remedy: what the user does when it is missing or does not fit.
-        version: value that its `version` must have; None where it has none.
-        upgrade: makes content of this version from that of an earlier one, and leaves all other as it is.
+        what: name of the file's kind in messages ("plans").
+        remedy: what the user does if it is missing or invalid.
+        version: required value of its `version`; None if it has none.
+        upgrade: converts content of earlier versions to this version and returns other content unchanged.
 
     Raises:
-        UserError: missing, not JSON, of another version, or with a field that does not fit.
+        UserError: missing, not JSON, of another version, or with an invalid field.
     """
     content = files.read_json(path, what=what, remedy=remedy)
     if upgrade is not None and isinstance(content, dict):
@@ -48,7 +48,7 @@ def read_model(
 
 
 def first_fault(error: ValidationError) -> str:
-    """The first field that does not fit, what is wrong, and what it holds."""
+    """The first invalid field, what is wrong, and its value."""
     first = error.errors()[0]
     where = ".".join(map(str, first["loc"]))
     return f"{where}: {first['msg']} (found {_short(first['input'])})"

@@ -1,8 +1,8 @@
-"""Words of messages (lists, counts, sizes, did you mean), and text that is safe to show.
+"""Text for messages (lists, counts, sizes, "did you mean") and escaping of untrusted text.
 
-Names of structures, cases, files and tensors come from files that anybody may have written. Whatever a screen, a page
-or a spreadsheet would take for an instruction is escaped where it is shown: the terminal and the log (`terminal.py`,
-`cli/tables.py`), pictures (`pictures.py`), CSV, HTML and Markdown (here).
+Names of structures, cases, files and tensors come from untrusted files. Characters that a terminal, a page or a
+spreadsheet would interpret are escaped where they are shown: terminal and log (`terminal.py`, `cli/tables.py`),
+pictures (`pictures.py`), CSV, HTML and Markdown (here).
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-# Embeddings, overrides and isolates: they reorder what stands after them.
+# Bidirectional embeddings, overrides and isolates: they reorder the following text.
 _REORDERING = {chr(code) for code in (0x061C, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
-# Control characters, halves of characters, line and paragraph separators.
+# Control characters, surrogates, line and paragraph separators.
 _CATEGORIES = {"Cc", "Cs", "Zl", "Zp"}
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    r"""`text` with every character that acts instead of being shown written as an escape (`\x1b`, `\n`, `\u202e`).
+    r"""`text` with every control character escaped (`\x1b`, `\n`, `\u202e`).
 
     Args:
-        keep: characters that stay, such as line breaks that the program itself has set.
+        keep: characters that are not escaped, such as line breaks set by the program.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -34,13 +34,13 @@ def printable(text: str, *, keep: str = "") -> str:
 
 
 def message(text: str) -> str:
-    """A message of one or more lines; further lines are indented, so that a name cannot pass for another message."""
+    """A message of one or more lines; further lines are indented, so that a name cannot imitate another message."""
     first, *others = printable(text, keep="\n\t").split("\n")
     return "\n".join([first, *(line if not line or line.startswith("  ") else f"  {line}" for line in others)])
 
 
 def shortened(text: str, longest: int) -> str:
-    """`text` with its middle left out where it is longer."""
+    """`text`, with its middle left out if it is longer than `longest` characters."""
     half = (longest - 3) // 2
     return text if len(text) <= longest else f"{text[:half]}...{text[-half:]}"
 
@@ -53,7 +53,7 @@ def html_text(text: str) -> str:
 def markdown_cell(text: str) -> str:
     """`text` for a cell of a Markdown table."""
     escaped = re.sub(r"([\\`*<>|$~])", r"\\\1", printable(text))
-    # Of brackets only those that could make a link; an underscore within a word stands for itself.
+    # Only brackets that could form a link; an underscore within a word is literal.
     return re.sub(r"\](?=[(\[:])|(?<!\w)_|_(?!\w)", r"\\\g<0>", escaped)
 
 
@@ -76,13 +76,13 @@ def listed(items: Iterable[object], *, most: int = MOST, separator: str = ", ") 
 
 
 def sentences(items: Sequence[object], *, most: int) -> str:
-    """Sentences in a row; of many, the first ones and `And 7 more.`"""
+    """Sentences joined by spaces; a long list is cut: the first ones and `And 7 more.`"""
     more = [f"And {len(items) - most} more."] if len(items) > most else []
     return " ".join([*map(str, items[:most]), *more])
 
 
 def counted(number: float, noun: str, plural: str | None = None) -> str:
-    """`1 case`, `2 cases`, `1.5 cases`; `plural` for nouns that do not just take an s."""
+    """`1 case`, `2 cases`, `1.5 cases`; `plural` for nouns that do not form it with an s."""
     shown = str(number) if isinstance(number, int) else f"{number:.3g}"
     return f"{shown} {noun if number == 1 else plural or f'{noun}s'}"
 
@@ -93,7 +93,7 @@ def dimensions(values: Iterable[float], spec: str = "") -> str:
 
 
 def duration(seconds: float) -> str:
-    """A duration in the two largest units that matter: 42 s, 3 min 20 s, 5 h 10 min, 2 d 3 h."""
+    """A duration in its two largest units: 42 s, 3 min 20 s, 5 h 10 min, 2 d 3 h."""
     whole = max(0, round(seconds))
     if whole < 60:
         return f"{whole} s"
@@ -105,21 +105,21 @@ def duration(seconds: float) -> str:
 
 
 def near_names(word: str, known: Iterable[str], *, most: int = 1, cutoff: float = 0.6) -> list[str]:
-    """The known names that are spelled most like `word`, the nearest first.
+    """The known names closest to `word` in spelling, the closest first.
 
     Args:
-        cutoff: similarity from 0 to 1 below which a name does not count.
+        cutoff: minimum similarity, from 0 to 1.
     """
     return difflib.get_close_matches(word, list(known), n=most, cutoff=cutoff)
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known name that is spelled most like `word`; None if none is close."""
+    """The known name closest to `word` in spelling; None if none is close."""
     return next(iter(near_names(word, known)), None)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`Did you mean X? ` with a space at its end; empty if no known name is close."""
+    """`Did you mean X? ` with a trailing space; empty if no known name is close."""
     near = nearest(word, known)
     return f"Did you mean {near}? " if near else ""
 
@@ -129,10 +129,10 @@ _PROTECTED = re.compile(r"'+[=+\-@\t\r]")
 
 
 def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
-    """A header and a line for each row.
+    """CSV with a header and one line per row.
 
     Args:
-        columns: the only ones. Default: all that any row has, in the order in which they come.
+        columns: by default all columns of any row, in order of appearance.
     """
     rows = list(rows)
     names = list(dict.fromkeys(name for row in rows for name in row)) if columns is None else columns
@@ -144,10 +144,10 @@ def csv_text(rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = 
 
 
 def csv_rows(text: str, *, delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
-    """The number of the last line and the fields of each row, the header's first; rows without any field are left out.
+    """The number of the last line and the fields of each row, header first; empty rows are skipped.
 
     Raises:
-        ValueError: the text is no CSV.
+        ValueError: the text is not CSV.
     """
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
@@ -159,10 +159,10 @@ def csv_rows(text: str, *, delimiter: str = ",") -> Iterator[tuple[int, list[str
 
 
 def csv_records(text: str) -> list[dict[str, str]]:
-    """The rows by the names of the header.
+    """The rows as dictionaries with the names of the header.
 
     Raises:
-        ValueError: the text is no CSV, or a row has more or fewer fields than the header.
+        ValueError: the text is not CSV, or a row has more or fewer fields than the header.
     """
     rows = csv_rows(text)
     _, names = next(rows, (0, []))

@@ -1,4 +1,4 @@
-"""Where data live: raw, preprocessed and results folders, and what a DATASET argument names."""
+"""The folders for raw data, preprocessed data and results, and the resolution of DATASET arguments."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from swinssl.core.errors import UserError
 from swinssl.core.text import did_you_mean, listed
 
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-# Windows opens devices under these names, whatever ending follows.
+# Windows opens devices under these names, with any ending.
 RESERVED_NAMES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
 
 # Data sets named where none answers.
 KNOWN_NAMED = 5
 
-# A file of this ending is a raw data set too: a list of its volumes.
+# A file with this ending is also a raw data set: a list of volumes.
 LIST_ENDING = ".txt"
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """The root folder with `raw/`, `preprocessed/` and `results/`; raw data may also lie where nnU-Net's do."""
+    """The root folder with `raw/`, `preprocessed/` and `results/`; raw data may also be in `nnUNet_raw`."""
 
     root: Path
 
@@ -36,31 +36,31 @@ class Workspace:
     @property
     def raw_roots(self) -> tuple[Path, ...]:
         """Folders searched for raw data sets, in order."""
-        nnunet = os.environ.get("nnUNet_raw")  # noqa: SIM112 (their spelling)
+        nnunet = os.environ.get("nnUNet_raw")  # noqa: SIM112 (nnU-Net's spelling)
         return (self.root / "raw", *([Path(nnunet)] if nnunet else []))
 
     def raw(self, dataset: str) -> Path:
         """The raw folder of a path, an id (`101`) or a name (`Dataset101_HeadNeck` or `HeadNeck`).
 
-        A list of volumes is known by its path only.
+        A list of volumes can be given only by its path.
 
         Raises:
-            UserError: nothing, or more than one folder, answers to `dataset`.
+            UserError: no folder or more than one matches `dataset`.
         """
         if _is_path(dataset):
             return _absolute(dataset)
         return self._find(dataset, self.raw_roots, "raw data set")
 
     def preprocessed(self, dataset: str) -> Path:
-        """The folder with the fingerprint, plans and preprocessed cases of a data set; it need not exist yet."""
+        """The folder for fingerprint, plans and preprocessed cases of a data set; it may not exist yet."""
         return self.root / "preprocessed" / self.name(dataset)
 
     def results(self, dataset: str) -> Path:
-        """The folder with the trained models of a data set; it need not exist yet."""
+        """The folder for the trained models of a data set; it may not exist yet."""
         return self.root / "results" / self.name(dataset)
 
     def name(self, dataset: str) -> str:
-        """The folder name of a data set that was given as path, id or name, raw or preprocessed."""
+        """The folder name of a data set given as path, id or name, raw or preprocessed."""
         if _is_path(dataset):
             return safe_name(dataset_name(_absolute(dataset)), what=f"data set {dataset}")
         roots = (*self.raw_roots, self.root / "preprocessed", self.root / "results")
@@ -69,7 +69,7 @@ class Workspace:
     def _find(self, dataset: str, roots: tuple[Path, ...], what: str) -> Path:
         """The folder of that name in one of `roots`; else a folder of that name here."""
         known = {p.name: p for root in reversed(roots) if root.is_dir() for p in sorted(root.iterdir()) if p.is_dir()}
-        if dataset in known:  # another's short name, maybe, but this one's whole
+        if dataset in known:  # a full name takes precedence over the short name of another data set
             return known[dataset]
         found = [path for name, path in known.items() if _answers_to(name, dataset)]
         if len(found) == 1:
@@ -88,12 +88,12 @@ class Workspace:
 
 
 def typed_dataset(dataset: str, root: Path | None = None) -> str:
-    """DATASET and `--root` as they are typed after a command's name, quoted for a shell."""
+    """DATASET and `--root` as arguments of a command, quoted for a shell."""
     return shlex.join([dataset, *(["--root", str(root)] if root else [])])
 
 
 def command_words(command: str, preprocessed: Path) -> str:
-    """A command for the data set of `<root>/preprocessed/<name>`, with `--root` where that is not the default."""
+    """A command for the data set of `<root>/preprocessed/<name>`, with `--root` if it is not the default."""
     folder = Path(os.path.abspath(preprocessed))  # noqa: PTH100
     root = folder.parent.parent
     default = Path(os.path.abspath(Workspace.locate().root))  # noqa: PTH100
@@ -106,15 +106,15 @@ def is_volume_list(path: Path) -> bool:
 
 
 def dataset_name(path: Path) -> str:
-    """The name of a raw data set by its place: its folder's, or its list's without the ending."""
+    """The name of a raw data set by its path: that of its folder, or of its list without the ending."""
     return path.stem if is_volume_list(path) else path.name
 
 
 def safe_name(name: str, *, what: str) -> str:
-    """`name`, if it can be a file name on every system and stays inside its folder.
+    """`name`, if it is a valid file name on every system and stays inside its folder.
 
     Raises:
-        UserError: it has other characters than letters, digits, `.`, `_`, `-`, is over 64 long or reserved.
+        UserError: it has characters other than letters, digits, `.`, `_`, `-`, is longer than 64, or is reserved.
     """
     stem = name.split(".")[0].lower()
     if not SAFE_NAME.fullmatch(name) or stem in RESERVED_NAMES or name.endswith("."):
@@ -139,7 +139,7 @@ def _is_path(dataset: str) -> bool:
 
 
 def _absolute(path: str) -> Path:
-    """A link keeps its own name, as it does where it is found by that name."""
+    """The absolute path without resolving links, so that a linked data set keeps the link's name."""
     return Path(os.path.abspath(path))  # noqa: PTH100
 
 

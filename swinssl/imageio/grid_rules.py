@@ -1,4 +1,4 @@
-"""What the grid of an image must be: three dimensions, a possible place in space, no larger than memory."""
+"""Requirements on the grid of an image: three dimensions, a possible position in space, a size that fits in memory."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from swinssl.imageio.image_fault import ImageFault
 
 LIMIT_VARIABLE = "SWINSSL_MAX_VOXELS"
 DEFAULT_LIMIT = 2**31
-# Deflate shrinks at most 1032 to 1, and an empty label map of a large CT does reach that. Beyond 2^29 voxels (2048
-# slices of 512 x 512) such a ratio is taken for a bomb rather than for an image.
+# Deflate compresses at most 1032 to 1, and an empty label map of a large CT reaches that. Above 2^29 voxels (2048
+# slices of 512 x 512), such a ratio is treated as a decompression bomb.
 BOMB_VOXELS, BOMB_RATIO = 2**29, 500
-# Volume of a voxel over the product of its edges; below this the axes lie in a plane.
+# Volume of a voxel divided by the product of its edges; below this the axes are coplanar.
 FLAT = 1e-6
-# Voxels from a nanometre to ten metres, at most ten kilometres away: far beyond it sizes in voxels overflow.
+# Voxels from a nanometre to ten metres, at most ten kilometres from the origin; far beyond, sizes in voxels overflow.
 LEAST_SPACING_MM, MOST_SPACING_MM, MOST_ORIGIN_MM = 1e-6, 1e4, 1e7
 SPLIT_REMEDY = (
     "Split it: one file per channel, named CASE_0000, CASE_0001 and so on. `swinssl_convert msd FOLDER` does so for a "

@@ -1,4 +1,4 @@
-"""What can be wrong with an image file, in a form that a command prints and the check sorts."""
+"""Faults of image files, as errors that commands print and the check classifies."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ FaultKind = Literal[
     "missing",  # no such file
     "unreadable",  # a folder, or no permission
     "empty",  # zero bytes
-    "not_an_image",  # another format, or a header that makes no sense
+    "not_an_image",  # another format, or an invalid header
     "truncated",  # fewer voxels than the header says
     "corrupt",  # the checksum or the compressed stream is wrong
     "surplus",  # bytes after the voxels
-    "too_large",  # more voxels than allowed, or than fit into memory
+    "too_large",  # more voxels than allowed, or than fit in memory
     "not_3d",  # a single slice, or several volumes
-    "voxel_type",  # colour, complex, or a type that numpy has not
+    "voxel_type",  # colour, complex, or a type that numpy lacks
     "affine",  # an impossible position in space
     "grids",  # files of one case on different grids
-    "values",  # voxels that cannot be computed with
+    "values",  # voxels that are not finite numbers
 ]
 
 
 class ImageFault(UserError):
-    """A file that cannot be read, or must not be.
+    """A file that cannot or must not be read.
 
     Args:
         path: the file.
-        kind: what sort of fault it is.
-        found: what was found and what was expected; no full stop at its end.
-        remedy: what the user does about it; a sentence.
+        kind: kind of the fault.
+        found: what was found and what was expected, without a full stop.
+        remedy: what the user does about it, as a sentence.
     """
 
     def __init__(self, path: Path, kind: FaultKind, found: str, remedy: str) -> None:
@@ -44,13 +44,13 @@ class ImageFault(UserError):
 
 
 RemarkKind = Literal["unplaced", "forms", "sizes", "units", "patient"]
-# What makes a result doubtful, so that not only the check says it.
+# Contradictions make a result doubtful, so that other commands report them too.
 CONTRADICTIONS: tuple[RemarkKind, ...] = ("unplaced", "forms", "sizes")
 
 
 @dataclass(frozen=True)
 class HeaderRemark:
-    """Something odd about a header that can be read: what, in words without a full stop, and what to do about it."""
+    """An oddity of a readable header: the message, without a full stop, and the remedy."""
 
     kind: RemarkKind
     message: str

@@ -1,4 +1,4 @@
-"""Write an array on a grid, in the format that its file name says."""
+"""Write an array on a grid, in the format given by the file name."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from swinssl.imageio.volume import Geometry
 
 
 def write_volume(path: Path, array: NDArray, geometry: Geometry) -> None:
-    """Write a label map or an image; the ending says the format.
+    """Write a label map or an image; the ending determines the format.
 
-    The file appears whole or not at all, and has nothing in its header but type, shape and place; a NIfTI file that the
-    grid comes from gives all fields of the place. The same array gives the same bytes on every run.
+    The file is written atomically. Its header contains only type, shape and placement; if the grid comes from a NIfTI
+    file, all its placement fields are kept. The same array gives the same bytes on every run.
 
     Args:
-        path: ending with one of `formats.known_endings`.
+        path: with one of the endings `formats.known_endings`.
         array: (Z, Y, X); booleans become uint8, 64-bit integers the smallest type that holds them, float16 float32.
         geometry: its grid, of the same shape.
 
@@ -36,7 +36,7 @@ def write_volume(path: Path, array: NDArray, geometry: Geometry) -> None:
 
 
 def _in_common_type(array: NDArray) -> NDArray:
-    """In a type that every program reads, in native byte order."""
+    """The array in a type that every program reads, in native byte order."""
     if array.dtype == bool:
         return array.astype(np.uint8)
     if array.dtype == np.float16:

@@ -1,4 +1,4 @@
-"""What every decision of a plan may look at: data, wishes, machine, and the cost of a step on it."""
+"""The inputs of every planning decision: data, options, machine, and the cost of a training step on it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from swinssl.planning.options import PlanOptions
 from swinssl.planning.target_machine import TargetMachine
 from swinssl.preprocessing.fingerprint import Fingerprint
 
-# On a CPU: a night, unless the user says otherwise. Of the time, validation and checkpoints take the rest.
+# On a CPU: one night by default. Validation and checkpoints take the rest of the time.
 NIGHT_MINUTES, TRAINING_SHARE = 480.0, 0.85
 # Steps and capacity share the time: of 4 times the minutes, 2 times the steps. 2500 steps in half an hour.
 STEPS_IN_HALF_HOUR, LEAST_STEPS, MOST_STEPS = 2500, 400, 30_000
@@ -26,7 +26,7 @@ CORE_EXPONENT = 0.8
 
 @dataclass(frozen=True)
 class PlanningContext:
-    """What every decision may look at."""
+    """The inputs of every decision."""
 
     fingerprint: Fingerprint
     options: PlanOptions
@@ -43,32 +43,32 @@ class PlanningContext:
 
     @property
     def step_budget(self) -> float:
-        """Seconds that a step may take on this machine's CPU."""
+        """Maximum seconds per training step on this machine's CPU."""
         steps = STEPS_IN_HALF_HOUR * math.sqrt(self.minutes / 30)
         return self.minutes * 60 * TRAINING_SHARE / float(np.clip(steps, LEAST_STEPS, MOST_STEPS))
 
     @property
     def given_time(self) -> str:
-        """The time for training, in words."""
+        """The training time as text."""
         return duration(self.minutes * 60)
 
     def memory(self, network: NetworkPlan, patch: Shape, batch: int) -> float:
-        """Of a step, in 10^9 bytes."""
+        """Memory of a training step, in 10^9 bytes."""
         return step_memory_gb(network, patch_size=patch, batch_size=batch, bf16=self.machine.bf16, **self._channels())
 
     def seconds(self, network: NetworkPlan, patch: Shape, batch: int) -> float:
-        """Of a step on this machine."""
+        """Seconds per training step on this machine."""
         if not self.machine.on_cpu:
             return gpu_seconds_guess(network, patch_size=patch, batch_size=batch, **self._channels())
         two_cores = self.seconds_two_cores(network, patch, batch)
         return two_cores / (self.machine.cores / 2) ** CORE_EXPONENT
 
     def seconds_two_cores(self, network: NetworkPlan, patch: Shape, batch: int) -> float:
-        """Of a step on two cores of a CPU."""
+        """Seconds per training step on two CPU cores."""
         return step_seconds_cpu(network, patch_size=patch, batch_size=batch, bf16=self.machine.bf16, **self._channels())
 
     def fits(self, network: NetworkPlan, patch: Shape, batch: int) -> bool:
-        """Whether memory and, on a CPU, time allow a step."""
+        """Whether a training step fits in memory and, on a CPU, in the step budget."""
         in_time = not self.machine.on_cpu or self.seconds(network, patch, batch) <= self.step_budget
         return in_time and self.memory(network, patch, batch) <= self.machine.usable_gb
 

@@ -1,4 +1,4 @@
-"""Plans in words: each decision, its value, and why."""
+"""Plans as text: each decision, its value and the reason."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ UNKNOWN = "not estimated"
 
 
 def explanation(plans: Plans) -> list[tuple[str, str, str]]:
-    """(decision, value, reason) in the order in which the data go through them."""
+    """(decision, value, reason) in the order of the data flow."""
     training, network = plans.training, plans.network
     size = f"{network.preset}, {network.decoder} decoder" if network.has_swin_encoder else network.architecture
     values = {
@@ -41,7 +41,7 @@ def explanation(plans: Plans) -> list[tuple[str, str, str]]:
 
 
 def differences(before: Plans, after: Plans) -> list[tuple[str, str, str]]:
-    """(decision, old value, new value) of every decision that differs, in words; estimates are none."""
+    """(decision, old value, new value) of every decision that differs, as text; estimates do not count."""
     old, new = (_values(plans) for plans in (before, after))
     return [
         (name, old.get(name, "none"), new.get(name, "none"))

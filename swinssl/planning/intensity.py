@@ -1,4 +1,4 @@
-"""How intensities are normalised: from the channel's name, what was measured, the recipe, and the user's wish."""
+"""The intensity normalisation: by the channel's name, the measurements, the recipe and the user's options."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def choose_intensities(
 
     Args:
         wish: the `--intensity` flag.
-        kinds: what each channel is.
-        paper: the source paper's windows instead of those from the data.
-        encoder_intensity: what the encoder was pretrained with, if that is known.
+        kinds: kind of each channel.
+        paper: use the source paper's windows instead of those from the data.
+        encoder_intensity: normalisation of the encoder's pretraining, if known.
 
     Raises:
-        UserError: the flag cannot be read, does not fit the number of channels, or asks for an unknown window.
+        UserError: the flag is invalid, does not match the number of channels, or asks for an unknown window.
     """
     names = fingerprint.swinssl.channel_names
     wishes = (wish or "auto").split(",")
@@ -68,7 +68,7 @@ def choose_intensities(
 
 
 def intensity_form() -> str:
-    """What `--intensity` takes, as a sentence."""
+    """The accepted values of `--intensity`, as a sentence."""
     return f"Give auto, {', '.join(normalisation_forms())} or encoder; one for each channel, separated by commas."
 
 
@@ -106,7 +106,7 @@ def _warnings(name: str, kind: ChannelKind, fingerprint: Fingerprint) -> list[Pl
 def _ct_window(
     foreground: IntensityStatistics, kind: ChannelKind, *, annotated: bool, paper: bool
 ) -> tuple[float, float, str] | None:
-    """Window in the images' unit, and why; None where nothing but Hounsfield units would say one."""
+    """The window in the images' unit, and why; None if only Hounsfield units would define one."""
     hounsfield = kind.kind == "hounsfield"
     if annotated and foreground.percentile_99_5 > foreground.percentile_00_5 and not (paper and hounsfield):
         why = "0.5th to 99.5th percentile of the foreground over all cases (nnU-Net's clip)"
@@ -121,7 +121,7 @@ def _ct_window(
 
 
 def _unlike(kind: ChannelKind, fingerprint: Fingerprint) -> str:
-    """Which cases have another unit than the others, and why."""
+    """The cases whose unit differs from the others, and why."""
     if not kind.unlike:
         return ""
     cases = fingerprint.swinssl.cases
@@ -131,7 +131,7 @@ def _unlike(kind: ChannelKind, fingerprint: Fingerprint) -> str:
 
 
 def _slip(name: str) -> str:
-    """What a name nearly is that would choose another normalisation."""
+    """A warning if a channel name is a likely typo of one that selects another normalisation."""
     near = nearest(name.strip().lower(), [n for row in NORMALISATIONS.values() for n in row.channel_names])
     return f'"{name}" is not "{near}"; correct channel_names in dataset.json if you mean that' if near else ""
 

@@ -1,4 +1,4 @@
-"""Which axes training and test-time augmentation may mirror: all, but left-right only where no structure has a side."""
+"""The axes that training and test-time augmentation mirror: all, but left-right only if no structure has a side."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def choose_mirroring(labels: LabelSet, wish: str | None) -> tuple[tuple[int, ...
         wish: the `--mirror` flag.
 
     Raises:
-        UserError: the flag cannot be read.
+        UserError: the flag is invalid.
     """
     laterality = labels.laterality
     if wish is None:

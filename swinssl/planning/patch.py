@@ -1,4 +1,4 @@
-"""Which training patch: edges that a Swin encoder takes, chosen from the data's shape, the memory and the time."""
+"""The training patch: edges that a Swin encoder accepts, chosen by the data's shape, memory and time."""
 
 from __future__ import annotations
 

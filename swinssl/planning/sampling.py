@@ -1,4 +1,4 @@
-"""Whether a data set is sampled as organs or as tumours: from the names, else from number and size."""
+"""Whether patches are sampled for organs or tumours: by the structures' names, otherwise by their number and size."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 from swinssl.core.text import counted
 from swinssl.preprocessing.fingerprint import Fingerprint, StructureFacts
 
-# What organs are not: missing in a tenth of the cases, in several pieces, or of sizes that differ by this factor.
+# Unlike an organ: missing in 10 % of the cases, in several pieces, or with sizes that differ by this factor.
 MISSING_SHARE = 0.1
 PIECES = 2
 SIZE_RANGE = 30
-# With more structures than this, numbers alone do not make a tumour task: some organs are missing and vary.
+# With more structures than this, only names make a tumour task, because some organs are missing or vary in size.
 MOST_STRUCTURES = 2
 
 
@@ -59,7 +59,7 @@ def present(fingerprint: Fingerprint, structure: str) -> list[StructureFacts]:
 
 
 def found_or_missing(fingerprint: Fingerprint, structure: str) -> tuple[int, int]:
-    """Cases that have a structure, and cases in which it was looked for in vain."""
+    """Number of cases that have a structure, and of cases in which it was annotated but is missing."""
     missing = sum(case.lacks(structure) for case in fingerprint.swinssl.cases)
     return len(present(fingerprint, structure)), missing
 
