@@ -1,4 +1,4 @@
-"""What a user may choose about a pretraining run; `swinssl_pretrain_<method> --help` shows it."""
+"""Options of a pretraining run, as `swinssl_pretrain_<method> --help` shows them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ WHOLE = "whole"
 
 
 class PretrainingConfig(EngineConfig):
-    """Choices that all methods have; None means: as planned."""
+    """Options that all methods share; None takes the plan's value."""
 
-    init: str = Field(default="scratch", description="scratch, or an encoder file to go on from.")
+    init: str = Field(default="scratch", description="Encoder to start from: a file, a shipped name, or scratch.")
     epochs: int | None = Field(
-        default=None, ge=1, description=f"Length in epochs, each as many crops as there are volumes. Default: {EPOCHS}."
+        default=None, ge=1, description=f"Length in epochs of as many crops as there are volumes. Default: {EPOCHS}."
     )
     lr: float | None = Field(
         default=None, gt=0, le=LARGEST_RATE, description=f"Peak learning rate. Default: {LEARNING_RATE:g}."
     )
     warm_up: float = Field(
-        default=WARM_UP, ge=0, lt=1, description="Share of the run in which the learning rate rises."
+        default=WARM_UP, ge=0, lt=1, description="Fraction of the run during which the learning rate rises."
     )
     preset: str | None = Field(
         default=None, description="Encoder size instead of the planned one; see swinssl_network."
@@ -37,27 +37,29 @@ class PretrainingConfig(EngineConfig):
     )
     view_context: str = Field(
         default="4/3",
-        description="Edge of the region that both views of a sample come from, in edges of the crop; whole: anywhere "
-        "in the volume.",
+        description="Edge of the region that both views of a sample are cropped from, in multiples of the crop's edge; "
+        "whole: anywhere in the volume.",
     )
-    cases: int | None = Field(default=None, ge=1, description="Pretrain on so many volumes, drawn by the seed; nested.")
+    cases: int | None = Field(
+        default=None, ge=1, description="Pretrain on this many volumes, chosen by the seed; nested."
+    )
     weights: str | None = Field(
-        default=None, description="How often each data set is drawn from: 2,1. Default: every volume alike."
+        default=None, description="Sampling weights of the data sets, such as 2,1. Default: every volume equally."
     )
 
     probe: str | None = Field(
         default=None,
-        description="Preprocessed data set with labels: every so often a linear classifier on the frozen features of a "
-        "few of its cases says what the encoder is worth; the best is kept beside the last.",
+        description="Preprocessed data set with labels. At intervals, a linear classifier on frozen features of a few "
+        "of its cases scores the encoder; the best encoder is kept beside the last.",
     )
-    probe_cases: int = Field(default=5, ge=1, description="Cases to fit that classifier; as many more are measured.")
+    probe_cases: int = Field(default=5, ge=1, description="Cases to fit that classifier; as many others are scored.")
 
     @property
     def context(self) -> float | None:
         """Edge of the common region in edges of the crop; None is the whole volume.
 
         Raises:
-            UserError: it is no number from 1 on.
+            UserError: it is not a number of at least 1.
         """
         if self.view_context == WHOLE:
             return None
@@ -66,12 +68,14 @@ class PretrainingConfig(EngineConfig):
         except (ValueError, ZeroDivisionError):
             edge = 0.0
         if edge < 1:
-            raise UserError(f"--view-context {self.view_context}: expected a number from 1 on (4/3), or {WHOLE}.")
+            raise UserError(
+                f"--view-context {self.view_context}: expected a number of at least 1 (such as 4/3), or {WHOLE}."
+            )
         return edge
 
 
 def config_of(method: type[Method]) -> type[PretrainingConfig]:
-    """The choices of one method: where its authors clip otherwise, these are the defaults."""
+    """The options of one method; its authors' gradient clipping is the default."""
     clip, clip_per = (PretrainingConfig.model_fields[name].description for name in ("clip", "clip_per"))
     fields: dict[str, Any] = {
         "clip": (float, Field(method.clip, gt=0, description=clip)),

@@ -58,14 +58,14 @@ class Health:
         centred = features - features.mean(0)
         spectrum = torch.linalg.svdvals(centred).square()
         share = spectrum / spectrum.sum().clamp_min(1e-20)
-        found = {
+        numbers = {
             "feature_deviation": float(centred.square().mean().sqrt() * features.shape[1] ** 0.5),
             "effective_rank": float(torch.exp(-(share * share.clamp_min(1e-20).log()).sum())),
             "uniformity": float(torch.pdist(features).square().mul(-2).exp().mean().log()),
         }
         if self.recent.shape[1] == 2:
-            found["alignment"] = float((features - self.recent[:, 1]).square().sum(-1).mean())
-        return found
+            numbers["alignment"] = float((features - self.recent[:, 1]).square().sum(-1).mean())
+        return numbers
 
     def watch(self, numbers: dict[str, float], *, share: float) -> None:
         """Warn, once, when the numbers of a step say that the run has collapsed.

@@ -1,6 +1,6 @@
-"""What a pretraining method is: which views it draws, which heads it puts on the encoder, its loss.
+"""The interface of a pretraining method: its views, its heads on the encoder, its loss.
 
-No torch here nor at the head of a method's file, so that commands start fast.
+Neither this module nor a method's file imports torch at its top level, so that commands start fast.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ Crops = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Images:
-    """The images that a run reads.
+    """Form of the images that a run reads.
 
     Args:
-        patch_size: voxels (z, y, x) of a crop.
-        spacing: mm (z, y, x) of a voxel.
-        channels: of an image.
-        mean: intensity of a crop, over channels; what painters start from.
+        patch_size: (z, y, x) voxels of a crop.
+        spacing: (z, y, x) in mm.
+        channels: number of image channels.
+        mean: mean intensity over crops and channels; reconstruction heads start from it.
     """
 
     patch_size: tuple[int, int, int]
@@ -45,12 +45,12 @@ class Images:
 
 @dataclass(frozen=True)
 class MethodOutput:
-    """What a step of a method gave.
+    """Result of a method's step.
 
     Args:
-        losses: (B,) of each sample.
-        terms: (B,) parts of the loss by name, without their weights, for the log.
-        measures: other numbers for the log, means over the samples.
+        losses: (B,) loss of each sample.
+        terms: (B,) unweighted terms of the loss, by name, for the log.
+        measures: other numbers for the log, each a mean over the samples.
     """
 
     losses: Tensor
@@ -62,14 +62,14 @@ class Method(ABC):
     """One pretext task.
 
     Attributes:
-        name, summary: of its row in the registry, set by `load_method`.
-        Options: what a user may choose; each field becomes an option of the command.
-        views: crops of a sample; two come out of a common region.
-        masks: whether the encoder needs a token that stands for what is masked.
-        teacher_heads: heads that a teacher has too; none means that there is no teacher.
+        name, summary: from its row in the registry; `load_method` sets them.
+        Options: options of the command, one per field.
+        views: number of crops per sample; two crops come from a common region.
+        masks: whether the encoder gets a mask token.
+        teacher_heads: heads that the teacher also has; empty without a teacher.
         centres: heads whose teacher logits are centred.
-        clip, clip_per: gradient clipping that the method's authors use, where a user does not choose.
-        least_batch: samples without which there is nothing to learn.
+        clip, clip_per: default gradient clipping, as the method's authors use it.
+        least_batch: smallest number of samples that the loss can compare.
     """
 
     name: ClassVar[str]
@@ -88,21 +88,21 @@ class Method(ABC):
 
     @property
     def seen_views(self) -> int:
-        """Views of a sample that the network sees; of one crop it may be several versions."""
+        """Number of images per sample that the network sees: crops, or several versions of one crop."""
         return self.views
 
     @property
     def feature_level(self) -> Literal["stage4", "merge3"]:
-        """Which map at 1/16 heads on tokens read."""
+        """The map at 1/16 whose tokens the heads read."""
         return getattr(self.options, "tap", "stage4")
 
     @abstractmethod
     def prepare(self, crops: Crops, rng: KeyedRng) -> dict[str, NDArray]:
-        """What the network sees of one sample, and what it is to find out; runs in reader threads.
+        """The inputs and targets of one sample; runs in reader threads.
 
         Args:
             crops: (views, C, Z, Y, X).
-            rng: of the sample; every random choice comes from it.
+            rng: the sample's keyed generator; take every random choice from it.
 
         Returns:
             Arrays by name, views first: `images` (V, C, Z, Y, X); `mask` (V, Z/2, Y/2, X/2) if tokens are masked;
@@ -111,12 +111,12 @@ class Method(ABC):
 
     @abstractmethod
     def heads(self, encoder: SwinEncoder) -> dict[str, nn.Module]:
-        """New heads by name."""
+        """New heads for `encoder`, by name."""
 
     @abstractmethod
     def losses(self, student: PretextNetwork, batch: Batch, context: StepContext) -> MethodOutput:
-        """The loss of each sample."""
+        """The loss of each sample; called with gradient, under autocast."""
 
     def reconstructed(self, student: PretextNetwork, batch: Batch) -> dict[str, Tensor]:
-        """For the picture: (B * V, C, Z, Y, X) volumes by title, beside the image; none where it paints nothing."""
+        """Volumes (B * V, C, Z, Y, X) by title, for the picture beside the image; empty without reconstruction."""
         return {}

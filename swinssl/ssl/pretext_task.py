@@ -75,10 +75,10 @@ class PretextTask:
 
     def views(self, samples: Sequence[Prepared], rngs: Sequence[KeyedRng], device: torch.device) -> Batch:
         count = len(samples[0]["images"])
-        depths = np.stack([own("drop path").random((count, self.blocks, 2), dtype=np.float32) for own in rngs])
+        depths = np.stack([rng("drop path").random((count, self.blocks, 2), dtype=np.float32) for rng in rngs])
         return Batch(
-            {name: torch.from_numpy(np.stack([one[name] for one in samples])).to(device) for name in samples[0]},
-            torch.tensor([own.sample for own in rngs], device=device),
+            {name: torch.from_numpy(np.stack([sample[name] for sample in samples])).to(device) for name in samples[0]},
+            torch.tensor([rng.sample for rng in rngs], device=device),
             torch.from_numpy(depths).to(device),
         )
 

@@ -140,12 +140,12 @@ def plan_pretraining(
     method_class = load_method(method)
     sampler = CropSampler(sources.volumes, images, views=method_class.views, context=config.context)
     images = replace(images, mean=sampler.mean_intensity(seed=config.seed))
-    own = method_class(options, images)
-    batch_size = config.batch_size or max(first.training.batch_size, own.least_batch)
-    if batch_size // config.accumulate < own.least_batch:
+    pretext = method_class(options, images)
+    batch_size = config.batch_size or max(first.training.batch_size, pretext.least_batch)
+    if batch_size // config.accumulate < pretext.least_batch:
         raise UserError(
             f"--batch-size {batch_size} in {config.accumulate} parts: {method} compares samples with each other and "
-            f"needs {own.least_batch} in each part at least. Give a larger --batch-size or a smaller --accumulate."
+            f"needs {pretext.least_batch} in each part at least. Give a larger --batch-size or a smaller --accumulate."
         )
     # An epoch is as many samples as there are volumes; for the log it is cut where that is long.
     epochs, whole = config.epochs or EPOCHS, max(1, round(len(sources.volumes) / batch_size))
@@ -155,7 +155,15 @@ def plan_pretraining(
     )
     probed = None if probe is None else Probe.open(probe, images, cases=config.probe_cases)
     return PretrainingPlan(
-        own, sources, images, sampler, encoder, preset if preset in PRESETS else None, batch_size, length, probed
+        pretext,
+        sources,
+        images,
+        sampler,
+        encoder,
+        preset if preset in PRESETS else None,
+        batch_size,
+        length,
+        probed,
     )
 
 

@@ -19,25 +19,25 @@ class TrainingConfig(EngineConfig):
 
     init: str | None = Field(
         default=None,
-        description="scratch, or the encoder to start from: a file or a shipped name. Default: the encoder that the "
-        "plan was made for, else scratch.",
+        description="Encoder to start from: a file, a shipped name, or scratch. Default: the encoder that the plan was "
+        "made for, else scratch.",
     )
     encoder_lr_scale: float = Field(
-        default=1.0, gt=0, le=LARGEST_RATE, description="Factor of the encoder's learning rate."
+        default=1.0, gt=0, le=LARGEST_RATE, description="Factor on the encoder's learning rate."
     )
     layer_decay: float = Field(
-        default=1.0, gt=0, le=1, description="Factor of the learning rate from each encoder layer to the one before it."
+        default=1.0, gt=0, le=1, description="Factor on the learning rate from each encoder layer to the previous one."
     )
-    freeze_epochs: int = Field(default=0, ge=0, description="Epochs in which the pretrained encoder stays as it is.")
+    freeze_epochs: int = Field(default=0, ge=0, description="Epochs during which the pretrained encoder is frozen.")
     peft: Literal["none", "lora"] = Field(
         default="none",
-        description="lora trains low-rank changes of the pretrained encoder's linear layers, and the decoder.",
+        description="lora trains the decoder and low-rank updates of the pretrained encoder's linear layers.",
     )
-    lora_rank: int = Field(default=8, ge=1, description="Rank of these changes.")
+    lora_rank: int = Field(default=8, ge=1, description="Rank of the LoRA updates.")
     patience: int | None = Field(
         default=None,
         ge=1,
-        description="Validations in a row without a better Dice before stopping. Default: as planned.",
+        description="Stop after this many consecutive validations without a better Dice. Default: as planned.",
     )
     shots: int | None = Field(
         default=None, ge=1, description="Train on this many cases of the fold; nested, stratified."
@@ -46,13 +46,16 @@ class TrainingConfig(EngineConfig):
         default=0.999,
         ge=0,
         lt=1,
-        description="Decay of the weight average used for validation and prediction; 0 is off.",
+        description="Decay of the exponential moving average of the weights, used for validation and prediction; "
+        "0 disables it.",
     )
     augmentation: Literal["default", "batchgenerators", "none"] = Field(
-        default="default", description="default (own, nnU-Net's strength), batchgenerators (nnU-Net v1's) or none."
+        default="default", description="default (the recipe of nnU-Net v2), batchgenerators (nnU-Net v1) or none."
     )
     mirror: str | None = Field(
-        default=None, description="Axes to mirror, here and by --tta: all, none, or such as z,y. Default: as planned."
+        default=None,
+        description="Axes to mirror during training and by --tta: all, none, or a list such as z,y. "
+        "Default: as planned.",
     )
     preset: str | None = Field(
         default=None, description="Encoder size instead of the planned one; see swinssl_network."
@@ -67,7 +70,7 @@ class TrainingConfig(EngineConfig):
         default=None,
         description="Form of the Dice or Tversky term instead of the planned one: -log(index) or 1 - index.",
     )
-    deep_supervision: bool | None = Field(default=None, description="Losses at 1/2 and 1/4 resolution too.")
+    deep_supervision: bool | None = Field(default=None, description="Add losses at 1/2 and 1/4 resolution.")
 
     def shards(self, preset: str | None) -> bool:
         """As the engine has it; not where blocks are frozen for a while, which FSDP does not follow.
@@ -77,5 +80,5 @@ class TrainingConfig(EngineConfig):
         """
         frozen = self.freeze_epochs > 0 or self.peft == "lora"
         if frozen and self.shard:
-            raise UserError("--shard: does not go with --freeze-epochs and --peft lora. Leave one of them out.")
+            raise UserError("--shard cannot be combined with --freeze-epochs or --peft lora. Omit one of them.")
         return super().shards(preset) and not frozen

@@ -350,7 +350,11 @@ def folds_of(dataset: PreprocessedDataset, *, keep: bool = True) -> tuple[Fold, 
 def _structures(dataset: PreprocessedDataset) -> dict[str, tuple[str, ...]]:
     """By annotated case, the structures that it has."""
     facts = {case_id: dataset.case(case_id).properties for case_id in dataset.case_ids}
-    return {i: tuple(n for n, v in own.voxels_after.items() if v) for i, own in facts.items() if own.annotated}
+    return {
+        i: tuple(n for n, v in properties.voxels_after.items() if v)
+        for i, properties in facts.items()
+        if properties.annotated
+    }
 
 
 def _setting(

@@ -84,7 +84,7 @@ class GridValidation:
             return {}
         labels = self.plans.labels
         predictor = Predictor.of([network], self.plans, device=self.device, bf16=self.bf16)
-        found: dict[str, list[float]] = {name: [] for name in labels.names}
+        dice_of: dict[str, list[float]] = {name: [] for name in labels.names}
         for case in self.cases:
             annotated = case.properties.labels_present
             structures = [s for s in coded_structures(labels) if annotated is None or s.name in annotated]
@@ -95,8 +95,8 @@ class GridValidation:
             overlaps = case_overlaps(reference, predicted, structures=structures, ignore=labels.ignore_code)
             for name, overlap in overlaps.items():
                 if overlap.dice is not None:
-                    found[name].append(overlap.dice)
-        means = {f"dice_{name}": float(np.mean(values)) for name, values in found.items() if values}
+                    dice_of[name].append(overlap.dice)
+        means = {f"dice_{name}": float(np.mean(values)) for name, values in dice_of.items() if values}
         return {"score": float(np.mean(list(means.values()))) if means else 0.0, **means}
 
 

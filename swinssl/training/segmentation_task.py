@@ -89,7 +89,7 @@ class SegmentationTask:
 
     def views(self, samples: Sequence[Sample], rngs: Sequence[KeyedRng], device: torch.device) -> Inputs:
         images = torch.stack([sample.image for sample in samples])
-        depths = np.stack([own("drop path").random((self.blocks, 2), dtype=np.float32) for own in rngs])
+        depths = np.stack([rng("drop path").random((self.blocks, 2), dtype=np.float32) for rng in rngs])
         return Inputs(
             images.to(device, memory_format=torch.channels_last_3d, non_blocking=True),
             torch.stack([sample.codes for sample in samples]).to(device, non_blocking=True),

@@ -136,7 +136,7 @@ def test_does_not_go_with_frozen_blocks(root):
     from swinssl.core.errors import UserError
     from swinssl.training.config import TrainingConfig
 
-    with pytest.raises(UserError, match="--shard: does not go with --freeze-epochs"):
+    with pytest.raises(UserError, match="--shard cannot be combined with --freeze-epochs"):
         TrainingConfig(shard=True, freeze_epochs=1).shards("smitp")
     assert not TrainingConfig(peft="lora").shards("smitp") and not TrainingConfig().shards("small")
     assert TrainingConfig().shards("smitp") and not TrainingConfig(shard=False).shards("smitp")

@@ -48,15 +48,15 @@ def export_to_monai(tensors: dict[str, Tensor], plan: SwinEncoderPlan) -> MonaiE
     named: dict[str, Tensor] = {}
     left_out = []
     for name, tensor in tensors.items():
-        theirs = MONAI.theirs(name)
-        if theirs is None:
+        monai_name = MONAI.theirs(name)
+        if monai_name is None:
             left_out.append(name)
             continue
         if ".merging." in name:
             tensor = _regrouped(tensor, plan.merge_order, order)
-        named[PREFIX + theirs] = tensor
+        named[PREFIX + monai_name] = tensor
         if name.endswith(BIAS_TABLE):
-            named[PREFIX + theirs.removesuffix(BIAS_TABLE) + BIAS_INDEX] = _index(plan.window)
+            named[PREFIX + monai_name.removesuffix(BIAS_TABLE) + BIAS_INDEX] = _index(plan.window)
     arguments = {
         "in_channels": tensors[FIRST_KERNEL].shape[1],
         "feature_size": plan.embed_dim,

@@ -52,9 +52,9 @@ def write_weights(path: Path, weights: dict[str, Tensor], *, metadata: dict[str,
 
 def _sealed(metadata: Mapping[str, str], header: Mapping[str, Any], body: memoryview) -> dict[str, str]:
     # Metadata that were read from a file carry the hash of that file.
-    told = {name: value for name, value in metadata.items() if name != METADATA_HASH}
-    told[TENSORS_HASH] = _tensors_sha256(header, body)
-    return {**told, METADATA_HASH: _metadata_sha256(told)}
+    unsealed = {name: value for name, value in metadata.items() if name != METADATA_HASH}
+    unsealed[TENSORS_HASH] = _tensors_sha256(header, body)
+    return {**unsealed, METADATA_HASH: _metadata_sha256(unsealed)}
 
 
 def _serialised(header: dict[str, Any], body: memoryview) -> tuple[bytes | memoryview, ...]:
@@ -137,8 +137,8 @@ def _check_metadata(path: Path, metadata: Mapping[str, str]) -> None:
     sealed = METADATA_HASH in metadata or (_is_ours(metadata) and metadata.get("version") not in UNSEALED_VERSIONS)
     if not sealed:
         return
-    told = {key: value for key, value in metadata.items() if key != METADATA_HASH}
-    if metadata.get(METADATA_HASH) != _metadata_sha256(told):
+    unsealed = {key: value for key, value in metadata.items() if key != METADATA_HASH}
+    if metadata.get(METADATA_HASH) != _metadata_sha256(unsealed):
         raise UserError(f"{path}: its metadata are not those that were written: the file is damaged. {COPY_AGAIN}")
 
 

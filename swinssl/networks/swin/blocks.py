@@ -81,9 +81,9 @@ class _Training(torch.autograd.Function):
             block = _Block(BlockWeights(*weights), bias, dtype)
 
             def new(group: WindowGroup) -> Saved:
-                own = block.new_saved(group)
-                saved.extend(own)
-                return own
+                group_saved = block.new_saved(group)
+                saved.extend(group_saved)
+                return group_saved
 
             out = block.run(tokens, groups, keep_prob, saved=new)
         ctx.groups, ctx.dtype = groups, dtype
@@ -102,8 +102,8 @@ class _Training(torch.autograd.Function):
             rows, above = (t.reshape(-1, t.shape[-1]) for t in (tokens, gradient))
             below = torch.empty_like(rows)
             for number, group in enumerate(ctx.groups):
-                own = Saved(*saved[3 * number : 3 * number + 3])
-                group.put(below, block.backward(group.take(above), group.take(rows), own, group, keep_prob))
+                group_saved = Saved(*saved[3 * number : 3 * number + 3])
+                group.put(below, block.backward(group.take(above), group.take(rows), group_saved, group, keep_prob))
         return below.view_as(tokens), block.bias_gradient, None, None, None, *block.weight_gradients()
 
 
@@ -220,24 +220,24 @@ class _Backward(_Block):
 
     def backward(self, above: Tensor, x: Tensor, saved: Saved, group: WindowGroup, keep_prob: Tensor | None) -> Tensor:
         """(tokens, C) gradient of `x` from that of the output."""
-        w, own, sums = self.linear, self.weights, self.sums
-        normed, moments = self.norm(saved.attended, own.norm2_weight, own.norm2_bias)
+        w, weights, sums = self.linear, self.weights, self.sums
+        normed, moments = self.norm(saved.attended, weights.norm2_weight, weights.norm2_bias)
         branch = _scaled(above, keep_prob, group, 1).to(self.dtype)
         below = self._linear("wide", branch, self.activated(saved.hidden), w.fc2_weight, sums.fc2_weight, sums.fc2_bias)
         ATEN.gelu_backward.grad_input(below, saved.hidden, grad_input=below)
         below = self._linear("narrow", below, normed, w.fc1_weight, sums.fc1_weight, sums.fc1_bias)
         sum_of = (sums.norm2_weight, sums.norm2_bias)
-        attended = self._norm(below, saved.attended, moments, own.norm2_weight, *sum_of).add_(above)
+        attended = self._norm(below, saved.attended, moments, weights.norm2_weight, *sum_of).add_(above)
 
         branch = _scaled(attended, keep_prob, group, 0).to(self.dtype)
         probabilities = self.probabilities(saved.qkv, group)
         attention = group.unpad(self.attention(saved.qkv, probabilities))
         below = self._linear("narrow", branch, attention, w.proj_weight, sums.proj_weight, sums.proj_bias)
         below = self._attention(group.pad(below), saved.qkv, probabilities)
-        normed, moments = self.norm(x, own.norm1_weight, own.norm1_bias)
+        normed, moments = self.norm(x, weights.norm1_weight, weights.norm1_bias)
         below = self._linear("narrow", below, group.pad(normed), w.qkv_weight, sums.qkv_weight, sums.qkv_bias)
         sum_of = (sums.norm1_weight, sums.norm1_bias)
-        return self._norm(group.unpad(below), x, moments, own.norm1_weight, *sum_of).add_(attended)
+        return self._norm(group.unpad(below), x, moments, weights.norm1_weight, *sum_of).add_(attended)
 
     def weight_gradients(self) -> BlockWeights:
         """After the last group."""

@@ -205,10 +205,12 @@ class Stage(nn.Module):
         self, tokens: Tensor, where: WindowMaps, draws: Tensor | None, groups: Groups | None, *, recompute: bool
     ) -> Tensor:
         for number, block in enumerate(self.blocks):
-            own = (tokens, where, None if draws is None else draws[:, number], groups)
+            arguments = (tokens, where, None if draws is None else draws[:, number], groups)
             # Nothing is drawn inside a block, so there is no random state to bring back.
             tokens = (
-                checkpoint(block, *own, use_reentrant=False, preserve_rng_state=False) if recompute else block(*own)
+                checkpoint(block, *arguments, use_reentrant=False, preserve_rng_state=False)
+                if recompute
+                else block(*arguments)
             )
         return tokens
 

@@ -32,7 +32,7 @@ class ContrastiveOptions(PoolOptions):
 
     temperature: float = Field(0.5, gt=0, description="Divisor of the cosine similarity.")
     view_change: Literal["none", "mild"] = Field(
-        "mild", description="mild mirrors each view at random and changes its brightness and contrast a little."
+        "mild", description="mild flips each view at random and changes its brightness and contrast slightly."
     )
 
 

@@ -1,4 +1,4 @@
-"""One part of a batch on the device, and the context of the run that it is seen in."""
+"""One part of a batch on the device, and the state of the run that a step depends on."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from swinssl.ssl.parts.teacher import Teacher
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples with their views.
+    """Samples with their views, on the device.
 
     Args:
-        tensors: what `Method.prepare` made, (B, V, ...) by name; `images` among them.
+        tensors: the arrays of `Method.prepare`, (B, V, ...) by name; `images` is one of them.
         samples: (B,) indices of the samples in the whole batch.
-        drop_path: (B, V, blocks, 2) draws of stochastic depth; None drops nothing.
+        drop_path: (B, V, blocks, 2) uniform draws of stochastic depth; None drops nothing.
     """
 
     tensors: Mapping[str, Tensor]
@@ -32,18 +32,18 @@ class Batch:
         return self.tensors["images"].shape[1]
 
     def rows(self, name: str) -> Tensor:
-        """A tensor with samples and views on one axis, (B * V, ...)."""
+        """A tensor with samples and views flattened, (B * V, ...)."""
         return self.tensors[name].flatten(0, 1)
 
     def encode_student(self, student: PretextNetwork) -> Features:
-        """The student's maps of all views, masked where there is a mask; (B * V, ...)."""
+        """The student's features of all views, (B * V, ...); masked if the samples have masks."""
         mask = self.rows("mask") if "mask" in self.tensors else None
         draws = None if self.drop_path is None else self.drop_path.flatten(0, 1)
         return student.encode(self.rows("images"), draws, mask=mask)
 
     @torch.no_grad()
     def encode_unmasked(self, network: PretextNetwork) -> Features:
-        """The maps of all views without mask, gradient and stochastic depth."""
+        """Features of all views without mask, gradient or stochastic depth."""
         return network.encode(self.rows("images"))
 
     def by_sample(self, losses: Tensor) -> Tensor:
@@ -60,13 +60,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class StepContext:
-    """What a step depends on beside its batch.
+    """What a step depends on, apart from its batch.
 
     Args:
-        share: of the run that is done.
+        share: fraction of the run that is done.
         batch_size: samples of the whole batch, over all ranks.
-        teacher: of the methods that have one.
-        centres: of the teacher's heads, by name.
+        teacher: None for methods without one.
+        centres: of the teacher's logits, by head.
     """
 
     share: float

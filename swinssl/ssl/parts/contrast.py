@@ -27,9 +27,9 @@ def nt_xent(views: Tensor, samples: Tensor, *, count: int, temperature: float) -
     Source: arXiv 2605.18491, section 3.2, item 4; SimCLR, arXiv 2002.05709, eq. 1.
     """
     with torch.autocast(views.device.type, enabled=False):
-        own = F.normalize(views.float(), dim=-1)
-        every, present = gather_samples(own, samples, count=count)
-        similarity = own.flatten(0, 1) @ every.flatten(0, 1).T / temperature  # (2B, 2 count)
+        embeddings = F.normalize(views.float(), dim=-1)
+        every, present = gather_samples(embeddings, samples, count=count)
+        similarity = embeddings.flatten(0, 1) @ every.flatten(0, 1).T / temperature  # (2B, 2 count)
         anchors = (2 * samples[:, None] + torch.arange(2, device=samples.device)).flatten()
         absent = ~present.repeat_interleave(2)[None].expand_as(similarity)
         itself = F.one_hot(anchors, 2 * count).bool()
@@ -39,7 +39,7 @@ def nt_xent(views: Tensor, samples: Tensor, *, count: int, temperature: float) -
 
 
 def gather_samples(rows: Tensor, samples: Tensor, *, count: int) -> tuple[Tensor, Tensor]:
-    """Rows of every sample, each at its index in the whole batch; the gradient finds its way back to its rank.
+    """Rows of every sample, each at its index in the whole batch; gradients flow back to the rank of each sample.
 
     Args:
         rows: (B, ...) of this rank's samples.

@@ -15,14 +15,13 @@ MOST_BOXES = 500
 def cut_out(
     rng: np.random.Generator, image: NDArray[np.float32], *, ratio: float
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """The image with boxes of noise in it.
+    """An image with boxes replaced by noise.
 
-    Boxes are added until they cover `ratio` of the voxels; what the last one covers beyond it, stays. Each is filled
-    with normal noise scaled to [0, 1].
+    Boxes are added until they cover at least `ratio` of the voxels. Each is filled with normal noise scaled to [0, 1].
 
     Args:
-        image: (C, Z, Y, X); it is left as it is.
-        ratio: share of the voxels, 0 to below 1.
+        image: (C, Z, Y, X); not modified.
+        ratio: fraction of the voxels, in [0, 1).
 
     Returns:
         (C, Z, Y, X) image, and (Z, Y, X) True inside the boxes.

@@ -1,4 +1,4 @@
-"""Per-sample losses of reconstruction and of choosing a rotation."""
+"""Per-sample losses of reconstruction and of classification."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ def reconstruction_error(prediction: Tensor, target: Tensor, *, kind: ErrorKind,
     Args:
         prediction: (B, C, Z, Y, X).
         target: likewise.
-        kind: `l2` squares the difference (the paper), `l1` takes its size (the public code of SimMIM and SMIT).
-        where: (B, Z, Y, X) booleans: the voxels that count; None is all.
+        kind: `l2` is the squared error (the paper), `l1` the absolute error (public code of SimMIM and SMIT).
+        where: (B, Z, Y, X) mask of the voxels to average over; None is all.
 
     Returns:
-        (B,) float32; 0 for a sample without a voxel that counts.
+        (B,) float32; 0 for a sample whose mask is empty.
 
     Source: arXiv 2605.18491, section 3.2, items 1 to 3; SimMIM, arXiv 2111.09886, eq. 1.
     """
@@ -32,6 +32,6 @@ def reconstruction_error(prediction: Tensor, target: Tensor, *, kind: ErrorKind,
     return (error * where).sum((1, 2, 3)) / counted
 
 
-def classification_loss(logits: Tensor, chosen: Tensor) -> Tensor:
-    """(B,) cross-entropy of (B, classes) logits and the (B,) class that is right."""
-    return F.cross_entropy(logits.float(), chosen, reduction="none")
+def classification_loss(logits: Tensor, target: Tensor) -> Tensor:
+    """(B,) cross-entropy of (B, classes) logits with (B,) target classes."""
+    return F.cross_entropy(logits.float(), target, reduction="none")

@@ -1,4 +1,4 @@
-"""Options that several methods share; each default stands here alone."""
+"""Options that several methods share, each with its only default."""
 
 from __future__ import annotations
 
@@ -8,71 +8,73 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class MethodOptions(BaseModel):
-    """Choices of one method."""
+    """Options of one method."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class MaskOptions(MethodOptions):
-    """Of the methods that mask tokens."""
+    """Options of methods that mask tokens."""
 
-    mask_ratio: float = Field(0.75, gt=0, lt=1, description="Share of the cells that is masked.")
+    mask_ratio: float = Field(0.75, gt=0, lt=1, description="Fraction of the cells that is masked.")
     mask_cell: str = Field(
         "16",
-        description="Edge of a masked cell in voxels (16) or mm (24mm). Under 16 voxels the distillation of tokens, "
-        "each 16 voxels wide, takes those of which more than half is masked.",
+        description="Edge of a masked cell in voxels (16) or mm (24mm). Below 16 voxels, token distillation uses the "
+        "tokens (16 voxels wide) of which more than half is masked.",
     )
 
 
 class ErrorOptions(MethodOptions):
-    """Of the methods that paint an image."""
+    """Options of methods that reconstruct an image."""
 
     reconstruction_loss: Literal["l2", "l1"] = Field(
-        "l2", description="l2 is the paper's squared error, l1 what the public code used."
+        "l2", description="l2 is the squared error (the paper), l1 the absolute error (the public code)."
     )
 
 
 class CutOutOptions(MethodOptions):
-    """Of the methods that paint over boxes of noise."""
+    """Options of methods that reconstruct boxes of noise."""
 
-    cut_out: float = Field(0.3, gt=0, le=0.9, description="Share of the voxels that boxes of noise cover.")
+    cut_out: float = Field(0.3, gt=0, le=0.9, description="Fraction of the voxels that boxes of noise cover.")
 
 
 class PoolOptions(MethodOptions):
-    """Of the methods with a head on the whole of the last map."""
+    """Options of methods with a head on the pooled last map."""
 
     pool: Literal["mean", "token"] = Field(
-        "mean", description="A head reads the mean of the last map, or one token of it (SwinUNETR's public code)."
+        "mean", description="Heads read the mean of the last map, or one token of it (SwinUNETR's public code)."
     )
 
 
 class TurnOptions(PoolOptions):
-    """Of the methods that tell rotations apart."""
+    """Options of methods that classify rotations."""
 
     rotation_plane: Literal["yx", "zx", "zy"] = Field(
-        "yx", description="Plane of the quarter turns; yx is axial. The paper does not name it: a documented guess."
+        "yx", description="Plane of the rotations; yx is axial. The paper does not specify it."
     )
 
 
 class DistillationOptions(MethodOptions):
-    """Of the methods with a teacher."""
+    """Options of methods with a teacher."""
 
-    prototypes: int = Field(8192, ge=2, description="Prototypes that distributions are over (K).")
+    prototypes: int = Field(8192, ge=2, description="Number of prototypes K, the classes of the distributions.")
     teacher_temperature: float = Field(
-        0.07, gt=0, description="Of the teacher's softmax after the warm-up, in which it rises from 0.04."
+        0.07,
+        gt=0,
+        description="Temperature of the teacher's softmax after the warm-up, during which it rises from 0.04.",
     )
     teacher_momentum: float | None = Field(
         None,
         ge=0,
         le=1,
-        description="Of the teacher's average over the student at the start; it rises to 1. Default: 0.996, less in "
-        "runs of under 25,000 steps (an average over a hundredth of the run).",
+        description="Initial momentum of the teacher; it rises to 1. Default: 0.996, less in runs of under 25,000 "
+        "steps (an average over a hundredth of the run).",
     )
     tap: Literal["stage4", "merge3"] = Field(
         "stage4",
-        description="Tokens are the fourth stage's output, so that every stage learns, or that of the merging before "
-        "it (the public code).",
+        description="Feature level of the tokens: stage4, the fourth stage's output, so that every stage learns; "
+        "merge3, the merging before it (the public code).",
     )
     keep: Literal["teacher", "student"] = Field(
-        "teacher", description="Whose encoder is the result; the teacher's is an average of the student's."
+        "teacher", description="Encoder to save: the teacher's (a moving average of the student's) or the student's."
     )

@@ -1,4 +1,4 @@
-"""What pretraining trains: the encoder, the heads of a method, and the token that stands for what is masked."""
+"""The pretrained network: the encoder, a method's heads and the mask token."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from swinssl.networks.swin.encoder import FeatureLevel, SwinEncoder
 
 
 class Features(NamedTuple):
-    """What heads read.
+    """The encoder's maps that heads read.
 
     Args:
         last_map: (B, 16w, Z/32, Y/32, X/32), the encoder's last map.
@@ -29,10 +29,10 @@ class PretextNetwork(nn.Module):
     """An encoder with heads.
 
     Args:
-        encoder: what the run is for.
-        heads: by name; thrown away in the end.
-        masks: whether it learns a token for what is masked.
-        feature_level: where heads that read tokens at 1/16 read them.
+        encoder: the result of pretraining.
+        heads: by name; discarded after pretraining.
+        masks: whether it learns a mask token.
+        feature_level: the map at 1/16 whose tokens the heads read.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Quarter turns of a crop in one plane."""
+"""Rotations of a crop by multiples of 90 degrees in one plane."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ NUM_ROTATIONS = 4
 
 
 def rot90(image: NDArray[np.float32], turns: int, *, plane: Plane) -> NDArray[np.float32]:
-    """(C, Z, Y, X) after `turns` quarter turns from the first axis of `plane` towards the second."""
+    """A (C, Z, Y, X) image rotated `turns` times by 90 degrees from the first axis of `plane` towards the second."""
     first, second = _axes(plane)
     return np.ascontiguousarray(np.rot90(image, turns, axes=(first + 1, second + 1)))
 
 
 def require_square(patch_size: Sequence[int], plane: Plane) -> None:
-    """Raise unless a crop of these edges (z, y, x) keeps its shape under a quarter turn.
+    """Check that a crop of these edges (z, y, x) keeps its shape when rotated by 90 degrees.
 
     Raises:
         UserError: its edges in the plane differ.
@@ -29,8 +29,8 @@ def require_square(patch_size: Sequence[int], plane: Plane) -> None:
     first, second = (patch_size[axis] for axis in _axes(plane))
     if first != second:
         raise UserError(
-            f"--rotation-plane {plane}: the crop has {first} x {second} voxels there, and a quarter turn needs a "
-            "square. Choose another plane, or --patch with equal edges."
+            f"--rotation-plane {plane}: the crop has {first} x {second} voxels in this plane; rotating by "
+            "90 degrees needs a square. Choose another plane, or --patch with equal edges."
         )
 
 

@@ -47,9 +47,9 @@ def distil(
     temperature = linear_rise(context.share, start=FIRST_TEACHER_TEMPERATURE, end=options.teacher_temperature)
     frozen = context.share < LAST_LAYER_FROZEN
     views = (-1, batch.views)
-    own = student.heads["norm"](seen.tokens)
+    student_tokens = student.heads["norm"](seen.tokens)
     with torch.no_grad():
-        theirs = teacher.heads["norm"](batch.encode_unmasked(teacher).tokens)
+        teacher_tokens = teacher.heads["norm"](batch.encode_unmasked(teacher).tokens)
 
     def compared(head: str, own_rows: Tensor, their_rows: Tensor) -> tuple[Tensor, Tensor]:
         """The student's logits and the teacher's distribution, (B, V, ..., K)."""
@@ -59,11 +59,11 @@ def distil(
         distribution = teacher_distribution(logits, context.centres[head].value, temperature=temperature)
         return student.heads[head](own_rows, frozen=frozen).unflatten(0, views), distribution.unflatten(0, views)
 
-    logits, distribution = compared("global", own.mean(1), theirs.mean(1))
+    logits, distribution = compared("global", student_tokens.mean(1), teacher_tokens.mean(1))
     terms = {"global": across_views(logits, distribution)}
     measures = {"teacher_entropy": entropy_share(distribution), "teacher_information": information(distribution)}
     if "patch" in student.heads:
-        logits, distribution = compared("patch", own, theirs)
+        logits, distribution = compared("patch", student_tokens, teacher_tokens)
         terms["patch"] = over_masked_tokens(logits, distribution, batch.tensors["token_mask"].flatten(2))
         measures["patch_teacher_entropy"] = entropy_share(distribution)
         measures["patch_teacher_information"] = information(distribution)

@@ -118,7 +118,7 @@ class Cells(NamedTuple):
 
     def among(self, chosen: Tensor) -> Cells:
         """The cells of the places `chosen` (M,)."""
-        z, y, x = (own.index_select(0, chosen) for own in self.within)
+        z, y, x = (place.index_select(0, chosen) for place in self.within)
         return Cells(self.lowest.index_select(0, chosen), (z, y, x), self.strides)
 
 
@@ -156,8 +156,8 @@ class Vote:
         z, y, x = (torch.cat([part.within[axis] for part in parts]) for axis in range(3))
         cells = Cells(torch.cat([part.lowest for part in parts]), (z, y, x), parts[0].strides)
         won = _winners(self._flat, cells).split([len(mixed) for _, mixed, _ in self._open])
-        for (target, mixed, _), own in zip(self._open, won, strict=True):
-            target[mixed] = own
+        for (target, mixed, _), codes in zip(self._open, won, strict=True):
+            target[mixed] = codes
         self._open.clear()
 
 
@@ -189,7 +189,7 @@ def _winners(flat: Tensor, cells: Cells) -> Tensor:
     """(N,) the winning code of each cell; `flat` are all codes."""
     codes, weights = [], []
     for upper in itertools.product((False, True), repeat=3):
-        z, y, x = (own if up else 1 - own for own, up in zip(cells.within, upper, strict=True))
+        z, y, x = (place if up else 1 - place for place, up in zip(cells.within, upper, strict=True))
         codes.append(cells.corner(flat, upper))
         weights.append(z * y * x)
     corners, shares = torch.stack(codes), torch.stack(weights)

@@ -26,38 +26,42 @@ class EngineConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     epochs: int | None = Field(default=None, ge=1, description="Length in epochs. Default: as planned.")
-    steps: int | None = Field(default=None, ge=1, description="Length in optimiser steps; stands above --epochs.")
+    steps: int | None = Field(
+        default=None, ge=1, description="Length in optimiser steps; takes precedence over --epochs."
+    )
     max_minutes: float | None = Field(
-        default=None, gt=0, description="Longest time; the schedule is fitted into it, final validation included."
+        default=None, gt=0, description="Time limit; the schedule fits into it, including the final validation."
     )
     lr: float | None = Field(
         default=None, gt=0, le=LARGEST_RATE, description="Peak learning rate. Default: as planned."
     )
-    batch_size: int | None = Field(default=None, ge=1, description="Patches a step. Default: as planned.")
-    accumulate: int = Field(default=1, ge=1, description="Parts that a batch is computed in, to save memory.")
+    batch_size: int | None = Field(default=None, ge=1, description="Patches per step. Default: as planned.")
+    accumulate: int = Field(default=1, ge=1, description="Split each batch into this many parts, to save memory.")
     recompute: bool = Field(
-        default=False, description="Compute the encoder's blocks again in the backward pass: less memory, more time."
+        default=False, description="Recompute the encoder's blocks in the backward pass: less memory, more time."
     )
     shard: bool | None = Field(
         default=None,
-        description="With --gpus: each keeps its share of the encoder's blocks alone, weights and optimiser states, "
-        "instead of all of them. Default: for the preset smitp.",
+        description="With --gpus, each GPU keeps only its share of the weights and optimiser states of the encoder's "
+        "blocks. Default: for the preset smitp.",
     )
-    seed: int = Field(default=0, ge=0, description="Seed of every random draw.")
+    seed: int = Field(default=0, ge=0, description="Seed of all random numbers.")
     weight_decay: float = Field(
-        default=0.01, ge=0, le=LARGEST_RATE, description="AdamW's, on weight matrices and kernels only."
+        default=0.01, ge=0, le=LARGEST_RATE, description="Weight decay of AdamW, on weight matrices and kernels only."
     )
-    warm_up: float = Field(default=0.03, ge=0, lt=1, description="Share of the run in which the learning rate rises.")
-    clip: float = Field(default=5.0, gt=0, description="Largest norm of the gradient.")
+    warm_up: float = Field(
+        default=0.03, ge=0, lt=1, description="Fraction of the run during which the learning rate rises."
+    )
+    clip: float = Field(default=5.0, gt=0, description="Maximum norm of the gradient.")
     clip_per: Literal["network", "tensor"] = Field(
-        default="network", description="Clip the norm of the whole gradient, or of each tensor's."
+        default="network", description="Clip the norm of the whole gradient or that of each tensor."
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        default="auto", description="auto computes in bf16 where the hardware has instructions for it."
+        default="auto", description="auto uses bf16 where the hardware supports it."
     )
     device: str = Field(default="auto", description="auto (cuda, else mps, else cpu), cpu, cuda, cuda:1 or mps.")
     readers: int = Field(
-        default=1, ge=0, description="Threads that read and augment ahead of the step; 0 reads in place."
+        default=1, ge=0, description="Threads that read and augment ahead of the step; 0 reads in the main thread."
     )
 
     def memory_remedy(self, batch_size: int, *, saved: bool) -> str:

@@ -204,19 +204,19 @@ class EngineRun(BaseModel):
         Raises:
             UserError: it is another run: other choices, plans or cases.
         """
-        mine, theirs = self.choices, other.choices
+        earlier, later = self.choices, other.choices
         if None not in (self.init_sha256, other.init_sha256):
             if self.init_sha256 == other.init_sha256:
-                theirs["init"] = mine["init"]  # the same encoder at another place
-            elif theirs["init"] == mine["init"]:
+                later["init"] = earlier["init"]  # the same encoder at another place
+            elif later["init"] == earlier["init"]:
                 raise UserError(
-                    f"{path}: {mine['init']} has changed since the run that is here was started. {self.remedy()}"
+                    f"{path}: {earlier['init']} has changed since the run that is here was started. {self.remedy()}"
                 )
         before, now = self.rests_on, other.rests_on
         free = MAY_CHANGE_ON_RESUME | (self.planned if before == now else set())
-        changed = [n for n in mine if mine[n] != theirs.get(n) and n not in free]
+        changed = [n for n in earlier if earlier[n] != later.get(n) and n not in free]
         if changed:
-            listed = ", ".join(_as_typed(n, mine[n], theirs.get(n)) for n in changed)
+            listed = ", ".join(_as_typed(n, earlier[n], later.get(n)) for n in changed)
             raise UserError(f"{path}: the run that is here was started with {listed}. {self.remedy()}")
         for what in before:
             if before[what] != now[what]:

@@ -42,8 +42,8 @@ def move_towards(averaged: nn.Module, current: nn.Module, share: float) -> None:
     Args:
         averaged: may lack parts of `current`; counters, which have no middle, are copied.
     """
-    own, theirs = averaged.state_dict(), current.state_dict()
-    floating = [name for name, tensor in own.items() if tensor.is_floating_point()]
-    torch._foreach_lerp_([own_part(own[n]) for n in floating], [own_part(theirs[n]) for n in floating], share)
-    for name in own.keys() - set(floating):
-        own[name].copy_(theirs[name])
+    average, latest = averaged.state_dict(), current.state_dict()
+    floating = [name for name, tensor in average.items() if tensor.is_floating_point()]
+    torch._foreach_lerp_([own_part(average[n]) for n in floating], [own_part(latest[n]) for n in floating], share)
+    for name in average.keys() - set(floating):
+        average[name].copy_(latest[name])

@@ -154,11 +154,11 @@ class TumourCase:
         kept = [
             [
                 kept_places(lesion, f"places of lesion {structure}.{number} in {name}")
-                for number, lesion in enumerate(lesions(np.isin(label, own)))
+                for number, lesion in enumerate(lesions(np.isin(label, structure_codes)))
             ]
-            for structure, own in enumerate(codes)
+            for structure, structure_codes in enumerate(codes)
         ]
-        tumour = np.isin(label, [code for own in codes for code in own])
+        tumour = np.isin(label, [code for structure_codes in codes for code in structure_codes])
         free = [
             tumour_free_starts(tumour, patch_size, start_ranges(case.shape, patch_size, overhang=overhang))
             for overhang in FREE_OVERHANGS
