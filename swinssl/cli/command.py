@@ -45,6 +45,9 @@ USER_ERRNOS = {
     **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), FORBIDDEN),
     **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), IN_THE_WAY),
 }
+# How typer refuses a value that is none of an option's choices.
+_NOT_A_CHOICE = re.compile(r"""(?:Value error, )?(['"])(?P<value>.*)\1 is not (?:one of )?(?P<choices>'.*')\.?""", re.S)
+_QUOTED = re.compile("'([^']*)'")
 # Of a command that another one runs; else they are the process's own.
 _TYPED: ContextVar[Sequence[str]] = ContextVar("_TYPED", default=())
 
@@ -64,7 +67,7 @@ def commands(summary: str, **functions: Callable[..., None]) -> Callable[[], Non
     app = typer.Typer(**TYPER, help=summary, no_args_is_help=True)
     app.callback(help=summary)(_with_version(lambda: None))  # one sub-command alone is typed by its name too
     for name, function in functions.items():
-        app.command(name.rstrip("_"))(_with_exit_codes(_flattened(function)))
+        app.command(name.rstrip("_"), cls=_Command)(_with_exit_codes(_flattened(function)))
     return _entry_point(app)
 
 
@@ -83,6 +86,9 @@ def _entry_point(app: typer.Typer) -> Callable[[], None]:
         try:
             with progress_to("terminal"):
                 app(prog_name=Path(sys.argv[0]).stem)
+        except UserError as error:  # an option's value, refused before the command's function runs
+            print_message("error", error)
+            raise SystemExit(EXIT_USER_ERROR) from None
         except SystemExit as end:
             if _is_of_a_group():
                 _end_at_once(end)
@@ -142,7 +148,7 @@ def _app(function: Callable[..., None]) -> typer.Typer:
 
 
 class _Command(TyperCommand):
-    """A command that suggests the new name of a renamed option."""
+    """A command that suggests the new name of a renamed option and the nearest choice of an option's value."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         try:
@@ -151,7 +157,13 @@ class _Command(TyperCommand):
             former = getattr(error, "option_name", None)
             if former in RENAMED_OPTIONS and hasattr(error, "possibilities"):
                 error.possibilities = [RENAMED_OPTIONS[former]]
-            raise
+            refused = _NOT_A_CHOICE.fullmatch(error.message)
+            parameter = getattr(error, "param", None)
+            if refused is None or parameter is None:
+                raise
+            name = max(parameter.opts, key=len)
+            choices = _QUOTED.findall(refused["choices"])
+            raise UserError(f"{name} {refused['value']}: {_unknown(refused['value'], choices)}See --help.") from None
 
 
 def _with_version(function: Callable[..., None]) -> Callable[..., None]:
@@ -262,4 +274,9 @@ def _fault_in_words(fault: ErrorDetails) -> str:
     if fault["type"] != "literal_error":
         return f"{fault['msg'].removeprefix('Value error, ').rstrip('.')}. "
     choices = [choice.strip("'") for choice in re.split(", | or ", fault["ctx"]["expected"])]
-    return f"unknown. {did_you_mean(str(fault['input']), choices)}Choose one of {listed(choices, most=len(choices))}. "
+    return _unknown(str(fault["input"]), choices)
+
+
+def _unknown(value: str, choices: Sequence[str]) -> str:
+    """That `value` is none of the choices, with the nearest; a space at the end."""
+    return f"unknown. {did_you_mean(value, choices)}Choose one of {listed(choices, most=len(choices))}. "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 import re
 import signal
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args, get_origin
 
 import pytest
 import typer
@@ -127,7 +128,8 @@ class TestOptions:
             ("--decay nan", ("--decay", "nan")),
             ("--batch-size 0", ("--batch-size", "0", "greater than or equal to 1")),
             ("--seed x", ("--seed", "valid integer")),
-            ("--loss dice", ("--loss", "'dice'", "'softmax', 'sigmoid'")),
+            ("--loss dice", ("error: --loss dice: unknown. Choose one of softmax, sigmoid. See --help.",)),
+            ("--loss sigmod", ("error: --loss sigmod: unknown. Did you mean sigmoid? Choose one of softmax",)),
             ("--spacing 1 1", ("--spacing", "3")),
             ("--sede 1", ("--sede", "--seed")),
         ],
@@ -318,3 +320,37 @@ def test_help_of_every_command_is_whole_and_needs_no_heavy_import(script):
     for flag, text in options_of(done.stdout.split("HEAVY")[0]).items():
         sentence = re.sub(r" \[[^]]*\]$", "", text)  # default, range
         assert flag == "--help" or sentence.endswith("."), text
+
+
+def _choices(command):
+    """(flag, choices) of every option of a command that takes one of several words."""
+    for parameter in command.params:
+        annotation = getattr(parameter, "type_descriptor", parameter).annotation if parameter.opts else None
+        words = {
+            word
+            for part in (annotation, *get_args(annotation))
+            if get_origin(part) is Literal
+            for word in get_args(part)
+        }
+        if words and all(isinstance(word, str) for word in words):
+            yield max(parameter.opts, key=len), words
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_misspelt_choice_of_every_command_names_the_nearest(script, monkeypatch, capsys):
+    name, entry = SCRIPTS[script].split(":")
+    main = getattr(importlib.import_module(name), entry)
+    if not hasattr(main, "app"):
+        pytest.skip("runs other commands")
+    whole = typer.main.get_command(main.app)
+    assert script != "swinssl_plan" or "--network" in dict(_choices(whole))
+    for sub, one in getattr(whole, "commands", {"": whole}).items():
+        for flag, words in _choices(one):
+            word = max(words, key=len)
+            monkeypatch.setattr(sys, "argv", [script, *filter(None, [sub]), flag, f"{word}x"])
+            with pytest.raises(SystemExit) as end:
+                main()
+            error = capsys.readouterr().err
+            assert end.value.code == 2
+            assert f"error: {flag} {word}x: unknown. Did you mean {word}? Choose one of " in error, error
+            assert all(choice in error for choice in words) and "Value error" not in error and "Usage" not in error
