@@ -47,13 +47,13 @@ def check(dataset: Dataset, root: Root = None, workers: Workers = None, json: Js
     else:
         _print_report(report)
     if errors := report.count("error"):
-        print_warnings(report.raw.left_out, json=json)
+        print_warnings(_left_out(report), json=json)
         raise UserError(f"{counted(errors, 'error')} in {report.raw.name}. Fix the problems listed, then check again.")
     command = f"swinssl_plan_and_preprocess {typed_dataset(dataset, root)}"
     if not json and report.raw.labels.names and all(map(named_ct, report.raw.channel_names)):
         for suggestion in shipped_suggestions("CT", command=command):
             print(f"encoder: {suggestion}")
-    print_warnings(report.raw.left_out, json=json)
+    print_warnings(_left_out(report), json=json)
     if not json:
         print(f"next: {command}")
 
@@ -67,6 +67,16 @@ def _print_report(report: CheckReport) -> None:
         print_table(_table(report.findings))
     counts = [counted(n, word) for word in ("error", "warning", "note") if (n := report.count(word))]
     print(", ".join(counts) or "no problems found")
+
+
+def _left_out(report: CheckReport) -> list[str]:
+    """One line that names the reasons for which files are left out; none if all are read. The table has the files."""
+    from swinssl.dataset.checks.finding import CODES
+    from swinssl.dataset.raw_dataset import LEFT_OUT
+
+    codes = sorted({finding.code for finding in report.findings} & LEFT_OUT) if report.raw.left_out else []
+    reasons = ", ".join(f"{code} ({CODES[code]})" for code in codes)
+    return [f"{counted(len(codes), 'kind')} of problems with files that may be left out: {reasons}"] if codes else []
 
 
 def _structures(report: CheckReport) -> str:

@@ -246,9 +246,9 @@ class _Lister:
         for case in cases:
             for path in case.images:
                 if files.is_missing(path):
-                    self.report("E106", path, f"no such file (an image of case {case.id})", self.where(path, used))
+                    self.report("E106", path, f"no such file (an image of {case.id})", self.where(path, used))
             if (label := case.label) is not None and files.is_missing(label):
-                self.report("E107", label, f"no such file (the label of case {case.id})", self.where(label, used))
+                self.report("E107", label, f"no such file (the label of {case.id})", self.where(label, used))
 
     def where(self, missing: Path, used: set[Path | None]) -> str:
         if "$" in str(missing):

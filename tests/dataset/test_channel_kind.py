@@ -71,7 +71,10 @@ def test_names_that_do_not(name):
 def test_check_and_plan_answer_alike(tmp_path):
     folder = make_raw(tmp_path / "Dataset001_Toy", cases=5, channel_names={"0": "T1"})
     write_volume(folder / "imagesTr/case_1_0000.nii.gz", (ct(10) - 1024).astype(np.int16), GRID)
-    checked = {(f.code, f.file) for f in check_dataset(folder, workers=0).findings}
+    findings = check_dataset(folder, workers=0).findings
+    (remedy,) = [finding.remedy for finding in findings if finding.code == "W306"]
+    assert remedy == "If it is not a CT, give swinssl_plan another --intensity."
+    checked = {(f.code, f.file) for f in findings}
     assert checked == {("W306", "dataset.json"), ("W305", "imagesTr/case_1_0000.nii.gz")}
     (planned,) = extract_fingerprint(RawDataset.load(folder), workers=0).channel_kinds
     assert planned.kind == "hounsfield" and [*planned.unlike] == [1]

@@ -266,5 +266,8 @@ class TestCheck:
         cut = tmp_path / "p2" / "ct.nii.gz"
         cut.write_bytes(cut.read_bytes()[:-20])
         file = write(tmp_path, "p0/ct.nii.gz", "p1/ct.nii.gz", "p2/ct.nii.gz", "again.nii.gz", "# channel: MR")
-        found = {(finding.code, finding.file) for finding in check_dataset(file, workers=0).findings}
+        findings = check_dataset(file, workers=0).findings
+        (remedy,) = [finding.remedy for finding in findings if finding.code == "W306"]
+        assert 'write the line "# channel: CT" at the top' in remedy
+        found = {(finding.code, finding.file) for finding in findings}
         assert found == {("E204", "p2/ct.nii.gz"), ("W304", "p0/ct.nii.gz"), ("W306", file.name)}

@@ -90,14 +90,14 @@ def _repeated(raw: RawDataset, cases: Sequence[CheckedCase]) -> list[Finding]:
     labels = {case.case_id: case.label_hash for case in cases}
     found = []
     for first, other in _pairs(images):
-        message = f"has the same voxels as the image of case {first}"
+        message = f"has the same voxels as the image of {first}"
         remedy = "Remove one of them, or put both into one group (groups.csv), or they leak between folds."
         found.append(Finding("W304", _file(raw, raw.case(other).images[0]), message, remedy))
     for first, other in _pairs(labels):
         path = raw.case(other).label
         known = images[first] is not None and images[other] is not None
         if path is not None and known and images[first] != images[other]:
-            message = f"has the same voxels as the label of case {first}, but the images differ"
+            message = f"has the same voxels as the label of {first}, but the images differ"
             found.append(Finding("W411", _file(raw, path), message, "Replace it with the right label."))
     return found
 
@@ -139,8 +139,10 @@ def _intensities(raw: RawDataset, cases: Sequence[CheckedCase]) -> list[Finding]
         if kind.kind == "ct_in_another_unit":
             unlike = {i: why for i, case in enumerate(measured) if (why := not_hounsfield(case.values[channel]))}
         elif kind.question:
-            remedy = 'If it is none, give swinssl_plan another --intensity. A list names it by "# channel: CT".'
-            where = DESCRIPTION_FILE if raw.source.is_dir() else raw.source.name
+            of_folder = raw.source.is_dir()
+            where = DESCRIPTION_FILE if of_folder else raw.source.name
+            to_name_it = "" if of_folder else ' To call the channel CT, write the line "# channel: CT" at the top.'
+            remedy = f"If it is not a CT, give swinssl_plan another --intensity.{to_name_it}"
             found.append(Finding("W306", where, f"channel {kind.question}", remedy))
         for i, why in unlike.items():
             path = _file(raw, raw.case(measured[i].case_id).images[channel])
