@@ -152,8 +152,6 @@ def _report(outcomes: Sequence[CaseOutcome], output: Path, model: TrainedModel) 
     good = [outcome for outcome in outcomes if outcome.status != "failed"]
     if good:
         print_table(_volume_table(good, model))
-    if failed := [outcome for outcome in outcomes if outcome.status == "failed"]:
-        print_table(_failure_table(failed))
     for outcome in outcomes:
         for warning in outcome.record.warnings:
             print(f"warning: {outcome.case.id}: {warning}")
@@ -174,15 +172,6 @@ def _volume_table(outcomes: Sequence[CaseOutcome], model: TrainedModel) -> Table
         volumes = [ml for outcome in outcomes if (ml := outcome.record.volumes_ml.get(name, 0.0)) > 0]
         sizes = [f"{choose(volumes):.3g}" for choose in (median, min, max)] if volumes else ["-"] * 3
         table.add_row(name, f"{len(volumes)} of {len(outcomes)}", *sizes)
-    return table
-
-
-def _failure_table(failed: Sequence[CaseOutcome]) -> Table:
-    from swinssl.cli.tables import Table
-
-    table = Table("failed case", "why")
-    for outcome in failed:
-        table.add_row(outcome.case.id, outcome.record.message)
     return table
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from swinssl.api.datasets import PreprocessResult
     from swinssl.cli.tables import Table
-    from swinssl.preprocessing.preprocess import CaseReport, PreprocessReport
+    from swinssl.preprocessing.preprocess import PreprocessReport
 
 Workers = Annotated[
     int | None,
@@ -122,8 +122,6 @@ def report(result: PreprocessResult) -> None:
     done, current, failed = (outcome.with_status(status) for status in ("done", "current", "failed"))
     if any(case.voxels_before for case in outcome.cases):
         print_table(_structure_table(outcome))
-    if failed:
-        print_table(_failure_table(failed))
     for case, structure in outcome.vanished:
         print(f"warning: {case}: {structure} vanished; it is smaller than the planned grid can show, or was cropped.")
     if outcome.orphans:
@@ -186,15 +184,6 @@ def _structure_table(outcome: PreprocessReport) -> Table:
         vanished = sum(b > 0 and a == 0 for b, a in zip(before, after, strict=True))
         with_it = sum(b > 0 for b in before)
         table.add_row(name, str(with_it), f"{sum(before):,}", f"{sum(after):,}", str(vanished or "-"))
-    return table
-
-
-def _failure_table(failed: tuple[CaseReport, ...]) -> Table:
-    from swinssl.cli.tables import Table
-
-    table = Table("failed case", "why")
-    for case in failed:
-        table.add_row(case.case_id, case.message)
     return table
 
 

@@ -13,7 +13,7 @@ import typer
 from swinssl.cli.command import command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import DryRun, Json, Root
-from swinssl.cli.ranks import Gpus, first_attempt, start_ranks
+from swinssl.cli.ranks import Gpus, first_attempt, start_ranks, warn_of_raw_changes
 from swinssl.core.terminal import print, print_lines
 from swinssl.core.text import dimensions
 from swinssl.core.workspace import typed_dataset
@@ -66,6 +66,7 @@ def pretrain_command(name: str) -> Callable[..., None]:
     ) -> None:
         if not dry_run and start_ranks(f"swinssl.cli.pretrain:{name}", gpus):
             return
+        warn_of_raw_changes([*datasets, config.probe] if config.probe else datasets, root=root)
         from swinssl.api import training
 
         if dry_run:

@@ -12,8 +12,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Annotated
 
 import typer
@@ -54,6 +55,21 @@ def start_ranks(entry: str, gpus: int) -> bool:
     if code:
         raise SystemExit(code)
     return True
+
+
+def warn_of_raw_changes(datasets: Iterable[str], *, root: Path | None) -> None:
+    """Say on stderr, once for all ranks, how raw data sets differ from what was preprocessed.
+
+    Raises:
+        UserError: a preprocessed data set is that of another raw data set of the same name.
+    """
+    from swinssl.api.datasets import changes_of_raw
+
+    if os.environ.get("RANK", "0") != "0":
+        return
+    for dataset in datasets:
+        for line in changes_of_raw(dataset, root=root):
+            print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
 def first_attempt() -> bool:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from swinssl.api.datasets import changes_of_raw
 from swinssl.cli.command import arguments_as_typed, command
 from swinssl.cli.json_report import print_json
 from swinssl.cli.parameters import Dataset, DryRun, Json, Root
-from swinssl.cli.ranks import Gpus, first_attempt, start_ranks
+from swinssl.cli.ranks import Gpus, first_attempt, start_ranks, warn_of_raw_changes
 from swinssl.cli.slurm import Slurm, array_script
 from swinssl.core.errors import UserError
 from swinssl.core.terminal import print, print_lines
@@ -80,9 +77,7 @@ def train(
     Workspace.locate(root).preprocessed(dataset)  # an unknown data set is refused before processes start
     if not dry_run and start_ranks("swinssl.cli.train:main", gpus):
         return
-    if os.environ.get("RANK", "0") == "0":  # one process speaks for all
-        for line in changes_of_raw(dataset, root=root):
-            print(f"warning: {line}", file=sys.stderr, flush=True)
+    warn_of_raw_changes([dataset], root=root)
     from swinssl.api.training import estimate_training, train_folds
 
     if dry_run:

@@ -214,11 +214,13 @@ class TestReport:
         assert code == 0 and "2 segmented, 0 done before, 0 failed" in text
         assert json.loads(record.read_text())["cases"].keys() == whole["cases"].keys()
 
-    def test_a_failed_case_ends_with_2_after_the_others(self, model, images, tmp_path, type_in):
+    def test_a_failed_case_ends_with_2_after_the_others(self, model, images, tmp_path, type_in, caplog):
         (images / "b_0000.nii.gz").write_bytes(b"not an image")
         code, text, errors = type_in("-i", images, "-o", tmp_path / "out", "-m", model)
         assert code == 2
-        assert "1 segmented, 0 done before, 1 failed" in text and "failed case" in text
+        assert "1 segmented, 0 done before, 1 failed" in text
+        # The reason is said once, when the case fails.
+        assert caplog.text.count("is not a NIfTI file") == 1 and "NIfTI" not in text + errors
         assert errors.splitlines()[-1].startswith("error: 1 of 2 cases failed: b. Fix or remove them")
         assert (tmp_path / "out" / "a.nii.gz").is_file()
 

@@ -49,6 +49,18 @@ def test_a_rehearsal_says_what_would_be_done_and_writes_nothing(root, capsys):
     assert said["steps"] == 2 and len(said["volumes"]) > 0 and said["patch_size"] == [32, 32, 32]
 
 
+def test_raw_data_that_changed_are_named(tmp_path, capsys):
+    make_preprocessed(tmp_path, cases=2)
+    (tmp_path / "raw" / NAME / "imagesTr").joinpath("case_9_0000.nii.gz").write_bytes(
+        next((tmp_path / "raw" / NAME / "imagesTr").glob("*_0000.nii.gz")).read_bytes()
+    )
+    (tmp_path / "raw" / NAME / "labelsTr").joinpath("case_9.nii.gz").write_bytes(
+        next((tmp_path / "raw" / NAME / "labelsTr").glob("*.nii.gz")).read_bytes()
+    )
+    typed("rotation", tmp_path, "--dry-run")
+    assert "warning: not preprocessed, so not trained on: 1 case (case_9)." in capsys.readouterr().err
+
+
 def test_json_is_the_run(root, capsys):
     typed("rotation", root, "--json", "--out", str(root / "json"))
     assert json.loads(capsys.readouterr().out)["steps"] == 2
