@@ -18,6 +18,7 @@ MODULES = {
     "dynamic-network-architectures": "dynamic_network_architectures.architectures.unet",
     "matplotlib": "matplotlib.figure",
     "safetensors": "safetensors.torch",
+    "acvl-utils": "acvl_utils.cropping_and_padding.bounding_boxes",
 }
 # Of use where they are: faster reading of .nii.gz, torch.compile. torchvision comes along with the CNN baselines.
 OPTIONAL = ("isal", "triton", "torchvision")
@@ -38,7 +39,7 @@ def version_facts() -> Facts:
 def modules() -> dict[str, str]:
     """Installed library -> the module to import on trial; torch first."""
     present = [name for name, version in version_facts().items() if version != MISSING]
-    return {name: MODULES.get(name, name) for name in sorted(present, key=lambda name: name != "torch")}
+    return {name: MODULES.get(name, name.replace("-", "_")) for name in sorted(present, key=lambda name: name != "torch")}
 
 
 def requirements() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -21,6 +22,11 @@ def test_requirements_are_those_of_the_package():
     asked = libraries.requirements()
     assert asked["torch"] == "2.10" and "hypothesis" not in asked and "isal" not in asked
     assert libraries.version_facts()["torch"] == metadata.version("torch")
+
+
+def test_every_library_has_a_module_to_import_on_trial():
+    missing = [module for module in libraries.modules().values() if importlib.util.find_spec(module) is None]
+    assert not missing
 
 
 def test_torchvision_s_torch_is_read_from_its_metadata(monkeypatch):
