@@ -39,7 +39,8 @@ def version_facts() -> Facts:
 def modules() -> dict[str, str]:
     """Installed library -> the module to import on trial; torch first."""
     present = [name for name, version in version_facts().items() if version != MISSING]
-    return {name: MODULES.get(name, name.replace("-", "_")) for name in sorted(present, key=lambda name: name != "torch")}
+    present.sort(key=lambda name: name != "torch")
+    return {name: MODULES.get(name, name.replace("-", "_")) for name in present}
 
 
 def requirements() -> dict[str, str]:
