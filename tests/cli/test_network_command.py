@@ -80,7 +80,7 @@ def test_list_names_every_preset_and_calls_the_guess_a_guess(typed, monkeypatch)
     [
         (["--preset", "smit69"], "Did you mean smit96?"),
         (["--patch", 48, 96, 100], "The nearest is --patch 64 96 96."),
-        (["--decoder", "lite"], "'full', 'light'"),
+        (["--decoder", "lite"], "Did you mean light? Choose one of full, light."),
         (["--classes", 0], "--classes"),
     ],
 )

@@ -44,7 +44,9 @@ class TestLoss:
         assert json.loads(capsys.readouterr().out)["loss"] == "dice_focal"
 
     def test_one_that_does_not_exist_is_refused_with_those_that_do(self, root):
-        with pytest.raises(UserError, match="'dice' is not one of 'dice_ce', 'dice_focal'"):
+        with pytest.raises(
+            UserError, match=r"--loss dice: unknown\. Did you mean dice_ce\? Choose one of dice_ce, dice_focal"
+        ):
             run_typed(train, ["1", "--root", str(root), "--loss", "dice", "--dry-run"])
 
     @pytest.mark.parametrize("name", ["ce", "generalised_dice_ce"])
