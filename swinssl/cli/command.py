@@ -19,7 +19,6 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import typer
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails
 from typer.core import TyperCommand
 from typer.exceptions import TyperException
 
@@ -266,15 +265,8 @@ def _build(model: type[BaseModel], values: dict[str, Any]) -> BaseModel:
     except ValidationError as error:
         first = error.errors()[0]
         flag = "--" + str(first["loc"][0] if first["loc"] else "").replace("_", "-")
-        raise UserError(f"{flag} {first['input']}: {_fault_in_words(first)}See --help.") from None
-
-
-def _fault_in_words(fault: ErrorDetails) -> str:
-    """What is wrong with an option's value, with the nearest of its choices; a space at the end."""
-    if fault["type"] != "literal_error":
-        return f"{fault['msg'].removeprefix('Value error, ').rstrip('.')}. "
-    choices = [choice.strip("'") for choice in re.split(", | or ", fault["ctx"]["expected"])]
-    return _unknown(str(fault["input"]), choices)
+        fault = first["msg"].removeprefix("Value error, ").rstrip(".")
+        raise UserError(f"{flag} {first['input']}: {fault}. See --help.") from None
 
 
 def _unknown(value: str, choices: Sequence[str]) -> str:
