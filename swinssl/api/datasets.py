@@ -135,7 +135,7 @@ def check(
     from swinssl.dataset.checks.dataset_check import check_dataset
 
     with progress_to(progress):
-        return check_dataset(_workspace(root).raw(str(dataset)), workers=workers)
+        return check_dataset(Workspace.locate(root).raw(str(dataset)), workers=workers)
 
 
 def plan(
@@ -166,7 +166,7 @@ def plan(
     from swinssl.dataset.raw_dataset import RawDataset
     from swinssl.planning.plan_dataset import plan_dataset
 
-    workspace, name = _workspace(root), str(dataset)
+    workspace, name = Workspace.locate(root), str(dataset)
     folder = workspace.preprocessed(name)
     raw = RawDataset.load(workspace.raw(name))
     with progress_to(progress):
@@ -197,7 +197,7 @@ def read_plan(dataset: PathLike, *, root: PathLike | None = None) -> ExistingPla
     """
     from swinssl.preprocessing.plans import Plans
 
-    folder = _workspace(root).preprocessed(str(dataset))
+    folder = Workspace.locate(root).preprocessed(str(dataset))
     return ExistingPlan(folder, Plans.read(folder), changes_of_raw(dataset, root=root))
 
 
@@ -206,7 +206,7 @@ def changes_of_raw(dataset: PathLike, *, root: PathLike | None = None) -> list[s
     from swinssl.dataset.raw_dataset import RawDataset
     from swinssl.preprocessing.raw_changes import raw_changes
 
-    workspace = _workspace(root)
+    workspace = Workspace.locate(root)
     folder = workspace.preprocessed(str(dataset))
     try:
         raw = RawDataset.load(workspace.raw(str(dataset)))
@@ -262,7 +262,7 @@ def preprocess(
         rehearse_dataset,
     )
 
-    workspace, name = _workspace(root), str(dataset)
+    workspace, name = Workspace.locate(root), str(dataset)
     raw = RawDataset.load(workspace.raw(name))
     folder = workspace.preprocessed(name)
     plans = Plans.read(folder) if plans is None else plans
@@ -274,7 +274,3 @@ def preprocess(
         else:
             report = preprocess_dataset(raw, plans, folder, workers=workers, part=part, codec=CODECS[codec], cluster=at)
     return PreprocessResult(folder, plans, report, dry_run, tuple(raw.left_out))
-
-
-def _workspace(root: PathLike | None) -> Workspace:
-    return Workspace.locate(None if root is None else Path(root))

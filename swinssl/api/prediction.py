@@ -167,7 +167,7 @@ def open_prediction(
     inputs = [Path(images)] if isinstance(images, str | os.PathLike) else [Path(image) for image in images]
     output = Path(output)
     device = select_device(options.device)
-    workspace = Workspace.locate(None if root is None else Path(root))
+    workspace = Workspace.locate(root)
     opened = ModelFolder.open(find_model(os.fspath(model), workspace), folds)
     cases = find_cases(inputs, opened.plans.channel_names)
     unread = tuple(line for path in inputs if path.is_dir() for line in unread_images(path))

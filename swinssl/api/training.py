@@ -245,7 +245,7 @@ def _pretraining_call(
     root: PathLike | None,
 ) -> dict[str, Any]:
     """The arguments of `ssl.pretraining.pretrain`."""
-    workspace = Workspace.locate(None if root is None else Path(root))
+    workspace = Workspace.locate(root)
     several = [datasets] if isinstance(datasets, str | os.PathLike) else datasets
     preprocessed = [workspace.preprocessed(os.fspath(dataset)) for dataset in several]
     method_class = load_method(method)
@@ -275,7 +275,7 @@ def _pretraining_call(
 
 
 def _places(dataset: PathLike, root: PathLike | None) -> tuple[Path, Path]:
-    workspace = Workspace.locate(None if root is None else Path(root))
+    workspace = Workspace.locate(root)
     return workspace.preprocessed(os.fspath(dataset)), workspace.results(os.fspath(dataset))
 
 

@@ -29,7 +29,7 @@ class Workspace:
     root: Path
 
     @classmethod
-    def locate(cls, root: Path | None = None) -> Workspace:
+    def locate(cls, root: str | os.PathLike[str] | None = None) -> Workspace:
         """The workspace of `--root`, else of the environment's SWINSSL_ROOT, else `./swinssl_data`."""
         return cls(Path(root or os.environ.get("SWINSSL_ROOT") or "swinssl_data"))
 
